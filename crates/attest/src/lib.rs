@@ -1,0 +1,1 @@
+//! Statements about a result: provenance, SBOM, in-toto envelopes.

@@ -1,0 +1,1 @@
+//! Rust library for talking to the daemon: solve, status, session.

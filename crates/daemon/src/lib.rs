@@ -1,0 +1,1 @@
+//! gRPC services, configuration, start and stop.

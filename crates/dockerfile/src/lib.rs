@@ -1,0 +1,1 @@
+//! Dockerfile text to tree to LLB, with warnings.

@@ -1,0 +1,1 @@
+//! One build from request to result: frontend, solve, export, remote cache, attestations, history.

@@ -1,0 +1,1 @@
+//! Runs one process in a container: spec, namespaces, network, cgroups, seccomp, runc.

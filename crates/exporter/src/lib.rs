@@ -1,0 +1,1 @@
+//! Where results go: image, OCI or Docker archive, tar, local folder.

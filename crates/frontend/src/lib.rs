@@ -1,0 +1,1 @@
+//! What a frontend is and what it may ask (Bridge).

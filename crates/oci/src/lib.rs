@@ -1,0 +1,15 @@
+//! Words of the image format: digest, descriptor, media type, platform, manifest,
+//! index, config, diff ID, chain ID, image name. No I/O.
+//!
+//! Formats: OCI image-spec 1.1 and Docker's image manifest v2, schema 2.
+
+mod chain;
+mod descriptor;
+mod digest;
+pub mod media_type;
+mod platform;
+
+pub use chain::{ChainId, DiffId, chain_id};
+pub use descriptor::Descriptor;
+pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use platform::{InvalidPlatform, Platform};

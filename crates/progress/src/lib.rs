@@ -1,0 +1,1 @@
+//! Events of a running build, and the handle one sends them to.

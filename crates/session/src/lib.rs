@@ -1,0 +1,1 @@
+//! The open line to a client: its files, secrets, SSH agent, passwords.

@@ -1,0 +1,1 @@
+//! Directory states: prepare, mount, commit, remove; overlay and plain-copy kinds; merge and diff.

@@ -1,0 +1,1 @@
+//! Finds the result of a graph of vertices, running as little as it can.

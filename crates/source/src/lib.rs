@@ -1,0 +1,1 @@
+//! Where files come from: image, git, http, local folder, OCI layout.

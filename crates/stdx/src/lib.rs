@@ -1,0 +1,7 @@
+//! What std could have had: error kinds, owned tasks, paths opened beneath a root.
+//! Knows nothing of containers.
+
+mod kind;
+pub mod task;
+
+pub use kind::Kind;

@@ -1,0 +1,1 @@
+//! A registry in memory, images from a seed, fakes for tests.
