@@ -2,6 +2,7 @@
 //! Knows nothing of containers.
 
 mod kind;
+pub mod sys;
 pub mod task;
 
 pub use kind::Kind;

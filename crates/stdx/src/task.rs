@@ -41,7 +41,9 @@ impl<T> Task<T> {
 
     /// Whether the task has ended.
     pub fn is_finished(&self) -> bool {
-        self.0.as_ref().is_none_or(tokio::task::JoinHandle::is_finished)
+        self.0
+            .as_ref()
+            .is_none_or(tokio::task::JoinHandle::is_finished)
     }
 }
 
