@@ -1,0 +1,3 @@
+//! The command line as people and scripts see it.
+
+mod display;
