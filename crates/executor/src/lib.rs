@@ -1,1 +1,56 @@
 //! Runs one process in a container: spec, namespaces, network, cgroups, seccomp, runc.
+//!
+//! A caller describes what to run as a [`Process`], says where its output goes with
+//! [`Io`], keeps the other end of a [`Control`] to signal, resize or cancel it, and
+//! gets an [`Exit`]. Two kinds of [`Executor`] keep the same promises
+//! (see [`testing`]): [`Native`], built into this program, and [`Runtime`], which
+//! drives an OCI runtime binary such as runc or crun.
+//!
+//! ```no_run
+//! # async fn example(root: std::sync::Arc<snapshot::Tree>) -> Result<(), executor::Error> {
+//! use executor::{Control, Executor, Io, Native, Process};
+//! let native = Native::start(executor::NativeOptions::default()).await?;
+//! let process = Process::new(root, ["/bin/sh", "-c", "echo hello"]);
+//! let exit = native.run(process, Io::none(), Control::none()).await?;
+//! assert!(exit.success());
+//! # Ok(()) }
+//! ```
+//!
+//! Whoever owns `main` calls [`helper_main`] first: containers are started by a
+//! single-threaded copy of this same program.
+
+mod control;
+mod error;
+mod io;
+mod process;
+
+use async_trait::async_trait;
+
+pub use control::{Control, Controller, Exit, WinSize};
+pub use error::Error;
+pub use io::{Input, Io, Output};
+pub use process::{
+    DEFAULT_HOSTNAME, DEFAULT_PATH, Dns, ExecProcess, HostIp, Mount, MountSource, Network, Process,
+    Resources, Security, Ulimit,
+};
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Runs processes in containers.
+///
+/// Whatever a process leaves behind (children, mounts, cgroups, mount-point stubs) is
+/// gone when `run` returns. Dropping the future kills the container; its remains are
+/// cleaned up in the background, and the trees it uses are held until then.
+#[async_trait]
+pub trait Executor: Send + Sync {
+    /// Runs `process` in a new container and waits for its end.
+    ///
+    /// A process that ran and failed is an `Ok(Exit)`; `Err` means that it was
+    /// not (or no longer) possible to run it, or that `control` cancelled it.
+    async fn run(&self, process: Process, io: Io, control: Control) -> Result<Exit>;
+
+    /// Runs one more process inside the running container called `name`
+    /// ([`Process::name`]).
+    async fn exec(&self, name: &str, exec: ExecProcess, io: Io, control: Control) -> Result<Exit>;
+}
