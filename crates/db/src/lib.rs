@@ -22,7 +22,7 @@ mod tx;
 
 pub use error::Error;
 pub use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-pub use rusqlite::{OptionalExtension, Params, Row, params, params_from_iter};
+pub use rusqlite::{Error as SqlError, OptionalExtension, Params, Row, params, params_from_iter};
 pub use store::{Db, Durability, Options};
 pub use tx::Tx;
 
