@@ -2,6 +2,7 @@
 //! Knows nothing of containers.
 
 mod kind;
+pub mod owner;
 pub mod sys;
 pub mod task;
 

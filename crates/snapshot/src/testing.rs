@@ -1,0 +1,1 @@
+//! What every [`crate::Snapshotter`] promises, as tests.
