@@ -71,6 +71,8 @@ pub enum Error {
         kind: Kind,
         /// Its own error.
         source: Arc<dyn std::error::Error + Send + Sync>,
+        /// Whether the place tried often enough itself, so that nobody waits twice over.
+        retried: bool,
     },
 }
 
@@ -102,6 +104,25 @@ impl Error {
             place: place.into(),
             kind,
             source: Arc::new(source),
+            retried: false,
+        }
+    }
+
+    /// The same error, of a place that already tried as often as one should.
+    pub fn after_retries(self) -> Error {
+        match self {
+            Error::Place {
+                place,
+                kind,
+                source,
+                ..
+            } => Error::Place {
+                place,
+                kind,
+                source,
+                retried: true,
+            },
+            other => other,
         }
     }
 
@@ -115,7 +136,11 @@ impl Error {
     /// Whether asking the same place again may help. A full disk is worth no second try within
     /// seconds, though a later build may find room.
     pub(crate) fn is_worth_a_retry(&self) -> bool {
-        self.kind().is_transient() && !matches!(self, Error::Io { .. } | Error::Db(_))
+        self.kind().is_transient()
+            && !matches!(
+                self,
+                Error::Io { .. } | Error::Db(_) | Error::Place { retried: true, .. }
+            )
     }
 }
 
