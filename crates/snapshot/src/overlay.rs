@@ -14,8 +14,6 @@ use crate::folder::{Folder, KeptLock};
 use crate::{Active, Error, KeptId, LayerId, Result, Snapshotter, Tree, Usage};
 use mount::{Stack, Upper};
 
-pub use mount::MAX_LAYERS;
-
 /// Layers stacked by overlayfs.
 pub struct Overlay {
     folder: Arc<Folder>,

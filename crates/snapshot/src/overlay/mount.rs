@@ -26,10 +26,6 @@ const IN_ONE: usize = 450;
 /// Layers in one overlay where their names must fit in a page: `/proc/self/fd/1234:` each.
 const IN_ONE_PAGE: usize = 190;
 
-/// Layers that can be stacked: the lowest [`IN_ONE`] may be an overlay of their own under the
-/// rest. Deeper nesting the kernel refuses.
-pub const MAX_LAYERS: usize = 2 * IN_ONE - 1;
-
 /// Where changes go.
 pub(super) struct Upper {
     pub(super) fs: PathBuf,
@@ -113,6 +109,7 @@ impl Stack {
         upper: Option<&Upper>,
     ) -> Result<Tree> {
         let in_one = if self.one_by_one { IN_ONE } else { IN_ONE_PAGE };
+        // The lowest may be an overlay of their own under the rest. Deeper the kernel does not go.
         let limit = 2 * in_one - 1;
         if lowers.len() > limit {
             return Err(Error::TooManyLayers {

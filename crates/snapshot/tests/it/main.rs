@@ -1,0 +1,3 @@
+//! The snapshotters from outside.
+
+mod overlay;
