@@ -117,10 +117,6 @@ impl Stack {
                 limit,
             });
         }
-        let lowers: Vec<Dir> = lowers
-            .iter()
-            .map(|path| Dir::open(path))
-            .collect::<Result<_>>()?;
         let (bottom, rest) = lowers.split_at(if lowers.len() > in_one { in_one } else { 0 });
         let mounted = if self.one_by_one && (bottom.is_empty() || self.over_detached) {
             self.mount_detached(bottom, rest, upper)
@@ -139,15 +135,17 @@ impl Stack {
     /// The short way: no mount namespace, no mount point.
     fn mount_detached(
         &self,
-        bottom: &[Dir],
-        rest: &[Dir],
+        bottom: &[PathBuf],
+        rest: &[PathBuf],
         upper: Option<&Upper>,
     ) -> Result<OwnedFd, Step> {
+        let rest = open_all(rest)?;
         if bottom.is_empty() {
             return self.overlay(rest.iter(), upper);
         }
+        let bottom = open_all(bottom)?;
         let below = Dir::of(self.overlay(bottom.iter(), None)?);
-        self.overlay(std::iter::once(&below).chain(rest), upper)
+        self.overlay(std::iter::once(&below).chain(&rest), upper)
     }
 
     fn overlay<'d>(
@@ -202,12 +200,11 @@ impl Stack {
     fn mount_aside(
         &self,
         folder: &Folder,
-        bottom: &[Dir],
-        rest: &[Dir],
+        bottom: &[PathBuf],
+        rest: &[PathBuf],
         upper: Option<&Upper>,
     ) -> Result<OwnedFd, Step> {
         let point = folder.empty();
-        let upper = upper.map(|upper| upper.open()).transpose()?;
         std::thread::scope(|scope| {
             let work = || {
                 // SAFETY: a new mount namespace and file-system context of this thread alone;
@@ -216,9 +213,13 @@ impl Stack {
                     .map_err(at("unshare"))?;
                 let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
                 mount_change("/", private).map_err(at("making mounts private"))?;
+                // Opened only now: the kernel stacks nothing from another mount namespace.
+                let upper = upper.map(|upper| upper.open()).transpose()?;
+                let rest = open_all(rest)?;
                 let mut lowers: Vec<&Path> = rest.iter().map(|dir| dir.name.as_path()).collect();
                 let below;
                 if !bottom.is_empty() {
+                    let bottom = open_all(bottom)?;
                     let names: Vec<&Path> = bottom.iter().map(|dir| dir.name.as_path()).collect();
                     below = Dir::of(self.mount_on(&point, &names, None)?);
                     lowers.insert(0, &below.name);
@@ -283,11 +284,12 @@ impl Stack {
 
 impl Upper {
     fn open(&self) -> Result<(Dir, Dir), Step> {
-        let open = |path: &Path| {
-            Dir::open(path).map_err(|error| (error.to_string(), io::Error::other(error)))
-        };
-        Ok((open(&self.fs)?, open(&self.work)?))
+        Ok((Dir::open(&self.fs)?, Dir::open(&self.work)?))
     }
+}
+
+fn open_all(paths: &[PathBuf]) -> Result<Vec<Dir>, Step> {
+    paths.iter().map(|path| Dir::open(path)).collect()
 }
 
 /// A step that failed, and why.
@@ -304,11 +306,11 @@ struct Dir {
 }
 
 impl Dir {
-    fn open(path: &Path) -> Result<Dir> {
+    fn open(path: &Path) -> Result<Dir, Step> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty());
         Ok(Dir::of(fd.map_err(|error| {
-            Error::io("opening", path)(error.into())
+            (format!("opening {}", path.display()), error.into())
         })?))
     }
 
