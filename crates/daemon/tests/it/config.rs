@@ -1,0 +1,255 @@
+//! Flags and TOML.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use daemon::config::file::File;
+use daemon::config::flags::Flags;
+use daemon::config::{Config, Name, Surroundings};
+use expect_test::{Expect, expect};
+
+fn flags(line: &str) -> Flags {
+    let words = std::iter::once("buildkitd").chain(line.split_whitespace());
+    Flags::parse_from_args(words.map(Into::into)).unwrap()
+}
+
+fn root_user() -> Surroundings {
+    Surroundings::default()
+}
+
+#[track_caller]
+fn resolve(toml: &str, line: &str) -> Result<Config, daemon::Error> {
+    let file = File::parse(toml, Path::new("buildkitd.toml"))?;
+    Config::resolve(file, &flags(line), Name::Buildkitd, &root_user())
+}
+
+#[track_caller]
+fn check_refused(toml: &str, line: &str, expected: Expect) {
+    expected.assert_eq(&resolve(toml, line).unwrap_err().to_string());
+}
+
+/// The example of BuildKit's documentation, as far as kiln has what it sets.
+const FILE: &str = r#"
+debug = true
+root = "/var/lib/buildkit"
+insecure-entitlements = [ "network.host", "security.insecure" ]
+[log]
+  format = "text"
+[dns]
+  nameservers=["1.1.1.1","8.8.8.8"]
+  options=["edns0"]
+  searchDomains=["example.com"]
+[grpc]
+  address = [ "tcp://0.0.0.0:1234", "unix:///run/b.sock" ]
+  uid = 0
+  gid = 7
+  [grpc.tls]
+    cert = "/etc/buildkit/tls.crt"
+    key = "/etc/buildkit/tls.key"
+    ca = "/etc/buildkit/tlsca.crt"
+[history]
+  maxAge = 172800
+  maxEntries = 50
+[worker.oci]
+  enabled = true
+  platforms = [ "linux/amd64", "linux/arm64" ]
+  snapshotter = "auto"
+  gc = true
+  reservedSpace = "30%"
+  maxUsedSpace = "60%"
+  minFreeSpace = "20GB"
+  max-parallelism = 4
+  [worker.oci.labels]
+    "foo" = "bar"
+  [[worker.oci.gcpolicy]]
+    reservedSpace = "512MB"
+    keepDuration = "48h"
+    filters = [ "type==source.local", "type==exec.cachemount", "type==source.git.checkout"]
+  [[worker.oci.gcpolicy]]
+    all = true
+    keepBytes = 1024000000
+[registry."docker.io"]
+  mirrors = ["yourmirror.local:5000", "core.harbor.domain/proxy.docker.io"]
+  http = true
+  insecure = true
+  ca=["/etc/config/myca.pem"]
+  [[registry."docker.io".keypair]]
+    key="/etc/config/key.pem"
+    cert="/etc/config/cert.pem"
+[frontend."dockerfile.v0"]
+  enabled = true
+[frontend."gateway.v0"]
+  enabled = true
+[system]
+  maxRegistryConcurrency = 8
+"#;
+
+/// Rows: D03, D04, D05, D06, D08, D09, D10, D11, D12, D13
+#[test]
+fn a_file_of_buildkit_is_understood() {
+    let config = resolve(FILE, "").unwrap();
+    assert_eq!(config.root, PathBuf::from("/var/lib/buildkit"));
+    assert_eq!(
+        config.addresses,
+        ["tcp://0.0.0.0:1234", "unix:///run/b.sock"]
+    );
+    assert_eq!(config.local_address(), Some("unix:///run/b.sock"));
+    assert_eq!((config.uid, config.gid), (0, 7));
+    assert_eq!(config.log_level, "debug");
+    assert_eq!(config.max_parallelism, Some(4));
+    assert_eq!(config.labels["foo"], "bar");
+    assert_eq!(config.registries["docker.io"].keypair.len(), 1);
+    assert_eq!(config.registry_concurrency, Some(8));
+    assert_eq!(config.history_age, Duration::from_secs(172_800));
+    assert_eq!(config.gc.len(), 2);
+    assert_eq!(config.gc[0].reserved, 512 << 20);
+    assert_eq!(config.gc[0].keep_duration, Duration::from_secs(48 * 3600));
+    assert_eq!(
+        (config.gc[1].all, config.gc[1].reserved),
+        (true, 1_024_000_000)
+    );
+    assert!(config.tls.is_some());
+}
+
+/// Rows: D01, D02, D03, D15
+#[test]
+fn flags_win_over_the_file() {
+    let config = resolve(
+        FILE,
+        "-debug=false --root /x --addr unix:///a --addr unix:///b --oci-worker-gc=false --oci-max-parallelism 0 \
+         --allow-insecure-entitlement network.host --oci-worker-labels a=b --oci-worker-net host --group 12 --log-format json",
+    )
+    .unwrap();
+    assert_eq!(config.root, PathBuf::from("/x"));
+    assert_eq!(config.addresses, ["unix:///a", "unix:///b"]);
+    assert_eq!(config.gc, []);
+    assert_eq!(config.entitlements, ["network.host"]);
+    assert_eq!(config.max_parallelism, None);
+    assert_eq!(
+        (config.labels["a"].as_str(), config.labels["foo"].as_str()),
+        ("b", "bar")
+    );
+    assert_eq!((config.network.as_str(), config.gid), ("host", 12));
+}
+
+/// Rows: D01
+#[test]
+fn each_name_and_user_has_its_places() {
+    let config = resolve("", "").unwrap();
+    assert_eq!(config.addresses, ["unix:///run/buildkit/buildkitd.sock"]);
+    assert_eq!(config.root, PathBuf::from("/var/lib/kiln"));
+    let user = Surroundings {
+        uid: 1000,
+        home: Some("/home/u".into()),
+        runtime_dir: Some("/run/user/1000".into()),
+        ..Surroundings::default()
+    };
+    let config = Config::resolve(File::default(), &Flags::default(), Name::Kiln, &user).unwrap();
+    assert_eq!(config.addresses, ["unix:///run/user/1000/kiln/kiln.sock"]);
+    assert_eq!(config.root, PathBuf::from("/home/u/.local/share/kiln"));
+}
+
+/// Rows: D34
+#[test]
+fn the_default_rules_keep_the_cache_small() {
+    let config = resolve("", "--oci-worker-gc-keepstorage 1000,2000,3000").unwrap();
+    let [cheap, old, unshared, all] = config.gc.as_slice() else {
+        panic!("{:?}", config.gc)
+    };
+    assert_eq!(cheap.max_used, 512_000_000);
+    assert_eq!(old.keep_duration, Duration::from_secs(60 * 24 * 3600));
+    assert_eq!(
+        (unshared.reserved, unshared.min_free, unshared.max_used),
+        (1_000_000_000, 2_000_000_000, 3_000_000_000)
+    );
+    assert!(all.all && !unshared.all);
+}
+
+/// Rows: D03
+#[test]
+fn mistakes_are_named_with_their_line() {
+    check_refused(
+        "debug = true\n\n[worker.oci]\nsnapshoter = \"x\"\n",
+        "",
+        expect![
+            "buildkitd.toml:4: unknown field `snapshoter`, expected one of `enabled`, `labels`, `platforms`, `snapshotter`, `rootless`, `noProcessSandbox`, `gc`, `gckeepstorage`, `reservedSpace`, `maxUsedSpace`, `minFreeSpace`, `gcpolicy`, `networkMode`, `cniConfigPath`, `cniBinaryPath`, `cniPoolSize`, `bridgeName`, `bridgeSubnet`, `binary`, `proxySnapshotterPath`, `defaultCgroupParent`, `isolateCgroups`, `stargzSnapshotter`, `apparmor-profile`, `selinux`, `max-parallelism`"
+        ],
+    );
+    check_refused(
+        "[history]\nmaxAge = \"2 days\"\n",
+        "",
+        expect![[
+            r#"buildkitd.toml:2: "2 days" is not a time like 48h, 1h30m or a number of seconds"#
+        ]],
+    );
+    check_refused(
+        "root = \n",
+        "",
+        expect!["buildkitd.toml:1: string values must be quoted, expected literal string"],
+    );
+    check_refused(
+        "insecure-entitlements = [\"root\"]",
+        "",
+        expect![[r#"entitlement "root" is not one of security.insecure, network.host"#]],
+    );
+    check_refused(
+        "[worker.oci]\nsnapshotter = \"btrfs\"",
+        "",
+        expect![[r#"snapshotter "btrfs" is not one of auto, overlayfs, native"#]],
+    );
+}
+
+/// Rows: D07, D15, D24
+#[test]
+fn what_is_not_there_is_refused_instead_of_ignored() {
+    check_refused(
+        "[worker.containerd]\nenabled = true\nnamespace = \"x\"",
+        "",
+        expect!["not supported yet: the containerd worker (worker.containerd.enabled)"],
+    );
+    check_refused(
+        "",
+        "--oci-worker=false",
+        expect!["not supported yet: running without the OCI worker (--oci-worker=false)"],
+    );
+    check_refused(
+        "",
+        "--oci-worker-apparmor-profile x",
+        expect!["not supported yet: apparmor-profile"],
+    );
+    check_refused(
+        "",
+        "--tlscert x",
+        expect!["--tlscert and --tlskey belong together (and --tlscacert needs both)"],
+    );
+    check_refused(
+        "",
+        "--log-level loud",
+        expect![[r#"log level "loud" is not one of trace, debug, info, warn, error"#]],
+    );
+    let error = Flags::parse_from_args(["buildkitd", "--rooot", "x"].map(Into::into)).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("a similar argument exists: '--root'"),
+        "{error}"
+    );
+}
+
+/// Rows: D03
+#[test]
+fn only_a_file_that_was_named_must_be_there() {
+    let error = Config::load(
+        &flags("--config /nonexistent.toml"),
+        Name::Buildkitd,
+        &root_user(),
+    )
+    .unwrap_err();
+    assert_eq!(error.kind(), stdx::Kind::NotFound);
+    let nowhere = Surroundings {
+        uid: 1,
+        config_home: Some("/nonexistent".into()),
+        ..Surroundings::default()
+    };
+    Config::load(&Flags::default(), Name::Kiln, &nowhere).unwrap();
+}

@@ -1,0 +1,4 @@
+//! The daemon as its users and clients see it.
+
+mod config;
+mod listen;
