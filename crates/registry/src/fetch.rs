@@ -40,7 +40,7 @@ impl From<Error> for content::Error {
 fn for_blob(blob: &Descriptor, error: Error) -> content::Error {
     match error.kind() {
         Kind::NotFound => content::Error::NotFound(blob.digest),
-        _ => error.into(),
+        _ => content::Error::from(error).after_retries(),
     }
 }
 

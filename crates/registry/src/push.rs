@@ -229,21 +229,24 @@ impl Repository {
         let mut chunks = Box::pin(coalesced(bytes, CHUNK));
         let mut offset = 0;
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| reading(blob, &error))?;
-            let end = offset + chunk.len() as u64;
-            let mut request = Request::new(
-                Method::PATCH,
-                String::new(),
-                scopes.clone(),
-                self.naming(blob),
-            );
-            request.to = To::Url(session);
-            request.headers = octets();
-            request = request.header(CONTENT_RANGE, &format!("{offset}-{}", end - 1));
-            request.body = chunk;
-            let answer = self.writer.send(&request).await?;
-            session = self.writer.location(&answer)?;
-            offset = end;
+            let mut rest = chunk.map_err(|error| reading(blob, &error))?;
+            while !rest.is_empty() {
+                let chunk = rest.split_to(rest.len().min(CHUNK));
+                let end = offset + chunk.len() as u64;
+                let mut request = Request::new(
+                    Method::PATCH,
+                    String::new(),
+                    scopes.clone(),
+                    self.naming(blob),
+                );
+                request.to = To::Url(session);
+                request.headers = octets();
+                request = request.header(CONTENT_RANGE, &format!("{offset}-{}", end - 1));
+                request.body = chunk;
+                let answer = self.writer.send(&request).await?;
+                session = self.writer.location(&answer)?;
+                offset = end;
+            }
         }
         let mut request = Request::new(Method::PUT, String::new(), scopes, self.naming(blob));
         request.to = To::Url(closing(session, blob.digest));
@@ -367,7 +370,9 @@ fn coalesced(
 #[async_trait]
 impl Sink for Repository {
     async fn has(&self, blob: &Descriptor) -> content::Result<bool> {
-        Ok(self.exists(blob).await?)
+        self.exists(blob)
+            .await
+            .map_err(|error| content::Error::from(error).after_retries())
     }
 
     async fn put(&self, blob: &Descriptor, bytes: ByteStream) -> content::Result<()> {

@@ -20,7 +20,10 @@ impl Blob {
     /// Names these bytes.
     pub fn new(media_type: &str, bytes: impl Into<Bytes>) -> Blob {
         let bytes = bytes.into();
-        Blob { descriptor: Descriptor::of(media_type, &bytes), bytes }
+        Blob {
+            descriptor: Descriptor::of(media_type, &bytes),
+            bytes,
+        }
     }
 }
 
@@ -51,11 +54,17 @@ impl Image {
     }
 
     /// An image of these layers, with this `config` inside its config.
-    pub fn with_config(layers: Vec<Vec<Entry>>, architecture: &str, config: serde_json::Value) -> Image {
+    pub fn with_config(
+        layers: Vec<Vec<Entry>>,
+        architecture: &str,
+        config: serde_json::Value,
+    ) -> Image {
         let tars: Vec<Vec<u8>> = layers.iter().map(|entries| tar(entries)).collect();
         let diff_ids: Vec<DiffId> = tars.iter().map(|tar| DiffId(Digest::of(tar))).collect();
-        let layers: Vec<Blob> =
-            tars.iter().map(|tar| Blob::new(media_type::OCI_LAYER_GZIP, gzip(tar))).collect();
+        let layers: Vec<Blob> = tars
+            .iter()
+            .map(|tar| Blob::new(media_type::OCI_LAYER_GZIP, gzip(tar)))
+            .collect();
         let history: Vec<_> = diff_ids
             .iter()
             .map(|_| json!({"created": "2023-11-14T22:13:20Z", "created_by": "testkit"}))
@@ -77,7 +86,12 @@ impl Image {
             "layers": descriptors,
         });
         let manifest = Blob::new(media_type::OCI_MANIFEST, manifest.to_string());
-        Image { manifest, config, layers, diff_ids }
+        Image {
+            manifest,
+            config,
+            layers,
+            diff_ids,
+        }
     }
 
     /// An index over images, each with its platform like `linux/arm/v7`.
@@ -90,7 +104,8 @@ impl Image {
                 descriptor
             })
             .collect();
-        let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests});
+        let index =
+            json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests});
         Blob::new(media_type::OCI_INDEX, index.to_string())
     }
 }

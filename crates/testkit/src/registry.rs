@@ -80,12 +80,21 @@ pub struct Server {
 impl Server {
     /// Starts on a free port of this machine.
     pub async fn start() -> Server {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let state: Arc<Mutex<State>> = Arc::default();
         state.lock().expect("not poisoned").referrers_api = true;
-        let task = stdx::task::spawn("test registry", serve::serve(listener, address, state.clone()));
-        Server { address, state, _task: task }
+        let task = stdx::task::spawn(
+            "test registry",
+            serve::serve(listener, address, state.clone()),
+        );
+        Server {
+            address,
+            state,
+            _task: task,
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -100,15 +109,29 @@ impl Server {
     /// Puts a blob into a repository.
     pub fn add_blob(&self, repository: &str, blob: &Blob) {
         let mut state = self.state();
-        state.blobs.insert(blob.descriptor.digest, blob.bytes.clone());
-        state.repositories.entry(repository.into()).or_default().blobs.insert(blob.descriptor.digest);
+        state
+            .blobs
+            .insert(blob.descriptor.digest, blob.bytes.clone());
+        state
+            .repositories
+            .entry(repository.into())
+            .or_default()
+            .blobs
+            .insert(blob.descriptor.digest);
     }
 
     /// Puts a manifest or index under its digest and `tag`.
     pub fn add_manifest(&self, repository: &str, tag: &str, manifest: &Blob) {
         let mut state = self.state();
-        let manifests = &mut state.repositories.entry(repository.into()).or_default().manifests;
-        let entry = (manifest.descriptor.media_type.clone(), manifest.bytes.clone());
+        let manifests = &mut state
+            .repositories
+            .entry(repository.into())
+            .or_default()
+            .manifests;
+        let entry = (
+            manifest.descriptor.media_type.clone(),
+            manifest.bytes.clone(),
+        );
         manifests.insert(manifest.descriptor.digest.to_string(), entry.clone());
         if !tag.is_empty() {
             manifests.insert(tag.into(), entry);
@@ -133,7 +156,12 @@ impl Server {
 
     /// A manifest's media type and bytes.
     pub fn manifest(&self, repository: &str, reference: &str) -> Option<(String, Bytes)> {
-        self.state().repositories.get(repository)?.manifests.get(reference).cloned()
+        self.state()
+            .repositories
+            .get(repository)?
+            .manifests
+            .get(reference)
+            .cloned()
     }
 
     /// Forgets a blob.
@@ -170,7 +198,11 @@ impl Server {
 
     /// How often something was asked, by method and a part of its path.
     pub fn count(&self, method: &str, part: &str) -> usize {
-        self.state().asked.iter().filter(|asked| asked.method == method && asked.path.contains(part)).count()
+        self.state()
+            .asked
+            .iter()
+            .filter(|asked| asked.method == method && asked.path.contains(part))
+            .count()
     }
 
     /// Forgets what was asked.

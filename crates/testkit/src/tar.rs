@@ -46,7 +46,10 @@ impl Entry {
 
     /// A file.
     pub fn file(name: impl AsRef<[u8]>, bytes: impl Into<Vec<u8>>) -> Entry {
-        Entry { bytes: bytes.into(), ..Entry::new(name, b'0', 0o644) }
+        Entry {
+            bytes: bytes.into(),
+            ..Entry::new(name, b'0', 0o644)
+        }
     }
 
     /// A folder.
@@ -56,17 +59,26 @@ impl Entry {
 
     /// A symlink.
     pub fn symlink(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Entry {
-        Entry { link: target.as_ref().to_vec(), ..Entry::new(name, b'2', 0o777) }
+        Entry {
+            link: target.as_ref().to_vec(),
+            ..Entry::new(name, b'2', 0o777)
+        }
     }
 
     /// A hard link.
     pub fn hard_link(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Entry {
-        Entry { link: target.as_ref().to_vec(), ..Entry::new(name, b'1', 0o644) }
+        Entry {
+            link: target.as_ref().to_vec(),
+            ..Entry::new(name, b'1', 0o644)
+        }
     }
 
     /// A device (`kind` is `b'3'` or `b'4'`).
     pub fn device(name: impl AsRef<[u8]>, kind: u8, major: u32, minor: u32) -> Entry {
-        Entry { device: (major, minor), ..Entry::new(name, kind, 0o600) }
+        Entry {
+            device: (major, minor),
+            ..Entry::new(name, kind, 0o600)
+        }
     }
 
     /// The same with these permission bits.
@@ -118,8 +130,14 @@ fn write(out: &mut Vec<u8>, entry: &Entry) {
         pax.push(("linkpath".into(), entry.link.clone()));
     }
     if !pax.is_empty() {
-        let records: Vec<u8> = pax.iter().flat_map(|(key, value)| record(key, value)).collect();
-        let header = Entry { bytes: records, ..Entry::new("PaxHeaders/0", b'x', 0o644) };
+        let records: Vec<u8> = pax
+            .iter()
+            .flat_map(|(key, value)| record(key, value))
+            .collect();
+        let header = Entry {
+            bytes: records,
+            ..Entry::new("PaxHeaders/0", b'x', 0o644)
+        };
         write_plain(out, &header);
     }
     write_plain(out, entry);
@@ -159,7 +177,10 @@ fn write_plain(out: &mut Vec<u8>, entry: &Entry) {
     octal(&mut header[100..108], u64::from(entry.mode));
     octal(&mut header[108..116], u64::from(entry.uid));
     octal(&mut header[116..124], u64::from(entry.gid));
-    octal(&mut header[124..136], entry.claimed_size.unwrap_or(entry.bytes.len() as u64));
+    octal(
+        &mut header[124..136],
+        entry.claimed_size.unwrap_or(entry.bytes.len() as u64),
+    );
     octal(&mut header[136..148], entry.mtime);
     header[156] = entry.kind;
     text(&mut header[157..257], &entry.link);

@@ -44,34 +44,55 @@ pub struct Fault {
 impl Fault {
     /// Applies to every request, always.
     pub fn new(effect: Effect) -> Fault {
-        Fault { method: String::new(), part: String::new(), skip: 0, times: usize::MAX, effect }
+        Fault {
+            method: String::new(),
+            part: String::new(),
+            skip: 0,
+            times: usize::MAX,
+            effect,
+        }
     }
 
     /// A status with the body registries send.
     pub fn status(status: u16) -> Fault {
-        let body = format!(r#"{{"errors":[{{"code":"FAULT","message":"told to answer {status}"}}]}}"#);
+        let body =
+            format!(r#"{{"errors":[{{"code":"FAULT","message":"told to answer {status}"}}]}}"#);
         Fault::new(Effect::Status(status, Vec::new(), body))
     }
 
     /// 429 with `Retry-After`.
     pub fn too_many(seconds: u64) -> Fault {
         let body = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#.to_owned();
-        Fault::new(Effect::Status(429, vec![("retry-after".into(), seconds.to_string())], body))
+        Fault::new(Effect::Status(
+            429,
+            vec![("retry-after".into(), seconds.to_string())],
+            body,
+        ))
     }
 
     /// Sends the asker to `address`, the path following it.
     pub fn redirect(address: &str) -> Fault {
-        Fault::new(Effect::Status(307, vec![("location".into(), address.into())], String::new()))
+        Fault::new(Effect::Status(
+            307,
+            vec![("location".into(), address.into())],
+            String::new(),
+        ))
     }
 
     /// Only where the path has this part.
     pub fn on(self, part: &str) -> Fault {
-        Fault { part: part.into(), ..self }
+        Fault {
+            part: part.into(),
+            ..self
+        }
     }
 
     /// Only for this method.
     pub fn method(self, method: &str) -> Fault {
-        Fault { method: method.into(), ..self }
+        Fault {
+            method: method.into(),
+            ..self
+        }
     }
 
     /// Only so many times.
