@@ -58,6 +58,16 @@ impl<'a> Applying<'a> {
         if skip {
             return Ok(());
         }
+        let too_large = [entry.uid, entry.gid, entry.device.0, entry.device.1]
+            .into_iter()
+            .any(|number| u32::try_from(number).is_err());
+        if too_large {
+            let reason = "an owner or device number beyond 32 bits";
+            return Err(Error::Tar {
+                offset: content.offset(),
+                reason,
+            });
+        }
         let parent = self.parent_of(&path)?;
         let made = self.make(&parent, &path, &name, entry, content);
         self.parent = Some((path.parent().unwrap_or(Path::new("")).to_owned(), parent));

@@ -16,10 +16,7 @@ pub fn copy_data(from: &File, to: &File) -> io::Result<u64> {
     }
     let mut at = 0;
     while at < length {
-        let (start, end) = match next_data(from, at, length)? {
-            Some(range) => range,
-            None => break,
-        };
+        let Some((start, end)) = next_data(from, at, length)? else { break };
         copy_range(from, to, start, end)?;
         at = end;
     }
