@@ -103,6 +103,10 @@ pub enum Error {
         /// How many it described.
         found: usize,
     },
+    /// Found by the state, which knows no names; callers never see it.
+    #[doc(hidden)]
+    #[error("{0:?}")]
+    Fault(crate::state::Fault),
     /// The job has left; nobody waits for this any more.
     #[error("the build was canceled")]
     Canceled,
@@ -122,6 +126,7 @@ impl Error {
             Error::Vertex(_)
             | Error::NoSuchOutput { .. }
             | Error::BadCacheMap { .. }
+            | Error::Fault(_)
             | Error::Index(_) => Kind::Internal,
         }
     }
@@ -131,6 +136,17 @@ impl Error {
         match self {
             Error::Vertex(error) => Some(error),
             _ => None,
+        }
+    }
+}
+
+impl From<crate::state::Fault> for Error {
+    fn from(fault: crate::state::Fault) -> Error {
+        use crate::state::Fault;
+        match fault {
+            Fault::Canceled => Error::Canceled,
+            Fault::UnknownVertex(digest) => Error::UnknownVertex(digest),
+            Fault::NoSuchOutput { .. } | Fault::BadCacheMap { .. } => Error::Fault(fault),
         }
     }
 }

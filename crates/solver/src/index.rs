@@ -38,6 +38,15 @@ pub struct Node {
     pub links: Vec<(KeyId, Link)>,
 }
 
+/// What is added to an index together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Nodes and ways to reach them.
+    pub nodes: Vec<Node>,
+    /// A result, and the nodes it belongs to.
+    pub result: Option<(ResultId, Created, Vec<KeyId>)>,
+}
+
 /// The index could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("reading or writing the index of cache keys")]
@@ -53,12 +62,8 @@ pub trait Index: Send + Sync {
     fn records(&self, of: &KeyId) -> Result<Vec<(ResultId, Created)>, IndexError>;
     /// The nodes that have a result.
     fn keys_of(&self, result: &ResultId) -> Result<Vec<KeyId>, IndexError>;
-    /// Adds nodes, and a result to some of them. All or nothing.
-    fn save(
-        &self,
-        nodes: &[Node],
-        result: Option<(&ResultId, Created, &[KeyId])>,
-    ) -> Result<(), IndexError>;
+    /// Adds nodes and results. All or nothing.
+    fn save(&self, entries: &[Entry]) -> Result<(), IndexError>;
     /// Forgets a result, and every node that leads to no result any more.
     fn release(&self, result: &ResultId) -> Result<(), IndexError>;
     /// Every result, to find those that are gone.

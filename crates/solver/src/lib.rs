@@ -23,7 +23,7 @@
 //!    is passed over;
 //! 4. all inputs are made and the op runs.
 //!
-//! The deciding part (`state::State`) knows no clock, no disk, no task and no
+//! The deciding part ([`state::State`]) knows no clock, no disk, no task and no
 //! lock: it can be played from a seed (`tests/it/sim.rs`) and from a recording
 //! (`trace`).
 #![forbid(unsafe_code)]
@@ -35,13 +35,15 @@ pub mod event;
 pub mod index;
 pub mod key;
 mod op;
+pub mod state;
 mod store;
+pub mod trace;
 
 pub use action::{Miss, MissedInput};
 pub use driver::{Job, JobHandle, JobOptions, Options, Solver};
 pub use error::{Doing, Error, VertexError};
 pub use event::JobId;
-pub use index::{DbIndex, Index, IndexError, MemoryIndex, Node, Record};
+pub use index::{DbIndex, Entry, Index, IndexError, MemoryIndex, Node, Record};
 pub use key::{CacheMap, Created, InputMap, KeyDigest, KeyId, Link, ResultId};
 pub use op::{Edge, Op, OpContext, OpError, VertexSpec};
 pub use store::{RecordStore, ResultStore};

@@ -6,7 +6,7 @@ use db::Db;
 use oci::Digest;
 use rusqlite::params;
 
-use super::{Index, IndexError, Node};
+use super::{Entry, Index, IndexError};
 use crate::key::{Created, KeyId, Link, ResultId};
 
 const STEPS: &[&str] = &["
@@ -118,31 +118,21 @@ impl Index for DbIndex {
         })
     }
 
-    fn save(
-        &self,
-        nodes: &[Node],
-        result: Option<(&ResultId, Created, &[KeyId])>,
-    ) -> Result<(), IndexError> {
+    fn save(&self, entries: &[Entry]) -> Result<(), IndexError> {
+        let links = "INSERT OR IGNORE INTO solver_link VALUES (?1, ?2, ?3, ?4, ?5)";
+        let records = "INSERT OR REPLACE INTO solver_record VALUES (?1, ?2, ?3)";
         self.0.write(|tx| {
-            let sql = "INSERT OR IGNORE INTO solver_link VALUES (?1, ?2, ?3, ?4, ?5)";
-            for node in nodes {
+            for node in entries.iter().flat_map(|entry| &entry.nodes) {
+                let child = bytes(&node.id.0);
                 for (from, link) in &node.links {
-                    tx.execute(
-                        sql,
-                        params![
-                            bytes(&from.0),
-                            link.input,
-                            bytes(&link.record),
-                            selector(link),
-                            bytes(&node.id.0)
-                        ],
-                    )?;
+                    let (record, selector) = (bytes(&link.record), selector(link));
+                    let row = params![bytes(&from.0), link.input, record, selector, child];
+                    tx.execute(links, row)?;
                 }
             }
-            if let Some((result, created, keys)) = result {
-                let sql = "INSERT OR REPLACE INTO solver_record VALUES (?1, ?2, ?3)";
+            for (result, created, keys) in entries.iter().filter_map(|e| e.result.as_ref()) {
                 for key in keys {
-                    tx.execute(sql, params![bytes(&key.0), result.0, created.0])?;
+                    tx.execute(records, params![bytes(&key.0), result.0, created.0])?;
                 }
             }
             Ok(())

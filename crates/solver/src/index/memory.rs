@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
-use super::{Index, IndexError, Node};
+use super::{Entry, Index, IndexError};
 use crate::key::{Created, KeyId, Link, ResultId};
 
 /// An index in memory. For tests, and for records that were imported.
@@ -80,13 +80,9 @@ impl Index for MemoryIndex {
             .collect())
     }
 
-    fn save(
-        &self,
-        nodes: &[Node],
-        result: Option<(&ResultId, Created, &[KeyId])>,
-    ) -> Result<(), IndexError> {
+    fn save(&self, entries: &[Entry]) -> Result<(), IndexError> {
         let mut tables = self.tables();
-        for node in nodes {
+        for node in entries.iter().flat_map(|entry| &entry.nodes) {
             for (from, link) in &node.links {
                 if tables
                     .down
@@ -99,13 +95,13 @@ impl Index for MemoryIndex {
                 }
             }
         }
-        if let Some((result, created, keys)) = result {
+        for (result, created, keys) in entries.iter().filter_map(|entry| entry.result.as_ref()) {
             for key in keys {
                 tables
                     .records
                     .entry(*key)
                     .or_default()
-                    .insert(result.clone(), created);
+                    .insert(result.clone(), *created);
                 tables
                     .keys_of
                     .entry(result.clone())

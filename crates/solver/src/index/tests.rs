@@ -29,8 +29,23 @@ fn step(index: &dyn Index, name: &str, from: &[KeyId]) -> KeyId {
             )
         })
         .collect();
-    index.save(&[Node { id, links }], None).unwrap();
+    index
+        .save(&[Entry {
+            nodes: vec![Node { id, links }],
+            result: None,
+        }])
+        .unwrap();
     id
+}
+
+fn add(index: &dyn Index, result: &ResultId, at: i64, keys: &[KeyId]) {
+    let result = Some((result.clone(), Created(at), keys.to_vec()));
+    index
+        .save(&[Entry {
+            nodes: Vec::new(),
+            result,
+        }])
+        .unwrap();
 }
 
 fn result(index: &dyn Index, key: KeyId, name: &str, at: i64) -> ResultId {
@@ -71,8 +86,8 @@ fn finds_by_links_and_only_by_the_right_one(index: &dyn Index) {
 fn a_result_belongs_to_several_keys(index: &dyn Index) {
     let (a, b) = (root("a"), root("b"));
     let one = ResultId("one".to_owned());
-    index.save(&[], Some((&one, Created(1), &[a, b]))).unwrap();
-    index.save(&[], Some((&one, Created(2), &[a]))).unwrap();
+    add(index, &one, 1, &[a, b]);
+    add(index, &one, 2, &[a]);
     assert_eq!(index.records(&a).unwrap(), [(one.clone(), Created(2))]);
     let mut keys = index.keys_of(&one).unwrap();
     keys.sort();
@@ -118,7 +133,7 @@ fn in_memory() {
 /// Rows: C03
 #[test]
 fn in_the_database() {
-    suite(|| Arc::new(DbIndex::open(Arc::new(db::Db::memory().unwrap())).unwrap()));
+    suite(|| Arc::new(DbIndex::open(Arc::new(::db::Db::memory().unwrap())).unwrap()));
 }
 
 /// Rows: C03
@@ -126,7 +141,7 @@ fn in_the_database() {
 fn the_database_keeps_it_for_the_next_process() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
-    let open = || DbIndex::open(Arc::new(db::Db::open(&path).unwrap())).unwrap();
+    let open = || DbIndex::open(Arc::new(::db::Db::open(&path).unwrap())).unwrap();
     let first = open();
     let beside = open();
     let key = step(&first, "b", &[root("a")]);

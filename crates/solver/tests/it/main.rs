@@ -1,1 +1,9 @@
+//! Tests of the solver from outside.
 
+mod cases;
+mod dice;
+mod oracle;
+mod replay;
+mod sim;
+mod support;
+mod wide;

@@ -1,0 +1,236 @@
+//! Jobs come, describe vertices, want outputs and leave.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use oci::Digest;
+
+use super::{Content, EdgeId, Fault, Job, Level, Run, State, Vertex};
+use crate::action::Action;
+use crate::event::{Declared, JobId, RequestId, StoreId, VertexId};
+
+impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
+    pub(super) fn job_came(&mut self, job: JobId) {
+        self.jobs.insert(job, Job::default());
+    }
+
+    pub(super) fn store_came(&mut self, job: JobId, store: StoreId) {
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.stores.insert(store);
+        }
+    }
+
+    pub(super) fn declared(&mut self, job: JobId, vertices: Vec<Declared>) {
+        for declared in vertices {
+            self.declare(job, declared);
+        }
+    }
+
+    /// Makes the vertex, or joins it when another job has it already. Vertices
+    /// are the same when they do the same to the same inputs, and agree about
+    /// which of them may be taken from earlier builds.
+    fn declare(&mut self, job: JobId, declared: Declared) {
+        let Some(known) = self.jobs.get(&job) else {
+            return;
+        };
+        if known.vertices.contains_key(&declared.digest) {
+            return;
+        }
+        let mut inputs: Vec<EdgeId> = Vec::with_capacity(declared.inputs.len());
+        for (digest, output) in &declared.inputs {
+            match known.vertices.get(digest) {
+                Some(vertex) => inputs.push((*vertex, *output)),
+                None => return,
+            }
+        }
+        let mut identity = self.identity(&declared, &inputs);
+        // Digests are made from the inputs, so this never happens; if it did, two
+        // builds would get each other's files.
+        while self
+            .by_identity
+            .get(&identity)
+            .is_some_and(|id| self.vertex(*id).inputs != inputs)
+        {
+            identity = Digest::of(format!("{identity} of other inputs"));
+        }
+        let id = match self.by_identity.get(&identity) {
+            Some(id) => *id,
+            None => self.make_vertex(identity, declared.clone(), inputs),
+        };
+        let vertex = self.vertex_mut(id);
+        vertex.jobs.insert(job);
+        // Its op may do better than the one that failed.
+        vertex.failed = None;
+        let known = self.jobs.get_mut(&job).expect("looked up above");
+        known.vertices.insert(declared.digest, id);
+        known.order.push(id);
+    }
+
+    fn identity(&self, declared: &Declared, inputs: &[EdgeId]) -> Digest {
+        let plain = |id: &VertexId| {
+            let vertex = self.vertex(*id);
+            vertex.identity == vertex.digest
+        };
+        if !declared.ignore_cache && inputs.iter().all(|(id, _)| plain(id)) {
+            return declared.digest;
+        }
+        let mut text = format!("{} {}\n", declared.digest, declared.ignore_cache);
+        for (id, output) in inputs {
+            text.push_str(&format!("{} {output}\n", self.vertex(*id).identity));
+        }
+        Digest::of(text)
+    }
+
+    fn make_vertex(&mut self, identity: Digest, d: Declared, inputs: Vec<EdgeId>) -> VertexId {
+        let id = VertexId(self.next_vertex);
+        self.next_vertex += 1;
+        let vertex = Vertex {
+            identity,
+            digest: d.digest,
+            contents: vec![Content::Unknown; inputs.len()],
+            inputs,
+            ignore_cache: d.ignore_cache,
+            limited: d.limited,
+            jobs: BTreeSet::new(),
+            maps: Vec::new(),
+            asking_map: None,
+            edges: BTreeMap::new(),
+            run: Run::Idle,
+            flight: None,
+            followers: BTreeSet::new(),
+            failed: None,
+            shown: false,
+        };
+        self.vertices.insert(id, vertex);
+        self.by_identity.insert(identity, id);
+        id
+    }
+
+    /// The vertex a job means by a digest.
+    pub fn vertex_of(&self, job: JobId, digest: &Digest) -> Option<VertexId> {
+        self.jobs.get(&job)?.vertices.get(digest).copied()
+    }
+
+    pub(super) fn wanted(&mut self, job: JobId, request: RequestId, digest: Digest, output: u32) {
+        let refuse = |fault: Fault| Action::Reply {
+            request,
+            result: Err(E::from(fault)),
+        };
+        let Some(known) = self.jobs.get_mut(&job) else {
+            self.actions.push(refuse(Fault::Canceled));
+            return;
+        };
+        let Some(vertex) = known.vertices.get(&digest).copied() else {
+            self.actions.push(refuse(Fault::UnknownVertex(digest)));
+            return;
+        };
+        if let Some(error) = &self.vertices[&vertex].failed {
+            self.actions.push(Action::Reply {
+                request,
+                result: Err(error.clone()),
+            });
+            return;
+        }
+        known.requests.insert(request);
+        let edge = (vertex, output);
+        self.requests.insert(request, (job, edge));
+        let state = self.make_edge(edge);
+        state.requests.insert(request);
+        state.demand[Level::Output as usize] += 1;
+        self.push(edge);
+    }
+
+    pub(super) fn withdrawn(&mut self, request: RequestId) {
+        let Some((job, edge)) = self.requests.remove(&request) else {
+            return;
+        };
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.requests.remove(&request);
+        }
+        if let Some(state) = self.edge_mut(edge)
+            && state.requests.remove(&request)
+        {
+            state.demand[Level::Output as usize] -= 1;
+            self.relaxing.push_back(edge);
+        }
+    }
+
+    /// Answers all questions for an edge.
+    pub(super) fn reply(&mut self, edge: EdgeId, result: &Result<O, E>) {
+        let requests = std::mem::take(&mut self.at_mut(edge).requests);
+        for request in requests {
+            self.at_mut(edge).demand[Level::Output as usize] -= 1;
+            if let Some((job, _)) = self.requests.remove(&request)
+                && let Some(job) = self.jobs.get_mut(&job)
+            {
+                job.requests.remove(&request);
+            }
+            self.actions.push(Action::Reply {
+                request,
+                result: result.clone(),
+            });
+        }
+    }
+
+    pub(super) fn job_left(&mut self, job: JobId) {
+        let Some(left) = self.jobs.remove(&job) else {
+            return;
+        };
+        for request in left.requests {
+            self.withdrawn(request);
+            let result = Err(E::from(Fault::Canceled));
+            self.actions.push(Action::Reply { request, result });
+        }
+        // First stop what only it wanted, so that inputs others share are let go
+        // of; then forget what nobody holds, later ones first.
+        self.settle();
+        for id in left.order.into_iter().rev() {
+            let vertex = self.vertex_mut(id);
+            vertex.jobs.remove(&job);
+            if vertex.jobs.is_empty() {
+                self.forget(id);
+            } else if matches!(vertex.run, Run::Queued(waiting) if waiting == job) {
+                self.queue_run(id);
+            }
+        }
+    }
+
+    /// A vertex no job holds: nobody wants it, so it has no work either.
+    fn forget(&mut self, id: VertexId) {
+        self.land(id);
+        let Some(vertex) = self.vertices.remove(&id) else {
+            return;
+        };
+        self.by_identity.remove(&vertex.identity);
+        debug_assert!(
+            vertex.edges.values().all(|e| e.want().is_none()),
+            "still wanted"
+        );
+        self.actions.push(Action::Forget { vertex: id });
+    }
+
+    /// A vertex failed: so does every edge that waits for it.
+    pub(super) fn fail(&mut self, vertex: VertexId, error: &E) {
+        let mut failing = vec![vertex];
+        while let Some(id) = failing.pop() {
+            let Some(vertex) = self.vertices.get_mut(&id) else {
+                continue;
+            };
+            if vertex.failed.is_some() {
+                continue;
+            }
+            vertex.failed = Some(error.clone());
+            let outputs: Vec<u32> = vertex.edges.keys().copied().collect();
+            for output in outputs {
+                let edge = (id, output);
+                if self.at(edge).output.is_some() {
+                    continue;
+                }
+                let waiters = self.at(edge).waiters.clone();
+                self.reply(edge, &Err(error.clone()));
+                failing.extend(waiters.into_iter().map(|((waiter, _), _)| waiter));
+                self.let_go(edge);
+            }
+            self.rest(id);
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! One run for equal keys, and what is known of a result once it is there.
+//!
+//! Vertices of different builds may be written differently and yet do the same
+//! work on the same content: a copied file whose source directory has another
+//! session in each build. Such vertices stay apart in the graph. What they share
+//! is a *flight*, named by what the key says about the inputs: the first one
+//! runs, the others follow and get its outputs.
+
+use std::collections::BTreeSet;
+
+use super::{Content, EdgeId, Fault, Run, Stage, State, Task};
+use crate::action::Action;
+use crate::event::{LOCAL, TaskId, VertexId};
+use crate::index::{Node, Record};
+use crate::key::{Created, KeyId, Link};
+
+impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
+    /// The node an edge is in the local store, and whether the key is good for
+    /// this session only.
+    pub(super) fn name_node(&mut self, edge: EdgeId) {
+        if !self.vertex(edge.0).mapped() && !self.vertex(edge.0).inputs.is_empty() {
+            return;
+        }
+        let reached = self.reached_by(edge);
+        let state = self.at(edge);
+        let known = state
+            .matched
+            .iter()
+            .find(|(store, _)| *store == LOCAL)
+            .map(|(_, id)| *id);
+        let id = known.or(reached.map(|(id, _)| id));
+        let volatile = known.is_none() && reached.is_some_and(|(_, volatile)| volatile);
+        let state = self.at_mut(edge);
+        if state.id != id {
+            state.saved = known.is_some();
+        }
+        state.id = id;
+        state.volatile = volatile;
+    }
+
+    /// The node named after the best way to reach it: by content where that is
+    /// known, by definition else.
+    fn reached_by(&self, edge: EdgeId) -> Option<(KeyId, bool)> {
+        let vertex = self.vertex(edge.0);
+        if vertex.inputs.is_empty() {
+            let first = vertex.maps.first()?;
+            let volatile = vertex.maps.iter().all(|map| map.digest.is_random());
+            return Some((KeyId::root(&first.digest, edge.1), volatile));
+        }
+        let mut volatile = false;
+        let mut ways = Vec::with_capacity(vertex.inputs.len());
+        for (index, target) in vertex.inputs.iter().enumerate() {
+            if let Content::Known(Some(content)) = vertex.contents[index] {
+                ways.push((KeyId::content(content), None));
+                continue;
+            }
+            let input = self.edge(*target)?;
+            volatile |= input.volatile;
+            ways.push((input.id?, vertex.map().inputs[index].selector));
+        }
+        Some((KeyId::reached(self.record(edge), &ways), volatile))
+    }
+
+    /// All inputs are there: runs the vertex unless someone else does or did.
+    pub(super) fn try_run(&mut self, edge: EdgeId) {
+        let id = edge.0;
+        if !matches!(self.vertex(id).run, Run::Idle) {
+            return;
+        }
+        let ignored = self.vertex(id).ignore_cache;
+        if !ignored && let Some((flight, volatile)) = self.reached_by((id, 0)) {
+            match self.flights.get(&flight) {
+                Some(leader) if *leader != id => {
+                    let leader = *leader;
+                    self.follow_run(id, leader);
+                    return;
+                }
+                _ => {}
+            }
+            self.flights.insert(flight, id);
+            let confirm = self.vertex(id).flight != Some(flight) && !volatile;
+            self.vertex_mut(id).flight = Some(flight);
+            if confirm && let Some((key, _)) = self.reached_by(edge) {
+                let task = self.task(Task::Confirm { edge });
+                self.vertex_mut(id).run = Run::Confirming(task);
+                let keys = vec![(Some(LOCAL), key)];
+                self.actions.push(Action::FindRecords {
+                    task,
+                    keys,
+                    stores: vec![LOCAL],
+                });
+                return;
+            }
+        }
+        self.queue_run(id);
+    }
+
+    fn follow_run(&mut self, id: VertexId, leader: VertexId) {
+        if let Run::Done(outputs) = &self.vertex(leader).run {
+            let outputs = outputs.clone();
+            self.counters.shared += 1;
+            self.take_outputs(id, outputs);
+            return;
+        }
+        self.vertex_mut(leader).followers.insert(id);
+        self.vertex_mut(id).run = Run::Following(leader);
+    }
+
+    /// The last look before running: another process, or a build that has left
+    /// since, may have made the result.
+    pub(super) fn confirmed(&mut self, edge: EdgeId, records: Vec<Record>) {
+        self.vertex_mut(edge.0).run = Run::Idle;
+        self.add_records(edge, records);
+        let state = self.at(edge);
+        if state.records.is_empty() {
+            self.queue_run(edge.0);
+        } else {
+            self.push_edges(edge.0);
+        }
+    }
+
+    /// Runs the vertex when there is a place for it.
+    pub(super) fn queue_run(&mut self, id: VertexId) {
+        let job = self.any_job(id);
+        if let Run::Queued(before) = self.vertex(id).run {
+            self.slots.stop_waiting(before, id);
+        }
+        if !self.vertex(id).limited {
+            self.start_run(id);
+            return;
+        }
+        self.vertex_mut(id).run = Run::Queued(job);
+        self.slots.wait(job, id);
+        self.fill_slots();
+    }
+
+    fn fill_slots(&mut self) {
+        while let Some((_, id)) = self.slots.next() {
+            self.start_run(id);
+        }
+    }
+
+    fn start_run(&mut self, id: VertexId) {
+        let job = self.any_job(id);
+        let outputs = self.vertex(id).inputs.iter().map(|input| {
+            self.at(*input)
+                .output
+                .clone()
+                .expect("asked for until its waiter is done")
+        });
+        let inputs = outputs.collect();
+        let task = self.task(Task::Run { vertex: id, job });
+        let vertex = self.vertex_mut(id);
+        vertex.run = Run::Running(task);
+        vertex.shown = true;
+        self.counters.runs += 1;
+        self.actions.push(Action::Run {
+            task,
+            vertex: id,
+            job,
+            inputs,
+        });
+    }
+
+    /// Ends the run of a vertex nobody wants any more.
+    pub(super) fn stop_run(&mut self, id: VertexId) {
+        let run = std::mem::replace(&mut self.vertex_mut(id).run, Run::Idle);
+        match run {
+            Run::Following(leader) => {
+                if let Some(leader) = self.vertices.get_mut(&leader) {
+                    leader.followers.remove(&id);
+                }
+            }
+            Run::Confirming(task) => self.cancel(task),
+            Run::Queued(job) => self.slots.stop_waiting(job, id),
+            Run::Running(task) => {
+                self.cancel(task);
+                self.free_slot(id);
+            }
+            Run::Idle | Run::Done(_) => {}
+        }
+        self.land(id);
+    }
+
+    fn free_slot(&mut self, id: VertexId) {
+        if self.vertex(id).limited {
+            self.slots.done();
+            self.fill_slots();
+        }
+    }
+
+    /// A vertex leads no flight any more: its followers look for themselves.
+    pub(super) fn land(&mut self, id: VertexId) {
+        let Some(vertex) = self.vertices.get_mut(&id) else {
+            return;
+        };
+        let followers = std::mem::take(&mut vertex.followers);
+        if let Some(flight) = vertex.flight.take()
+            && self.flights.get(&flight) == Some(&id)
+        {
+            self.flights.remove(&flight);
+        }
+        for follower in followers {
+            self.vertex_mut(follower).run = Run::Idle;
+            self.push_edges(follower);
+        }
+    }
+
+    pub(super) fn ran(&mut self, task: TaskId, result: Result<Vec<O>, E>) {
+        let Some(Task::Run { vertex: id, job }) = self.tasks.remove(&task) else {
+            return;
+        };
+        self.vertex_mut(id).run = Run::Idle;
+        match result {
+            Ok(outputs) => {
+                let followers = std::mem::take(&mut self.vertex_mut(id).followers);
+                self.counters.shared += followers.len() as u64;
+                for follower in followers {
+                    self.take_outputs(follower, outputs.clone());
+                }
+                self.take_outputs(id, outputs);
+            }
+            Err(error) => {
+                self.land(id);
+                self.failed(id, job, &error);
+            }
+        }
+        self.free_slot(id);
+    }
+
+    /// The outputs of a run are there: saved, and handed to who waits.
+    fn take_outputs(&mut self, id: VertexId, outputs: Vec<O>) {
+        self.vertex_mut(id).run = Run::Done(outputs.clone());
+        let used: BTreeSet<u32> = self.vertex(id).edges.keys().copied().collect();
+        for (number, output) in outputs.into_iter().enumerate() {
+            let edge = (id, number as u32);
+            self.make_edge(edge);
+            self.name_node(edge);
+            self.save(edge, Some((output.clone(), None)));
+            if used.contains(&edge.1) {
+                self.complete(edge, Some(output));
+            }
+        }
+        for output in used {
+            if self.at((id, output)).output.is_none() {
+                self.complete((id, output), None);
+            }
+        }
+    }
+
+    /// A record gave the output.
+    pub(super) fn found(&mut self, edge: EdgeId, output: O, record: &Record) {
+        self.name_node(edge);
+        if record.store != LOCAL {
+            self.save(edge, Some((output.clone(), Some(record.created))));
+        }
+        self.show_cached(edge.0);
+        // It needs no run of its own any more.
+        self.complete(edge, Some(output));
+        self.rest(edge.0);
+    }
+
+    /// What a found result rests on is shown as cached, too.
+    fn show_cached(&mut self, id: VertexId) {
+        let mut look: Vec<VertexId> = self.vertex(id).inputs.iter().map(|edge| edge.0).collect();
+        while let Some(id) = look.pop() {
+            let vertex = self.vertex_mut(id);
+            if std::mem::replace(&mut vertex.shown, true) {
+                continue;
+            }
+            look.extend(vertex.inputs.iter().map(|edge| edge.0));
+            self.actions.push(Action::ShowCached { vertex: id });
+        }
+    }
+
+    /// An edge has its output, or never will.
+    pub(super) fn complete(&mut self, edge: EdgeId, output: Option<O>) {
+        let Some(output) = output else {
+            let fault = Fault::NoSuchOutput {
+                vertex: edge.0,
+                output: edge.1,
+            };
+            let error = E::from(fault);
+            self.reply(edge, &Err(error.clone()));
+            let waiters = self.at(edge).waiters.clone();
+            self.let_go(edge);
+            for ((waiter, _), _) in waiters {
+                self.fail(waiter, &error);
+            }
+            return;
+        };
+        self.let_go(edge);
+        let state = self.at_mut(edge);
+        state.stage = Stage::Done;
+        state.records = Vec::new();
+        state.output = Some(output.clone());
+        self.reply(edge, &Ok(output));
+        self.reach(edge, super::Level::Output);
+        self.wake(edge);
+    }
+
+    /// Writes the node of an edge, what it rests on as far as that was not yet
+    /// written, and a result into the local store.
+    fn save(&mut self, edge: EdgeId, result: Option<(O, Option<Created>)>) {
+        if self.at(edge).volatile || self.at(edge).id.is_none() {
+            return;
+        }
+        let mut nodes = Vec::new();
+        let mut look = vec![edge];
+        while let Some(at) = look.pop() {
+            let state = self.at_mut(at);
+            let first = !std::mem::replace(&mut state.saved, true);
+            if at != edge && !first {
+                continue;
+            }
+            state.version += u32::from(first);
+            let Some(id) = state.id else { continue };
+            let links = self.links(at);
+            for target in self.vertex(at.0).inputs.clone() {
+                let input = self.edge(target);
+                if input.is_some_and(|i| !i.saved && !i.volatile && i.id.is_some()) {
+                    look.push(target);
+                }
+            }
+            if !links.is_empty() {
+                nodes.push(Node { id, links });
+            }
+        }
+        let keys = match self.at(edge).id {
+            _ if self.vertex(edge.0).inputs.is_empty() => self.roots(edge),
+            Some(id) => vec![id],
+            None => Vec::new(),
+        };
+        let (result, created) = match result {
+            Some((output, created)) => (Some((output, keys)), created),
+            None => (None, None),
+        };
+        if result.is_some() || !nodes.is_empty() {
+            self.actions.push(Action::Save {
+                nodes,
+                result,
+                created,
+            });
+        }
+    }
+
+    /// Every known way to the node of an edge.
+    pub(super) fn links(&self, edge: EdgeId) -> Vec<(KeyId, Link)> {
+        let vertex = self.vertex(edge.0);
+        let mut links = Vec::new();
+        if vertex.inputs.is_empty() {
+            return links;
+        }
+        let record = self.record(edge);
+        for (index, target) in vertex.inputs.iter().enumerate() {
+            let link = |selector| Link {
+                input: index as u32,
+                record,
+                selector,
+            };
+            let selector = vertex.map().inputs[index].selector;
+            links.extend(
+                self.local_keys(*target)
+                    .into_iter()
+                    .map(|id| (id, link(selector))),
+            );
+            if let Content::Known(Some(content)) = vertex.contents[index] {
+                links.push((KeyId::content(content), link(None)));
+            }
+        }
+        links
+    }
+
+    /// The names of an edge in the local store.
+    fn local_keys(&self, edge: EdgeId) -> BTreeSet<KeyId> {
+        let Some(state) = self.edge(edge) else {
+            return BTreeSet::new();
+        };
+        if self.vertex(edge.0).inputs.is_empty() {
+            return self.roots(edge).into_iter().collect();
+        }
+        let matched = state.matched.iter().filter(|(store, _)| *store == LOCAL);
+        let own = state.id.filter(|_| !state.volatile);
+        matched.map(|(_, id)| *id).chain(own).collect()
+    }
+}

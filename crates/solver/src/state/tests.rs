@@ -1,0 +1,1 @@
+//! The state alone, event by event.
