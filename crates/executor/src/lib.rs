@@ -19,16 +19,30 @@
 //! Whoever owns `main` calls [`helper_main`] first: containers are started by a
 //! single-threaded copy of this same program.
 
+mod cgroup;
 mod control;
+mod devices;
 mod error;
+mod etc_files;
+mod helper;
 mod io;
+mod native;
 mod process;
+mod seccomp;
+mod spec;
+mod stubs;
+mod sys;
+pub mod testing;
+mod user;
+mod walk;
 
 use async_trait::async_trait;
 
 pub use control::{Control, Controller, Exit, WinSize};
 pub use error::Error;
+pub use helper::{HELPER_NAME, helper_main};
 pub use io::{Input, Io, Output};
+pub use native::{HelperProgram, Native, NativeOptions};
 pub use process::{
     DEFAULT_HOSTNAME, DEFAULT_PATH, Dns, ExecProcess, HostIp, Mount, MountSource, Network, Process,
     Resources, Security, Ulimit,

@@ -1,0 +1,322 @@
+//! Cgroups of containers: finding what the host has, limits, killing, and sweeping
+//! what a dead program left behind.
+//!
+//! Every container gets a directory in the cgroup v2 hierarchy, also on hosts whose
+//! controllers are still in v1: it needs no controller to carry the device rules and
+//! to kill everything in it at once. A v1 directory is made only for a limit whose
+//! controller lives there. Layout: `<parent>/<instance>/{sandbox,insecure}/<container>`,
+//! and an instance is alive as long as someone holds a lock on its directory.
+
+mod dir;
+mod limits;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::process::{Resources, Security};
+pub(crate) use dir::Dir;
+
+/// Controllers that limits may need.
+const CONTROLLERS: &[&str] = &["memory", "cpu", "cpuset", "pids", "io"];
+
+/// What device rules can rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceRules {
+    /// A program on the sandbox cgroup answers each access.
+    Cgroup,
+    /// No cgroup can carry it: mounts are `nodev` and `CAP_MKNOD` is dropped, which
+    /// leaves only the nodes of the container's own `/dev`.
+    NoDev,
+}
+
+/// The cgroups of one executor.
+pub(crate) struct Cgroups {
+    v2: Option<V2>,
+    v1: Vec<(String, Dir)>,
+    parents: Parents,
+}
+
+struct V2 {
+    instance: Dir,
+    sandbox: Dir,
+    insecure: Dir,
+    /// Held for as long as the instance lives.
+    lock: OwnedFd,
+}
+
+/// Roots of the hierarchies, for containers that ask for another parent.
+struct Parents {
+    v2: Option<OwnedFd>,
+    v1: Vec<(String, OwnedFd)>,
+}
+
+/// The cgroups of one container. Dropped: everything in them is killed, and they go.
+pub(crate) struct ContainerCgroup {
+    v2: Option<Dir>,
+    v1: Vec<(String, Dir)>,
+    /// Device rules that hold for this container.
+    pub(crate) devices: DeviceRules,
+}
+
+impl Cgroups {
+    /// Finds the host's hierarchies, sweeps what dead instances left beneath `parent`,
+    /// and makes this instance's directories. A host where none can be made gives
+    /// none: containers then do without, see [`DeviceRules::NoDev`].
+    pub(crate) fn start(parent: &str) -> Result<Cgroups, Error> {
+        let parent = check_parent(parent)?;
+        let hosts = Parents::discover();
+        let name = instance_name();
+        let v2 = hosts
+            .v2
+            .as_ref()
+            .and_then(|root| match V2::start(root.as_fd(), &parent, &name) {
+                Ok(v2) => Some(v2),
+                Err(error) => {
+                    tracing::warn!(%error, "no cgroup v2 directory can be made");
+                    None
+                }
+            });
+        let v1 = hosts.v1.iter().filter_map(|(controller, root)| {
+            let base = Dir::make_path(root.as_fd(), &parent, true).ok()?;
+            base.sweep_unlocked();
+            let dir = base.make(&name).ok()?;
+            dir.lock().ok()?;
+            if controller == "cpuset" {
+                limits::inherit_cpuset(&base, &dir);
+            }
+            Some((controller.clone(), dir))
+        });
+        let v1 = v1.collect();
+        Ok(Cgroups {
+            v2,
+            v1,
+            parents: hosts,
+        })
+    }
+
+    /// Handles the helper keeps, so that it can clean up when we are gone.
+    pub(crate) fn handles(&self) -> Vec<(OwnedFd, String, OwnedFd)> {
+        let v2 = self.v2.iter().map(|v2| &v2.instance);
+        v2.chain(self.v1.iter().map(|(_, dir)| dir))
+            .filter_map(|dir| dir.handles().ok())
+            .collect()
+    }
+
+    /// A new container's cgroups, with its limits set.
+    pub(crate) fn container(
+        &self,
+        id: &str,
+        parent: Option<&str>,
+        resources: &Resources,
+        security: Security,
+    ) -> Result<ContainerCgroup, Error> {
+        let failed = |source| Error::Cgroup {
+            path: PathBuf::from(id),
+            source,
+        };
+        let mut devices = DeviceRules::Cgroup;
+        let v2 = match (parent, &self.v2, &self.parents.v2) {
+            (Some(parent), Some(_), Some(root)) => {
+                let parent = check_parent(parent)?;
+                let base = Dir::make_path(root.as_fd(), &parent, true).map_err(failed)?;
+                let dir = base.make(id).map_err(failed)?;
+                if security == Security::Sandbox {
+                    crate::devices::attach(dir.fd()).map_err(failed)?;
+                }
+                Some(dir)
+            }
+            (Some(parent), ..) => {
+                let what =
+                    format!("cgroup parent {parent}: no cgroup v2 directory can be made here");
+                return Err(Error::Unsupported { what });
+            }
+            (None, Some(v2), _) => {
+                let base = if security == Security::Sandbox {
+                    &v2.sandbox
+                } else {
+                    &v2.insecure
+                };
+                Some(base.make(id).map_err(failed)?)
+            }
+            (None, None, _) => {
+                devices = DeviceRules::NoDev;
+                None
+            }
+        };
+        let mut container = ContainerCgroup {
+            v2,
+            v1: Vec::new(),
+            devices,
+        };
+        limits::set(&mut container, &self.v1, id, resources)?;
+        Ok(container)
+    }
+}
+
+impl V2 {
+    fn start(root: BorrowedFd<'_>, parent: &[String], name: &str) -> io::Result<V2> {
+        let base = Dir::make_path(root, parent, true)?;
+        base.sweep_unlocked();
+        let instance = base.make(name)?;
+        let lock = instance.lock()?;
+        instance.enable(CONTROLLERS);
+        let sandbox = instance.make("sandbox")?;
+        let insecure = instance.make("insecure")?;
+        sandbox.enable(CONTROLLERS);
+        insecure.enable(CONTROLLERS);
+        if let Err(error) = crate::devices::attach(sandbox.fd()) {
+            drop((sandbox, insecure));
+            instance.kill_and_remove();
+            return Err(error);
+        }
+        Ok(V2 {
+            instance,
+            sandbox,
+            insecure,
+            lock,
+        })
+    }
+}
+
+impl Parents {
+    /// Reads the mount table. A host without a cgroup v2 mount still has the
+    /// hierarchy: it is then mounted for us alone.
+    fn discover() -> Parents {
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let mut parents = Parents {
+            v2: None,
+            v1: Vec::new(),
+        };
+        for line in table.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let [_, path, kind, options, ..] = fields[..] else {
+                continue;
+            };
+            let Ok(root) = dir::open(path) else { continue };
+            if kind == "cgroup2" && parents.v2.is_none() {
+                parents.v2 = Some(root);
+            } else if kind == "cgroup" {
+                for controller in CONTROLLERS {
+                    if options.split(',').any(|option| option == *controller)
+                        && let Ok(root) = root.try_clone()
+                    {
+                        parents.v1.push(((*controller).to_string(), root));
+                    }
+                }
+            }
+        }
+        if parents.v2.is_none() {
+            parents.v2 = crate::sys::detached("cgroup2", &[], 0).ok();
+        }
+        parents
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for dir in self
+            .v2
+            .iter()
+            .map(|v2| &v2.instance)
+            .chain(self.v1.iter().map(|(_, dir)| dir))
+        {
+            dir.kill_and_remove();
+        }
+        if let Some(v2) = &self.v2 {
+            let _held_until_here = v2.lock.as_fd();
+        }
+    }
+}
+
+impl ContainerCgroup {
+    /// Directory the process is born into.
+    pub(crate) fn birth(&self) -> Option<OwnedFd> {
+        self.v2
+            .as_ref()
+            .and_then(|dir| dir.fd().try_clone_to_owned().ok())
+    }
+
+    /// `cgroup.procs` of the v1 directories the process must join.
+    pub(crate) fn joins(&self) -> Result<Vec<OwnedFd>, Error> {
+        let open = |(controller, dir): &(String, Dir)| {
+            dir.open_file("cgroup.procs", rustix::fs::OFlags::WRONLY)
+                .map_err(|source| Error::Cgroup {
+                    path: PathBuf::from(controller),
+                    source,
+                })
+        };
+        self.v1.iter().map(open).collect()
+    }
+
+    /// Whether the kernel killed something in here for lack of memory.
+    pub(crate) fn saw_oom(&self) -> bool {
+        let v1 = self
+            .v1
+            .iter()
+            .find(|(controller, _)| controller == "memory");
+        let texts = [
+            self.v2
+                .as_ref()
+                .and_then(|dir| dir.read("memory.events").ok()),
+            v1.and_then(|(_, dir)| dir.read("memory.oom_control").ok()),
+        ];
+        texts.into_iter().flatten().any(|text| {
+            text.lines().any(|line| {
+                line.strip_prefix("oom_kill ")
+                    .is_some_and(|count| count.trim() != "0")
+            })
+        })
+    }
+
+    /// Kills everything inside.
+    pub(crate) fn kill(&self) {
+        if let Some(dir) = &self.v2 {
+            dir.kill();
+        }
+    }
+}
+
+impl Drop for ContainerCgroup {
+    fn drop(&mut self) {
+        for dir in self.v2.iter().chain(self.v1.iter().map(|(_, dir)| dir)) {
+            dir.kill_and_remove();
+        }
+    }
+}
+
+/// The directory names of a parent such as `/kiln` or `builds/nightly`.
+fn check_parent(parent: &str) -> Result<Vec<String>, Error> {
+    let names: Vec<String> = parent
+        .split('/')
+        .filter(|name| !name.is_empty())
+        .map(str::to_string)
+        .collect();
+    if parent.contains(':') {
+        let what = format!("cgroup parent {parent:?}: systemd slices are not; give a path");
+        return Err(Error::Unsupported { what });
+    }
+    if names.iter().any(|name| name == "." || name == "..") {
+        let what = format!("cgroup parent {parent:?}");
+        return Err(Error::Invalid {
+            what,
+            reason: "it must not contain . or ..".to_string(),
+        });
+    }
+    Ok(names)
+}
+
+/// A name no other instance has: the process, and how many it started before.
+fn instance_name() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let time = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
+    format!(
+        "{}-{}-{time:x}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
+}

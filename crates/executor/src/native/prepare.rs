@@ -1,0 +1,422 @@
+//! From a [`Process`] to what the helper is told: every name looked up, every tree
+//! opened, every limit set, nothing running yet.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+
+use crate::cgroup::{Cgroups, ContainerCgroup, DeviceRules};
+use crate::error::Error;
+use crate::etc_files;
+use crate::io::{Input, Output};
+use crate::process::{DEFAULT_PATH, Dns, Mount, MountSource, Network, Process, Security, Ulimit};
+use crate::spec::{FdIndex, MountKind, MountRef, Spec, TreeRef};
+use crate::stubs::{Stubs, Wanted};
+use crate::sys;
+use crate::user::{self, Ids};
+use crate::walk::Leaf;
+
+/// `/dev/shm` unless asked otherwise.
+const DEFAULT_SHM: u64 = 64 << 20;
+
+/// A container about to start. Dropped, it leaves nothing behind.
+pub(super) struct Prepared {
+    pub(super) spec: Spec,
+    pub(super) fds: Vec<OwnedFd>,
+    /// Before the stubs: what still runs dies first.
+    pub(super) cgroup: ContainerCgroup,
+    pub(super) _stubs: Stubs,
+}
+
+/// Handles on their way to the helper.
+#[derive(Default)]
+pub(super) struct Handles(pub(super) Vec<OwnedFd>);
+
+impl Handles {
+    pub(super) fn push(&mut self, fd: OwnedFd) -> FdIndex {
+        self.0.push(fd);
+        self.0.len() - 1
+    }
+}
+
+/// Prepares everything but the standard streams.
+pub(super) fn prepare(
+    process: &Process,
+    id: &str,
+    cgroups: &Cgroups,
+    dns: Option<&Dns>,
+) -> Result<Prepared, Error> {
+    check(process)?;
+    let mut handles = Handles::default();
+    // The first handle is the spec itself.
+    let placeholder = open("/dev/null", OFlags::RDONLY).map_err(setup("opening /dev/null"))?;
+    handles.push(placeholder);
+    let ids = user::find(process.root.root().as_fd(), &process.user)?;
+    let rlimits = rlimits(&process.ulimits)?;
+    let mut mounts = etc_mounts(process, dns, &mut handles)?;
+    for mount in &process.mounts {
+        mounts.push(open_mount(mount, &mut handles)?);
+    }
+    let parent = process.cgroup_parent.as_deref();
+    let cgroup = cgroups.container(id, parent, &process.resources, process.security)?;
+    let stubs = make_stubs(process, &mounts)?;
+    let root = process
+        .root
+        .root()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(setup("opening the root"))?;
+    let root = TreeRef {
+        fd: handles.push(root),
+        detached: process.root.is_mount(),
+        recursive: false,
+    };
+    let birth = cgroup.birth().map(|fd| handles.push(fd));
+    let joins = cgroup
+        .joins()?
+        .into_iter()
+        .map(|fd| handles.push(fd))
+        .collect();
+    let spec = Spec {
+        args: process.args.clone(),
+        env: environment(&process.env, &ids),
+        cwd: if process.cwd.is_empty() {
+            "/".to_string()
+        } else {
+            process.cwd.clone()
+        },
+        ids,
+        hostname: process.hostname().to_string(),
+        root,
+        readonly_root: process.readonly_root || process.root.is_readonly(),
+        mounts,
+        cgroup: birth,
+        joins,
+        own_network: process.network == Network::None,
+        insecure: process.security == Security::Insecure,
+        nodev: cgroup.devices == DeviceRules::NoDev,
+        rlimits,
+        shm_size: process.shm_size.unwrap_or(DEFAULT_SHM),
+        stdio: [0; 3],
+        console: None,
+        failures: 0,
+    };
+    Ok(Prepared {
+        spec,
+        fds: handles.0,
+        cgroup,
+        _stubs: stubs,
+    })
+}
+
+/// What is wrong with a request whatever the host.
+pub(crate) fn check(process: &Process) -> Result<(), Error> {
+    check_command(&process.args, &process.env, &process.cwd)?;
+    let invalid = |what: String, reason: &str| Error::Invalid {
+        what,
+        reason: reason.to_string(),
+    };
+    let name = process.hostname();
+    if name.len() > 64 || name.contains(['\0', '\n', ' ', '/']) {
+        return Err(invalid(
+            format!("host name {name:?}"),
+            "at most 64 letters, digits, - and .",
+        ));
+    }
+    for extra in &process.extra_hosts {
+        if extra.host.is_empty() || extra.host.contains(char::is_whitespace) {
+            return Err(invalid(
+                format!("host {:?}", extra.host),
+                "it must be one word",
+            ));
+        }
+    }
+    for mount in &process.mounts {
+        let target = &mount.target;
+        let refused = |reason: &str| Error::Target {
+            target: target.clone(),
+            reason: reason.into(),
+        };
+        if !target.starts_with('/') {
+            return Err(refused("it must be absolute"));
+        }
+        if target.contains('\0') {
+            return Err(refused("it contains a NUL byte"));
+        }
+        if target
+            .split('/')
+            .all(|part| part.is_empty() || part == "." || part == "..")
+        {
+            return Err(refused("it is the root"));
+        }
+    }
+    Ok(())
+}
+
+/// The same for one more process in a container.
+pub(super) fn check_command(args: &[String], env: &[String], cwd: &str) -> Result<(), Error> {
+    let invalid = |what: &str, reason: &str| Error::Invalid {
+        what: what.into(),
+        reason: reason.into(),
+    };
+    if args.first().is_none_or(String::is_empty) {
+        return Err(invalid("command", "there is no program to run"));
+    }
+    if args.iter().chain(env).any(|one| one.contains('\0')) || cwd.contains('\0') {
+        return Err(invalid("command", "it contains a NUL byte"));
+    }
+    if !cwd.is_empty() && !cwd.starts_with('/') {
+        return Err(invalid("working directory", "it must be absolute"));
+    }
+    Ok(())
+}
+
+/// Adds what programs expect to find: a search path, and the user's home.
+pub(crate) fn environment(env: &[String], ids: &Ids) -> Vec<String> {
+    let mut env = env.to_vec();
+    let has = |env: &[String], key: &str| env.iter().any(|one| one.starts_with(key));
+    if !has(&env, "PATH=") {
+        env.push(format!("PATH={DEFAULT_PATH}"));
+    }
+    if !has(&env, "HOME=") {
+        env.push(format!("HOME={}", ids.home));
+    }
+    env
+}
+
+/// `/etc/resolv.conf` and `/etc/hosts`.
+fn etc_mounts(
+    process: &Process,
+    dns: Option<&Dns>,
+    handles: &mut Handles,
+) -> Result<Vec<MountRef>, Error> {
+    let resolv = etc_files::resolv_conf(
+        &etc_files::host_resolv_conf(),
+        process.dns.as_ref().or(dns),
+        process.network,
+    );
+    let hosts = etc_files::hosts(process.hostname(), &process.extra_hosts);
+    let mut mounts = Vec::new();
+    for (target, text) in [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts)] {
+        if process.mounts.iter().any(|mount| mount.target == target) {
+            continue;
+        }
+        let file = sys::memory_file(text.as_bytes()).map_err(setup("writing files for /etc"))?;
+        let kind = MountKind::File {
+            content: handles.push(file),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+        };
+        mounts.push(MountRef {
+            target: target.to_string(),
+            readonly: true,
+            kind,
+        });
+    }
+    Ok(mounts)
+}
+
+fn open_mount(mount: &Mount, handles: &mut Handles) -> Result<MountRef, Error> {
+    let failed = |path: &str, source: io::Error| Error::Source {
+        source_path: path.to_string(),
+        target: mount.target.clone(),
+        source,
+    };
+    let bind = |fd: OwnedFd, detached, recursive, handles: &mut Handles| -> io::Result<MountKind> {
+        let stat = rustix::fs::fstat(&fd)?;
+        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let tree = TreeRef {
+            fd: handles.push(fd),
+            detached,
+            recursive,
+        };
+        Ok(MountKind::Bind { tree, is_dir })
+    };
+    let kind = match &mount.source {
+        MountSource::Tree { tree, subpath } => {
+            let fd = open_beneath(tree.root().as_fd(), subpath)
+                .map_err(|error| failed(subpath, error))?;
+            bind(fd, tree.is_mount(), false, handles).map_err(|error| failed(subpath, error))?
+        }
+        MountSource::Tmpfs { size } => MountKind::Tmpfs { size: *size },
+        MountSource::File {
+            bytes,
+            mode,
+            uid,
+            gid,
+        } => {
+            let content = sys::memory_file(bytes).map_err(|error| failed("", error))?;
+            MountKind::File {
+                content: handles.push(content),
+                mode: *mode,
+                uid: *uid,
+                gid: *gid,
+            }
+        }
+        MountSource::Host { path } => {
+            let named = path.to_string_lossy();
+            let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|error| failed(&named, error.into()))?;
+            bind(fd, false, true, handles).map_err(|error| failed(&named, error))?
+        }
+        MountSource::Fd(fd) => {
+            let fd = fd.try_clone().map_err(|error| failed("", error))?;
+            bind(fd, false, true, handles).map_err(|error| failed("", error))?
+        }
+    };
+    let by_tree = matches!(&mount.source, MountSource::Tree { tree, .. } if tree.is_readonly());
+    Ok(MountRef {
+        target: mount.target.clone(),
+        readonly: mount.readonly || by_tree,
+        kind,
+    })
+}
+
+/// Opens `subpath` of a tree as a handle; what it names later no longer matters, so a
+/// tree shared with a running container cannot be swapped under us (CVE-2024-23651).
+pub(crate) fn open_beneath(
+    root: std::os::fd::BorrowedFd<'_>,
+    subpath: &str,
+) -> io::Result<OwnedFd> {
+    let path = subpath.trim_start_matches('/');
+    let path = if path.is_empty() { "." } else { path };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    loop {
+        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+            // The kernel could not be sure while something was renamed; again.
+            Err(rustix::io::Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+            Ok(fd) => return Ok(fd),
+        }
+    }
+}
+
+fn make_stubs(process: &Process, mounts: &[MountRef]) -> Result<Stubs, Error> {
+    let system = ["/proc", "/dev", "/sys"].map(|target| Wanted {
+        target,
+        leaf: Leaf::Dir,
+    });
+    let asked = mounts.iter().map(|mount| Wanted {
+        target: &mount.target,
+        leaf: match &mount.kind {
+            MountKind::Bind { is_dir: false, .. } | MountKind::File { .. } => Leaf::File,
+            MountKind::Bind { .. } | MountKind::Tmpfs { .. } => Leaf::Dir,
+        },
+    });
+    let wanted: Vec<Wanted<'_>> = system.into_iter().chain(asked).collect();
+    Stubs::make(
+        process.root.root().as_fd(),
+        &wanted,
+        process.remove_mount_stubs_recursive,
+    )
+}
+
+/// Numbers of named limits.
+pub(crate) fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<(u32, u64, u64)>, Error> {
+    const NAMES: [&str; 16] = [
+        "cpu",
+        "fsize",
+        "data",
+        "stack",
+        "core",
+        "rss",
+        "nproc",
+        "nofile",
+        "memlock",
+        "as",
+        "locks",
+        "sigpending",
+        "msgqueue",
+        "nice",
+        "rtprio",
+        "rttime",
+    ];
+    let unlimited = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+    let mut numbers = Vec::new();
+    for Ulimit { name, soft, hard } in ulimits {
+        let invalid = |reason: &str| Error::Invalid {
+            what: format!("ulimit {name}={soft}:{hard}"),
+            reason: reason.to_string(),
+        };
+        let lower = name.to_ascii_lowercase();
+        let number = (0u32..).zip(NAMES).find(|(_, known)| *known == lower);
+        let (number, _) = number.ok_or_else(|| invalid("there is no such limit"))?;
+        if unlimited(*soft) > unlimited(*hard) {
+            return Err(invalid("the soft limit is above the hard limit"));
+        }
+        numbers.push((number, unlimited(*soft), unlimited(*hard)));
+    }
+    Ok(numbers)
+}
+
+/// Our ends of the standard streams.
+pub(super) struct OurEnds {
+    pub(super) stdin: Option<(OwnedFd, tokio::sync::mpsc::Receiver<bytes::Bytes>)>,
+    pub(super) stdout: Option<(OwnedFd, tokio::sync::mpsc::Sender<bytes::Bytes>)>,
+    pub(super) stderr: Option<(OwnedFd, tokio::sync::mpsc::Sender<bytes::Bytes>)>,
+}
+
+/// Makes the process's ends (in `handles`) and ours.
+pub(super) fn streams(io: crate::Io, handles: &mut Handles) -> io::Result<(OurEnds, [FdIndex; 3])> {
+    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let mut ours = OurEnds {
+        stdin: None,
+        stdout: None,
+        stderr: None,
+    };
+    let stdin = match io.stdin {
+        Input::Empty => open("/dev/null", OFlags::RDONLY)?,
+        Input::Fd(fd) => fd,
+        Input::Channel(from) => {
+            let (read, write) = pipe()?;
+            ours.stdin = Some((write, from));
+            read
+        }
+    };
+    let mut outputs = Vec::new();
+    for (output, our) in [(io.stdout, &mut ours.stdout), (io.stderr, &mut ours.stderr)] {
+        outputs.push(match output {
+            Output::Discard => open("/dev/null", OFlags::WRONLY)?,
+            Output::Fd(fd) => fd,
+            Output::Channel(to) => {
+                let (read, write) = pipe()?;
+                *our = Some((read, to));
+                write
+            }
+        });
+    }
+    let stdin = handles.push(stdin);
+    let mut outputs = outputs.into_iter().map(|fd| handles.push(fd));
+    let mut next = || outputs.next().expect("two outputs were made");
+    let places = [stdin, next(), next()];
+    Ok((ours, places))
+}
+
+fn open(path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(
+        path,
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+pub(super) fn setup(step: &str) -> impl FnOnce(io::Error) -> Error {
+    let step = step.to_string();
+    move |source| Error::Setup { step, source }
+}
+
+/// Checks that a tree is a directory.
+pub(crate) fn check_root(root: std::os::fd::BorrowedFd<'_>) -> Result<(), Error> {
+    let stat =
+        rustix::fs::fstat(root.as_fd()).map_err(|e| setup("looking at the root")(e.into()))?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Ok(());
+    }
+    Err(Error::Invalid {
+        what: "root".to_string(),
+        reason: "it is not a directory".to_string(),
+    })
+}

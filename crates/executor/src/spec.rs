@@ -1,0 +1,129 @@
+//! What the helper is told: plain numbers and names, and descriptors by their place in
+//! the message.
+
+use serde::{Deserialize, Serialize};
+
+use crate::user::Ids;
+
+/// Place of a descriptor in the message it came with.
+pub(crate) type FdIndex = usize;
+
+/// First part of a message to the helper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) id: u64,
+    pub(crate) order: Order,
+}
+
+/// What the helper shall do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Remember these cgroups (pairs of parent and directory handles follow) and clean
+    /// them up when the socket closes.
+    Keep { names: Vec<String> },
+    /// Start a container; handle 0 holds the [`Spec`].
+    Run,
+    /// Start one more process in a container; handle 0 holds the [`Spec`], handle 1 is
+    /// a pidfd of the container's first process.
+    Enter,
+}
+
+/// The helper's answers. A `Started` carries the pidfd.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Started {
+        id: u64,
+    },
+    /// It could not even be forked.
+    Refused {
+        id: u64,
+        step: String,
+        errno: i32,
+    },
+    Ended {
+        id: u64,
+        status: i32,
+    },
+}
+
+/// Everything about one process and its container.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Spec {
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) ids: Ids,
+    pub(crate) hostname: String,
+    pub(crate) root: TreeRef,
+    pub(crate) readonly_root: bool,
+    pub(crate) mounts: Vec<MountRef>,
+    /// Cgroup (v2) to be born into.
+    pub(crate) cgroup: Option<FdIndex>,
+    /// `cgroup.procs` files to join.
+    pub(crate) joins: Vec<FdIndex>,
+    /// A network namespace of its own.
+    pub(crate) own_network: bool,
+    pub(crate) insecure: bool,
+    /// No cgroup guards devices: see `cgroup::DeviceRules::NoDev`.
+    pub(crate) nodev: bool,
+    pub(crate) rlimits: Vec<(u32, u64, u64)>,
+    pub(crate) shm_size: u64,
+    pub(crate) stdio: [FdIndex; 3],
+    /// Where the master of a new terminal is sent.
+    pub(crate) console: Option<FdIndex>,
+    /// Failures before the program runs are written here; closed by exec.
+    pub(crate) failures: FdIndex,
+}
+
+/// A tree, directory or file to mount.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct TreeRef {
+    pub(crate) fd: FdIndex,
+    /// A detached mount: where the kernel cannot copy one, it is moved.
+    pub(crate) detached: bool,
+    /// With the mounts beneath it.
+    pub(crate) recursive: bool,
+}
+
+/// One mount.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MountRef {
+    pub(crate) target: String,
+    pub(crate) readonly: bool,
+    pub(crate) kind: MountKind,
+}
+
+/// What is mounted.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum MountKind {
+    Bind {
+        tree: TreeRef,
+        is_dir: bool,
+    },
+    Tmpfs {
+        size: Option<u64>,
+    },
+    /// Content from a memory file, copied into a memory filesystem.
+    File {
+        content: FdIndex,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+}
+
+/// Why a container did not come to run its program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) part: Part,
+    pub(crate) errno: i32,
+}
+
+/// Which part of it failed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Part {
+    Step(String),
+    Target { target: String, reason: String },
+    Cwd,
+    Program,
+}

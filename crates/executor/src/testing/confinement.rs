@@ -1,0 +1,128 @@
+//! Promises about what a process cannot do.
+
+use std::sync::Arc;
+
+use super::{Rootfs, output, run};
+use crate::{Executor, Resources, Security, Ulimit};
+
+/// Rows: X10
+pub async fn docker_capabilities_and_seccomp_hold(executor: Arc<dyn Executor>) {
+    let out = output(
+        &*executor,
+        "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)|Seccomp:|NoNewPrivs' /proc/self/status",
+    )
+    .await;
+    let value = |key: &str| -> String {
+        let line = out
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default();
+        line.split_whitespace()
+            .last()
+            .unwrap_or_default()
+            .to_string()
+    };
+    assert_eq!(value("CapEff"), "00000000a80425fb", "{out}");
+    assert_eq!(value("CapBnd"), "00000000a80425fb");
+    assert_eq!(value("CapInh"), "0000000000000000", "CVE-2022-29162");
+    assert_eq!(value("CapAmb"), "0000000000000000");
+    assert_eq!(value("Seccomp"), "2");
+    assert_eq!(value("NoNewPrivs"), "0", "sudo works in a build step");
+}
+
+/// Rows: X10
+pub async fn kernel_doors_are_closed(executor: Arc<dyn Executor>) {
+    let script = "
+        mount -t tmpfs x /tmp 2>/dev/null && echo mounted
+        unshare -n true 2>/dev/null && echo unshared
+        hostname evil 2>/dev/null && echo renamed
+        echo 1 > /proc/sys/kernel/panic 2>/dev/null && echo sysctl
+        echo b > /proc/sysrq-trigger 2>/dev/null && echo sysrq
+        mkdir /sys/fs/cgroup/evil 2>/dev/null && echo cgroup
+        touch /sys/kernel/x 2>/dev/null && echo sysfs
+        [ -s /proc/kcore ] && echo kcore
+        [ -n \"$(cat /proc/keys 2>/dev/null)\" ] && echo keys
+        [ -n \"$(ls /sys/firmware 2>/dev/null)\" ] && echo firmware
+        [ -n \"$(cat /proc/timer_list 2>/dev/null)\" ] && echo timers
+        echo end";
+    assert_eq!(output(&*executor, script).await, "end\n");
+}
+
+/// Rows: X10
+pub async fn devices_of_the_host_are_out_of_reach(executor: Arc<dyn Executor>) {
+    let script = "
+        echo x > /dev/null; head -c 4 /dev/zero | wc -c; head -c 4 /dev/urandom | wc -c
+        mknod /kmsg c 1 11 && head -c 1 /kmsg >/dev/null 2>&1 && echo kmsg
+        mknod /mem c 1 1 && head -c 1 /mem 2>/dev/null && echo mem
+        for disk in '8 0' '253 0' '254 0' '259 0' '7 0'; do
+          rm -f /disk; mknod /disk b $disk && head -c 1 /disk 2>/dev/null && echo disk
+        done
+        echo end";
+    let out = output(&*executor, script).await;
+    let words: Vec<&str> = out.split_whitespace().collect();
+    assert_eq!(words, ["4", "4", "end"], "{out}");
+}
+
+/// Rows: X09
+pub async fn insecure_has_everything(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let mut process = rootfs.sh(
+        "grep -E 'Seccomp:' /proc/self/status; mount -t tmpfs x /tmp && echo mounted; unshare -n true && echo unshared; mknod /kmsg c 1 11 && cat /dev/null > /kmsg && echo kmsg; su web -c 'grep CapEff /proc/self/status'",
+    );
+    process.security = Security::Insecure;
+    let ran = run(&*executor, process).await.unwrap();
+    assert!(
+        ran.out.contains("Seccomp:\t0\nmounted\nunshared\nkmsg\n"),
+        "{ran:?}"
+    );
+    assert!(rootfs.path().join("kmsg").exists());
+}
+
+/// Rows: X12
+pub async fn ulimits_are_set(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let mut process = rootfs.sh("grep 'Max open files' /proc/self/limits | tr -s ' '");
+    process.ulimits = vec![Ulimit {
+        name: "nofile".into(),
+        soft: 123,
+        hard: 456,
+    }];
+    let ran = run(&*executor, process.clone()).await.unwrap();
+    assert_eq!(ran.out.trim(), "Max open files 123 456 files");
+    process.ulimits[0].name = "nothing".into();
+    assert_eq!(
+        run(&*executor, process).await.unwrap_err().kind(),
+        stdx::Kind::InvalidInput
+    );
+}
+
+/// Rows: X12, X17
+pub async fn too_much_memory_is_told_apart(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let mut process = rootfs.sh("tail /dev/zero");
+    process.resources = Resources {
+        memory: Some(32 << 20),
+        ..Resources::default()
+    };
+    match run(&*executor, process).await {
+        Ok(ran) => assert!(ran.exit.oom && ran.exit.code == 137, "{ran:?}"),
+        Err(error) => assert_eq!(error.kind(), stdx::Kind::Unsupported, "{error}"),
+    }
+}
+
+/// Rows: X12
+pub async fn a_fork_bomb_meets_its_limit(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let mut process = rootfs.sh("for i in $(seq 1 60); do sleep 30 & done; echo survived");
+    process.resources = Resources {
+        pids: Some(20),
+        ..Resources::default()
+    };
+    match run(&*executor, process).await {
+        Ok(ran) => assert!(
+            !ran.out.contains("survived") || ran.err.contains("fork"),
+            "{ran:?}"
+        ),
+        Err(error) => assert_eq!(error.kind(), stdx::Kind::Unsupported, "{error}"),
+    }
+}

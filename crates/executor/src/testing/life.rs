@@ -1,0 +1,205 @@
+//! Promises about a process's life: its output, its end, and what it leaves behind.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Rootfs, gather, output, run, run_with};
+use crate::{Control, Error, ExecProcess, Executor, Input, Io, Output, WinSize};
+
+/// Rows: X17
+pub async fn exit_codes_and_streams_arrive(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let ran = run(&*executor, rootfs.sh("echo out; echo err >&2; exit 3"))
+        .await
+        .unwrap();
+    assert_eq!(
+        (ran.exit.code, ran.exit.signal, ran.exit.oom),
+        (3, None, false)
+    );
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("out\n", "err\n"));
+}
+
+/// Rows: X17
+pub async fn a_signal_that_ends_it_is_told(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let script = "(sleep 0.1; kill -9 $$) & exec sh -c 'sh -c \"kill -TERM $$\"; exit 143'";
+    let ran = run(&*executor, rootfs.sh(script)).await.unwrap();
+    assert_eq!(ran.exit.code, 143);
+    let (control, controller, started) = Control::new();
+    let process = rootfs.sh("echo up; exec sleep 60");
+    let (ran, ()) = tokio::join!(run_with(&*executor, process, control), async {
+        started.await.unwrap();
+        controller.signal(libc::SIGKILL).await;
+    });
+    let ran = ran.unwrap();
+    assert_eq!((ran.exit.code, ran.exit.success()), (137, false));
+}
+
+/// Rows: X17
+pub async fn a_program_that_is_not_there_is_an_error(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let mut process = rootfs.sh("");
+    process.args = vec!["no-such-program".into()];
+    let error = run(&*executor, process.clone()).await.unwrap_err();
+    assert_eq!(error.exit_code(), Some(127), "{error:?}");
+    process.args = vec!["/etc/passwd".into()];
+    let error = run(&*executor, process).await.unwrap_err();
+    assert_eq!(error.exit_code(), Some(126), "{error:?}");
+    assert_eq!(error.kind(), stdx::Kind::InvalidInput);
+}
+
+/// Everything a process writes arrives, also what it wrote last and much of it.
+/// Rows: D36
+pub async fn much_output_arrives_whole(executor: Arc<dyn Executor>) {
+    let out = output(&*executor, "seq 1 200000; echo last").await;
+    assert_eq!(out.lines().count(), 200_001);
+    assert!(out.ends_with("200000\nlast\n"));
+}
+
+pub async fn input_arrives_and_ends(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let (to, from) = tokio::sync::mpsc::channel(4);
+    let (out_to, out) = tokio::sync::mpsc::channel(4);
+    let io = Io {
+        stdin: Input::Channel(from),
+        stdout: Output::Channel(out_to),
+        stderr: Output::Discard,
+    };
+    let write = async move {
+        for _ in 0..100 {
+            to.send(Bytes::from(vec![b'x'; 10_000])).await.unwrap();
+        }
+    };
+    let (exit, out, ()) = tokio::join!(
+        executor.run(rootfs.sh("wc -c"), io, Control::none()),
+        gather(out),
+        write
+    );
+    assert!(exit.unwrap().success());
+    assert_eq!(out.trim(), "1000000");
+}
+
+/// Rows: X17
+pub async fn nothing_survives_its_end(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let script = "for i in 1 2 3; do setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 4321; done' & done; sleep 0.1; echo done";
+    let begun = Instant::now();
+    let ran = run(&*executor, rootfs.sh(script)).await.unwrap();
+    assert_eq!(ran.out, "done\n");
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "it waited for what was left behind"
+    );
+    assert_eq!(processes_with("4321"), 0);
+}
+
+/// Rows: X17
+pub async fn cancelling_kills_it(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let (control, controller, started) = Control::new();
+    let process = rootfs.sh("trap '' TERM INT; while :; do sleep 4322; done");
+    let (error, ()) = tokio::join!(run_with(&*executor, process, control), async {
+        started.await.unwrap();
+        controller.cancel();
+    });
+    assert!(matches!(error.unwrap_err(), Error::Canceled));
+    assert_eq!(processes_with("4322"), 0);
+}
+
+/// Rows: X17
+pub async fn dropping_the_run_kills_it(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let (control, _controller, started) = Control::new();
+    let run = executor.run(rootfs.sh("exec sleep 4323"), Io::none(), control);
+    tokio::select! {
+        _ = run => panic!("it sleeps"),
+        _ = started => {}
+    }
+    let begun = Instant::now();
+    while processes_with("4323") > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it still runs");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub async fn a_terminal_is_one_and_changes_size(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let mut process =
+        rootfs.sh("test -t 0 && test -t 1 && tty; while [ \"$(stty size)\" != '33 77' ]; do sleep 0.05; done; stty size");
+    process.tty = true;
+    let (control, controller, started) = Control::new();
+    let (ran, ()) = tokio::join!(run_with(&*executor, process, control), async {
+        started.await.unwrap();
+        controller.resize(WinSize { rows: 33, cols: 77 });
+    });
+    let ran = ran.unwrap();
+    assert!(ran.exit.success(), "{ran:?}");
+    assert!(
+        ran.out.contains("/dev/pts/0") || ran.out.contains("/dev/console"),
+        "{ran:?}"
+    );
+    assert!(ran.out.contains("33 77"), "{ran:?}");
+}
+
+pub async fn a_second_process_joins_the_first(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let mut process = rootfs.sh("echo here > /tmp/mark; exec sleep 60");
+    process.name = Some("first".into());
+    process.env = vec!["FROM=first".into()];
+    let (control, controller, started) = Control::new();
+    let (first, ()) = tokio::join!(run_with(&*executor, process, control), async {
+        started.await.unwrap();
+        let (io, out, err) = Io::channels(4);
+        let exec = ExecProcess {
+            args: vec![
+                "/bin/sh".into(),
+                "-c".into(),
+                "sleep 0.2; cat /tmp/mark; echo $FROM; id -u; ps | grep -c sleep; exit 4".into(),
+            ],
+            user: "web".into(),
+            ..ExecProcess::default()
+        };
+        let exec = executor.exec("first", exec, io, Control::none());
+        let (exit, out, err) = tokio::join!(exec, gather(out), gather(err));
+        assert_eq!(exit.unwrap().code, 4, "{err}");
+        assert!(out.starts_with("here\nfirst\n33\n"), "{out} {err}");
+        let missing = ExecProcess {
+            args: vec!["nowhere".into()],
+            ..ExecProcess::default()
+        };
+        let error = executor
+            .exec("first", missing, Io::none(), Control::none())
+            .await
+            .unwrap_err();
+        assert_eq!(error.exit_code(), Some(127), "{error:?}");
+        controller.cancel();
+    });
+    assert!(matches!(first.unwrap_err(), Error::Canceled));
+    let exec = ExecProcess {
+        args: vec!["true".into()],
+        ..ExecProcess::default()
+    };
+    let error = executor
+        .exec("first", exec, Io::none(), Control::none())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), stdx::Kind::NotFound);
+}
+
+/// How many processes of this machine have `word` among their arguments.
+pub(super) fn processes_with(word: &str) -> usize {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return 0;
+    };
+    let lines = entries
+        .flatten()
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines
+        .filter(|line| {
+            line.split(|byte| *byte == 0)
+                .any(|arg| arg == word.as_bytes())
+        })
+        .count()
+}

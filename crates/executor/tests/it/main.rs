@@ -1,0 +1,5 @@
+//! Real containers, of the executor built in and of runtime binaries.
+
+mod native;
+
+executor::helper_hook!();
