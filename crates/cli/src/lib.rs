@@ -1,10 +1,12 @@
 //! The command line: one file per command, and the progress display.
 //!
-//! The program parses [`Kiln`] and calls [`run`] with a way to reach an engine;
-//! this crate knows daemons only through the `client` crate.
+//! This crate knows daemons only through the `client` crate; the program gives it a
+//! way to reach one.
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod display;
 mod error;
+pub mod report;
 
 pub use error::Error;

@@ -1,3 +1,4 @@
 //! The command line as people and scripts see it.
 
 mod display;
+mod plan;
