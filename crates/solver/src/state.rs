@@ -188,7 +188,8 @@ struct Vertex<O, E> {
     /// The name under which its run is shared.
     flight: Option<KeyId>,
     followers: BTreeSet<VertexId>,
-    failed: Option<E>,
+    /// Why it failed, and with which job's op. Counts while that job is there.
+    failed: Option<(JobId, E)>,
     /// Was worked on or shown as cached already.
     shown: bool,
 }

@@ -115,7 +115,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             request,
             result: Err(E::from(fault)),
         };
-        let Some(known) = self.jobs.get_mut(&job) else {
+        let Some(known) = self.jobs.get(&job) else {
             self.actions.push(refuse(Fault::Canceled));
             return;
         };
@@ -123,15 +123,22 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             self.actions.push(refuse(Fault::UnknownVertex(digest)));
             return;
         };
-        if let Some(error) = &self.vertices[&vertex].failed {
+        if let Some((_, error)) = self.failure(vertex) {
             self.actions.push(Action::Reply {
                 request,
-                result: Err(error.clone()),
+                result: Err(error),
             });
             return;
         }
-        known.requests.insert(request);
         let edge = (vertex, output);
+        if let Some(output) = self.vertices[&vertex].edges.get(&output).and_then(|e| e.output.clone()) {
+            let result = Ok(output);
+            self.actions.push(Action::Reply { request, result });
+            return;
+        }
+        if let Some(known) = self.jobs.get_mut(&job) {
+            known.requests.insert(request);
+        }
         self.requests.insert(request, (job, edge));
         let state = self.make_edge(edge);
         state.requests.insert(request);
@@ -208,8 +215,19 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         self.actions.push(Action::Forget { vertex: id });
     }
 
+    /// Why a vertex failed. What an op of a job that has left did says nothing
+    /// about the ops of those who stay.
+    pub(super) fn failure(&mut self, vertex: VertexId) -> Option<(JobId, E)> {
+        let failure = self.vertex(vertex).failed.clone()?;
+        if !self.jobs.contains_key(&failure.0) {
+            self.vertex_mut(vertex).failed = None;
+            return None;
+        }
+        Some(failure)
+    }
+
     /// A vertex failed: so does every edge that waits for it.
-    pub(super) fn fail(&mut self, vertex: VertexId, error: &E) {
+    pub(super) fn fail(&mut self, vertex: VertexId, job: JobId, error: &E) {
         let mut failing = vec![vertex];
         while let Some(id) = failing.pop() {
             let Some(vertex) = self.vertices.get_mut(&id) else {
@@ -218,7 +236,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             if vertex.failed.is_some() {
                 continue;
             }
-            vertex.failed = Some(error.clone());
+            vertex.failed = Some((job, error.clone()));
             let outputs: Vec<u32> = vertex.edges.keys().copied().collect();
             for output in outputs {
                 let edge = (id, output);

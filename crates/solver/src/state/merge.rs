@@ -281,11 +281,12 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 output: edge.1,
             };
             let error = E::from(fault);
+            let job = self.any_job(edge.0);
             self.reply(edge, &Err(error.clone()));
             let waiters = self.at(edge).waiters.clone();
             self.let_go(edge);
             for ((waiter, _), _) in waiters {
-                self.fail(waiter, &error);
+                self.fail(waiter, job, &error);
             }
             return;
         };

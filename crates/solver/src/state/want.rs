@@ -12,8 +12,9 @@ use crate::key::{CacheMap, KeyId, Link};
 impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
     /// Moves an edge on as far as it goes now.
     pub(super) fn advance(&mut self, edge: EdgeId) {
-        if let Some(error) = self.vertex_mut(edge.0).failed.take() {
-            self.fail(edge.0, &error);
+        if let Some((job, error)) = self.failure(edge.0) {
+            self.vertex_mut(edge.0).failed = None;
+            self.fail(edge.0, job, &error);
             return;
         }
         let Some(want) = self.at(edge).want() else {
@@ -605,7 +606,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                         expected,
                         found,
                     };
-                    self.fail(id, &E::from(fault));
+                    self.fail(id, job, &E::from(fault));
                     return;
                 }
                 vertex.maps.push(map);
@@ -643,7 +644,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
     /// Work failed: for everyone, unless it was done for a job that has left.
     pub(super) fn failed(&mut self, id: VertexId, job: JobId, error: &E) {
         if self.has_job(id, job) {
-            self.fail(id, error);
+            self.fail(id, job, error);
         } else {
             self.touch_all(id);
         }
