@@ -28,7 +28,9 @@ impl ChainId {
 
 /// The name of the whole stack, bottom first; `None` when there is no layer.
 pub fn chain_id(diff_ids: &[DiffId]) -> Option<ChainId> {
-    diff_ids.iter().fold(None, |lower, diff_id| Some(ChainId::on(lower, *diff_id)))
+    diff_ids
+        .iter()
+        .fold(None, |lower, diff_id| Some(ChainId::on(lower, *diff_id)))
 }
 
 macro_rules! shown_as_digest {

@@ -179,7 +179,14 @@ mod tests {
         let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(digest.to_string(), text);
         assert_eq!(text.parse(), Ok(digest));
-        for bad in ["", "sha256", "sha256:", "sha256:E3", "md5:00", &text.to_uppercase()] {
+        for bad in [
+            "",
+            "sha256",
+            "sha256:",
+            "sha256:E3",
+            "md5:00",
+            &text.to_uppercase(),
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

@@ -6,10 +6,12 @@
 mod chain;
 mod descriptor;
 mod digest;
+mod image_name;
 pub mod media_type;
 mod platform;
 
 pub use chain::{ChainId, DiffId, chain_id};
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use image_name::{ImageName, InvalidImageName};
 pub use platform::{InvalidPlatform, Platform};

@@ -16,7 +16,11 @@ pub struct Platform {
     #[serde(default)]
     pub os: String,
     /// Like `10.0.14393.1066`; Windows only in practice.
-    #[serde(rename = "os.version", default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "os.version",
+        default,
+        skip_serializing_if = "String::is_empty"
+    )]
     pub os_version: String,
     /// Like `win32k`.
     #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
@@ -126,7 +130,9 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Platform, InvalidPlatform> {
         let invalid = || InvalidPlatform(text.to_owned());
         let part_ok = |p: &str| {
-            !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+            !p.is_empty()
+                && p.bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
         };
         let parts: Vec<&str> = text.split('/').collect();
         if !parts.iter().all(|p| part_ok(p)) {
