@@ -12,8 +12,9 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use registry::{Anonymous, Hosts, Registry};
 //! let registry = Registry::new(Hosts::default());
-//! let alpine = registry.at("docker.io", "library/alpine", Anonymous::shared(), false);
-//! let found = alpine.resolve_reference("3").await?;
+//! let name: oci::ImageName = "alpine:3".parse()?;
+//! let alpine = registry.repository(&name, Anonymous::shared());
+//! let found = alpine.resolve(&name).await?;
 //! let manifest = alpine.manifest(&found).await?;
 //! # Ok(()) }
 //! ```
@@ -73,6 +74,25 @@ impl Registry {
             endpoints: Mutex::default(),
             limits: Mutex::default(),
         }))
+    }
+
+    /// The repository `name` is in, seen with these credentials.
+    pub fn repository(
+        &self,
+        name: &oci::ImageName,
+        credentials: Arc<dyn Credentials>,
+    ) -> Repository {
+        self.at(name.registry(), name.repository(), credentials, false)
+    }
+
+    /// The same, but any certificate is accepted and plain HTTP too
+    /// (`registry.insecure=true`).
+    pub fn insecure_repository(
+        &self,
+        name: &oci::ImageName,
+        credentials: Arc<dyn Credentials>,
+    ) -> Repository {
+        self.at(name.registry(), name.repository(), credentials, true)
     }
 
     /// Repository `path` of registry `host` (`docker.io`, `library/alpine`).

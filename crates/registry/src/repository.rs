@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Method;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
-use oci::{Descriptor, Digest, media_type};
+use oci::{Descriptor, Digest, ImageName, media_type};
 
 use crate::challenge::Scopes;
 use crate::error::{Error, Result};
@@ -70,6 +70,14 @@ impl Repository {
     /// Both, as in messages.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.path)
+    }
+
+    /// What `name`'s digest, else its tag, else `latest` stands for now.
+    pub async fn resolve(&self, name: &ImageName) -> Result<Descriptor> {
+        match name.digest() {
+            Some(digest) => self.resolve_reference(&digest.to_string()).await,
+            None => self.resolve_reference(name.tag().unwrap_or("latest")).await,
+        }
     }
 
     /// What a tag or digest stands for: media type, digest, size. Asks with
