@@ -3,6 +3,7 @@
 
 mod kind;
 pub mod owner;
+pub mod patterns;
 pub mod sys;
 pub mod task;
 

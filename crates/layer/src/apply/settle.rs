@@ -82,9 +82,9 @@ fn copy_from_below(dir: &Root, below: &Root, target: &Path, path: &Path) -> io::
     }
     match stat.kind {
         FileKind::File => {
-            let mut from = below.open_file(target)?;
-            let mut to = dir.create_file(target, 0o600)?;
-            copy_data(&mut from, &mut to)?;
+            let from = below.open_file(target)?;
+            let to = dir.create_file(target, 0o600)?;
+            copy_data(&from, &to)?;
         }
         FileKind::Symlink => dir.symlink(below.read_link(target)?, target)?,
         FileKind::Dir => return Err(io::ErrorKind::IsADirectory.into()),

@@ -12,8 +12,11 @@ pub(crate) const ATIME: &[u8] = b"atime";
 pub(crate) const CTIME: &[u8] = b"ctime";
 pub(crate) const XATTR: &[u8] = b"SCHILY.xattr.";
 
+/// Key and value.
+pub(crate) type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// Splits the first record off; `None` when it is malformed.
-pub(crate) fn split(data: &[u8]) -> Option<((&[u8], &[u8]), &[u8])> {
+pub(crate) fn split(data: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let space = data.iter().take(20).position(|b| *b == b' ')?;
     let length: usize = std::str::from_utf8(&data[..space]).ok()?.parse().ok()?;
     let record = data.get(space + 1..length)?;
