@@ -131,7 +131,11 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             return;
         }
         let edge = (vertex, output);
-        if let Some(output) = self.vertices[&vertex].edges.get(&output).and_then(|e| e.output.clone()) {
+        if let Some(output) = self.vertices[&vertex]
+            .edges
+            .get(&output)
+            .and_then(|e| e.output.clone())
+        {
             let result = Ok(output);
             self.actions.push(Action::Reply { request, result });
             return;
@@ -187,12 +191,16 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             let result = Err(E::from(Fault::Canceled));
             self.actions.push(Action::Reply { request, result });
         }
-        // First stop what only it wanted, so that inputs others share are let go
-        // of; then forget what nobody holds, later ones first.
-        self.settle();
+        for id in &left.order {
+            self.vertex_mut(*id).jobs.remove(&job);
+        }
+        // First stop what only it wanted, so that nothing new is begun for a
+        // vertex nobody holds; then forget those, later ones first.
+        while let Some(edge) = self.relaxing.pop_front() {
+            self.relax(edge);
+        }
         for id in left.order.into_iter().rev() {
-            let vertex = self.vertex_mut(id);
-            vertex.jobs.remove(&job);
+            let vertex = self.vertex(id);
             if vertex.jobs.is_empty() {
                 self.forget(id);
             } else if matches!(vertex.run, Run::Queued(waiting) if waiting == job) {

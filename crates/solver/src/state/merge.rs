@@ -136,7 +136,13 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
 
     fn fill_slots(&mut self) {
         while let Some((_, id)) = self.slots.next() {
-            self.start_run(id);
+            if self.vertex(id).jobs.is_empty() {
+                // Its last job is just leaving.
+                self.vertex_mut(id).run = Run::Idle;
+                self.slots.done();
+            } else {
+                self.start_run(id);
+            }
         }
     }
 

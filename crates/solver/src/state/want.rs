@@ -39,7 +39,9 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 Stage::New if self.vertex(edge.0).ignore_cache => self.give_up(edge, true),
                 Stage::New => self.enter(edge, Stage::Defining),
                 Stage::Defining => self.define(edge),
-                Stage::Defined if !self.at(edge).records.is_empty() => {}
+                Stage::Defined if !self.at(edge).records.is_empty() => {
+                    self.reach(edge, Level::Slow);
+                }
                 Stage::Defined if want >= Level::Slow => self.enter(edge, Stage::Matching),
                 Stage::Matching => self.match_inputs(edge),
                 Stage::Contents => self.match_inputs(edge),

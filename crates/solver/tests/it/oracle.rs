@@ -145,7 +145,8 @@ impl Graph {
                 CacheMap::new(KeyDigest::Random(name(text)), 0)
             }
             Kind::Exec => {
-                let digest = KeyDigest::Stable(name(format!("exec {} {}", thing.op, thing.inputs.len())));
+                let digest =
+                    KeyDigest::Stable(name(format!("exec {} {}", thing.op, thing.inputs.len())));
                 CacheMap::new(digest, thing.inputs.len())
             }
             Kind::Copy { by_content } => {
