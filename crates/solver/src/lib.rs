@@ -32,6 +32,7 @@ pub mod action;
 mod driver;
 mod error;
 pub mod event;
+pub mod export;
 pub mod index;
 pub mod key;
 mod op;

@@ -28,6 +28,7 @@ mod run;
 mod tests;
 mod want;
 
+pub(crate) use export::Snapshot;
 use run::Slots;
 
 /// One output of one vertex of the shared graph.

@@ -4,12 +4,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use oci::Digest;
-use progress::Progress;
+use progress::{Progress, StepProgress};
 use tokio::sync::oneshot;
 
 use super::{Inner, JobInfo, Shown, order};
-use crate::event::{Declared, Event, JobId, RequestId, StoreId};
-use crate::op::{Edge, VertexSpec};
+use crate::event::{Declared, Event, JobId, LOCAL, RequestId, StoreId};
+use crate::export::{self, ExportGraph};
+use crate::index::Record;
+use crate::op::{Edge, OpContext, OpError, VertexSpec};
 use crate::store::RecordStore;
 use crate::{Error, Miss, Result};
 
@@ -193,6 +195,42 @@ impl<O: Clone + Send + Sync + 'static> JobHandle<O> {
             self.inner.saves.flush().await;
         }
         result
+    }
+
+    /// What is known below a solved edge, for exporting it. With `backlinks` also
+    /// other ways to the same keys that only the indexes know.
+    pub async fn export(&self, edge: Edge, backlinks: bool) -> Result<ExportGraph<O>> {
+        self.inner.saves.flush().await;
+        let (picture, exports, stores) = {
+            let core = self.inner.core();
+            let vertex = core.state.vertex_of(self.id, &edge.vertex);
+            let vertex = vertex.ok_or(Error::UnknownVertex(edge.vertex))?;
+            let picture = core.state.picture((vertex, edge.output));
+            let export = |id| core.vertices.get(id).and_then(|shown| shown.export_cache);
+            let exports: Vec<_> = picture.iter().map(|found| export(&found.vertex)).collect();
+            let job = core.jobs.get(&self.id).ok_or(Error::Canceled)?;
+            (picture, exports, core.some_stores(&job.stores))
+        };
+        let mut indexes = vec![(LOCAL, self.inner.index.clone())];
+        for (id, store) in stores {
+            indexes.push((id, store.index().await));
+        }
+        let graph = move || export::graph(picture, &exports, &indexes, backlinks);
+        Ok(stdx::task::blocking(graph).await?)
+    }
+
+    /// The output of a record found by [`JobHandle::export`]; nothing when it is gone.
+    pub async fn load_record(&self, record: &Record) -> Result<Option<O>, OpError> {
+        let store = self.inner.core().stores.get(&record.store).cloned();
+        let cx = OpContext {
+            step: StepProgress::none(),
+            job: self.id,
+        };
+        match store {
+            _ if record.store == LOCAL => self.inner.results.load(&cx, &record.result).await,
+            Some(store) => store.load(&cx, &record.result).await,
+            None => Ok(None),
+        }
     }
 
     /// Why vertices of this job were not found in any cache, in order of finding out.
