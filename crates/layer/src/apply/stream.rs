@@ -41,9 +41,8 @@ pub(super) fn beside<T>(
 fn read(input: impl Read + Send, sender: &SyncSender<io::Result<Vec<u8>>>) -> io::Result<Passed> {
     let mut hasher = Hasher::default();
     let mut size = 0;
-    let (mut input, format) = decompress::decompress(input).map_err(|error| {
+    let (mut input, format) = decompress::decompress(input).inspect_err(|error| {
         let _ = sender.send(Err(io::Error::from(error.kind())));
-        error
     })?;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);

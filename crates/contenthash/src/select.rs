@@ -1,0 +1,329 @@
+//! Which part of a tree is meant, and its digest.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use oci::{Digest, Hasher};
+use stdx::patterns::{Matched, Patterns};
+use stdx::sys::Root;
+
+use crate::contents::{Contents, Dir, Node, steps};
+use crate::{Error, Result, glob, sum};
+
+/// A part of a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Selector {
+    /// Path from the top of the tree, with or without the leading slash.
+    pub path: PathBuf,
+    /// The path may have wildcards.
+    pub wildcard: bool,
+    /// If the path is a link, what it leads to is meant.
+    pub follow_links: bool,
+    /// Only what these match, relative to the path.
+    pub include: Vec<String>,
+    /// Not what these match.
+    pub exclude: Vec<String>,
+}
+
+impl Selector {
+    /// One path, links followed.
+    pub fn path(path: impl Into<PathBuf>) -> Selector {
+        Selector {
+            path: path.into(),
+            follow_links: true,
+            ..Selector::default()
+        }
+    }
+}
+
+/// Something that was selected one by one.
+struct Included {
+    /// What stands for its name in the digest.
+    key: Vec<u8>,
+    path: PathBuf,
+}
+
+/// A walk that picks.
+struct Picking {
+    include: Option<Patterns>,
+    exclude: Option<Patterns>,
+    /// Directories on the way that are taken once something in them is.
+    pending: Vec<Included>,
+    picked: Vec<Included>,
+}
+
+/// What patterns said about the directory one is in.
+#[derive(Clone, Default)]
+struct Above {
+    include: Matched,
+    exclude: Matched,
+}
+
+impl Contents {
+    /// The digest of a part of the tree under `root`. Asking again costs little.
+    pub fn digest(&mut self, root: &Root, selector: &Selector) -> Result<Digest> {
+        let wildcard =
+            selector.wildcard && glob::has_wildcards(selector.path.as_os_str().as_bytes());
+        if !wildcard && selector.include.is_empty() && selector.exclude.is_empty() {
+            return self.whole(root, &selector.path, selector.follow_links);
+        }
+        let mut picking = Picking {
+            include: patterns(&selector.include)?,
+            exclude: patterns(&selector.exclude)?,
+            pending: Vec::new(),
+            picked: Vec::new(),
+        };
+        let bases = if wildcard {
+            self.matching(root, &selector.path)?
+        } else {
+            let found = self.resolve(root, &selector.path, false)?;
+            vec![found.ok_or_else(|| Error::NotFound(selector.path.clone()))?]
+        };
+        for base in &bases {
+            self.pick(root, base, wildcard, selector, &mut picking)?;
+        }
+        self.add_up(root, &bases, wildcard, selector, picking.picked)
+    }
+
+    fn whole(&mut self, root: &Root, path: &Path, follow: bool) -> Result<Digest> {
+        let missing = || Error::NotFound(path.to_owned());
+        let path = self.resolve(root, path, follow)?.ok_or_else(missing)?;
+        if let Some(dir) = self.dir(root, &path)? {
+            return sum::dir(root, &path, dir);
+        }
+        match self.node(root, &path)? {
+            Some(Node::File(slot) | Node::Link { digest: slot, .. }) => match *slot {
+                Some(known) => Ok(known),
+                None => sum::file(root, &path, slot),
+            },
+            _ => Err(missing()),
+        }
+    }
+
+    /// Paths that match a wildcard path, sorted. Links are followed before the first
+    /// wildcard and not after it.
+    fn matching(&mut self, root: &Root, pattern: &Path) -> Result<Vec<PathBuf>> {
+        let parts = steps(pattern);
+        let wild = parts
+            .iter()
+            .position(|part| glob::has_wildcards(part.as_bytes()));
+        let (plain, wild) = parts.split_at(wild.unwrap_or(parts.len()));
+        let unescaped: PathBuf = plain.iter().map(|part| unescape(part.as_bytes())).collect();
+        let Some(start) = self.resolve(root, &unescaped, true)? else {
+            return Ok(Vec::new());
+        };
+        let mut found = vec![start];
+        for part in wild {
+            let mut next = Vec::new();
+            for base in found {
+                let Some(dir) = self.dir(root, &base)? else {
+                    continue;
+                };
+                dir.read(root, &base)?;
+                for name in dir.children.iter().flatten().map(|(name, _)| name) {
+                    let bad = || Error::Wildcard(pattern.display().to_string());
+                    if glob::matches(part.as_bytes(), name.as_bytes()).ok_or_else(bad)? {
+                        next.push(base.join(name));
+                    }
+                }
+            }
+            found = next;
+        }
+        Ok(found)
+    }
+
+    fn pick(
+        &mut self,
+        root: &Root,
+        base: &Path,
+        wildcard: bool,
+        selector: &Selector,
+        picking: &mut Picking,
+    ) -> Result<()> {
+        let name = base.file_name().filter(|_| wildcard).map(OsStr::as_bytes);
+        let key = name.map_or_else(Vec::new, |name| [b"\0", name].concat());
+        let above = Above::default();
+        picking.pending.clear();
+        let Some(dir) = self.dir(root, base)? else {
+            if picking.takes("", &above).0 {
+                let key = if key.is_empty() { vec![0] } else { key };
+                picking.take(Included {
+                    key,
+                    path: base.to_owned(),
+                });
+            }
+            return Ok(());
+        };
+        // A path with a slash at its end means what is in the directory only.
+        let header = wildcard || !selector.path.as_os_str().as_bytes().ends_with(b"/");
+        let (taken, above) = picking.takes("", &above);
+        if header {
+            let key = if key.is_empty() { vec![0] } else { key.clone() };
+            picking.enter(
+                Included {
+                    key,
+                    path: base.to_owned(),
+                },
+                taken,
+            );
+        }
+        picking.walk(root, base, &key, "", dir, &above)
+    }
+
+    fn add_up(
+        &mut self,
+        root: &Root,
+        bases: &[PathBuf],
+        wildcard: bool,
+        selector: &Selector,
+        picked: Vec<Included>,
+    ) -> Result<Digest> {
+        if picked.is_empty() {
+            return Ok(Digest::of(b""));
+        }
+        let wanted: HashSet<PathBuf> = picked.iter().map(|one| one.path.clone()).collect();
+        for base in bases {
+            if let Some(dir) = self.dir(root, base)? {
+                sum::some(root, base, dir, &wanted)?;
+            }
+        }
+        let mut hasher = Hasher::default();
+        let alone = picked.len() == 1;
+        for one in picked {
+            let digest = self.one(root, &one.path, selector.follow_links)?;
+            if alone && !wildcard && self.dir(root, &one.path)?.is_none() {
+                return Ok(digest);
+            }
+            hasher.update(&one.key);
+            hasher.update(digest.to_string().as_bytes());
+        }
+        Ok(hasher.finish())
+    }
+
+    /// The header of a directory, a file, or where a link leads.
+    fn one(&mut self, root: &Root, path: &Path, follow: bool) -> Result<Digest> {
+        if let Some(dir) = self.dir(root, path)? {
+            return match dir.header {
+                Some(known) => Ok(known),
+                None => sum::file(root, path, &mut dir.header),
+            };
+        }
+        if follow && matches!(self.node(root, path)?, Some(Node::Link { .. })) {
+            match self.whole(root, path, true) {
+                // A link to nowhere is copied as it is.
+                Err(Error::NotFound(_) | Error::TooManyLinks(_)) => {}
+                found => return found,
+            }
+        }
+        self.whole(root, path, false)
+    }
+}
+
+impl Picking {
+    /// Whether a path relative to the base is selected.
+    fn takes(&self, relative: &str, above: &Above) -> (bool, Above) {
+        let mut taken = true;
+        let mut here = Above::default();
+        if let Some(include) = &self.include {
+            let (matches, info) = include.matches_in(relative, &above.include);
+            taken &= matches;
+            here.include = info;
+        }
+        if let Some(exclude) = &self.exclude {
+            let (matches, info) = exclude.matches_in(relative, &above.exclude);
+            taken &= !matches;
+            here.exclude = info;
+        }
+        (taken, here)
+    }
+
+    fn take(&mut self, one: Included) {
+        self.picked.append(&mut self.pending);
+        self.picked.push(one);
+    }
+
+    /// Goes into a directory: its header counts if it is selected itself or once
+    /// something in it is.
+    fn enter(&mut self, header: Included, taken: bool) {
+        if taken {
+            self.take(header);
+        } else {
+            self.pending.push(header);
+        }
+    }
+
+    fn walk(
+        &mut self,
+        root: &Root,
+        path: &Path,
+        key: &[u8],
+        relative: &str,
+        dir: &mut Dir,
+        above: &Above,
+    ) -> Result<()> {
+        dir.read(root, path)?;
+        for (name, node) in dir.children.iter_mut().flatten() {
+            let path = path.join(name);
+            let key = [key, b"\0", name.as_bytes()].concat();
+            let name = name.to_string_lossy();
+            let relative = if relative.is_empty() {
+                name.into_owned()
+            } else {
+                format!("{relative}/{name}")
+            };
+            let (taken, here) = self.takes(&relative, above);
+            let Node::Dir(deeper) = node else {
+                if taken {
+                    self.take(Included { key, path });
+                }
+                continue;
+            };
+            if !taken && self.nothing_in(&relative) {
+                continue;
+            }
+            let depth = self.pending.len();
+            self.enter(
+                Included {
+                    key: key.clone(),
+                    path: path.clone(),
+                },
+                taken,
+            );
+            self.walk(root, &path, &key, &relative, deeper, &here)?;
+            self.pending.truncate(depth);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing in a directory that is not selected can be.
+    fn nothing_in(&self, relative: &str) -> bool {
+        let excluded = self.exclude.as_ref().is_some_and(|exclude| {
+            exclude.matches(relative) && !exclude.may_take_back_in(relative)
+        });
+        let not_included = self
+            .include
+            .as_ref()
+            .is_some_and(|include| !include.may_match_in(relative));
+        excluded || not_included
+    }
+}
+
+fn patterns(texts: &[String]) -> Result<Option<Patterns>> {
+    let patterns = Patterns::new(texts)?;
+    Ok(Some(patterns).filter(|patterns| !patterns.is_empty()))
+}
+
+fn unescape(part: &[u8]) -> std::ffi::OsString {
+    let mut out = Vec::with_capacity(part.len());
+    let mut bytes = part.iter();
+    while let Some(byte) = bytes.next() {
+        out.push(if *byte == b'\\' {
+            *bytes.next().unwrap_or(byte)
+        } else {
+            *byte
+        });
+    }
+    OsStr::from_bytes(&out).to_owned()
+}

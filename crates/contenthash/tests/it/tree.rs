@@ -1,0 +1,193 @@
+//! Links, wildcards, filters, changes, storing.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use contenthash::{Contents, Error, Header, Selector};
+use stdx::Kind;
+
+use super::{temp, write};
+
+fn digest(root: &stdx::sys::Root, selector: &Selector) -> String {
+    Contents::new().digest(root, selector).unwrap().to_string()
+}
+
+/// Rows: C07
+#[test]
+fn times_do_not_count_but_names_modes_and_bytes_do() {
+    let (_dir, root) = temp();
+    write(&root, "d/a", "text");
+    let all = Selector::path("d");
+    let first = digest(&root, &all);
+    root.set_times(
+        "d/a",
+        stdx::sys::Time::from_seconds(1),
+        stdx::sys::Time::from_seconds(1),
+    )
+    .unwrap();
+    assert_eq!(digest(&root, &all), first);
+    root.chmod("d/a", 0o600).unwrap();
+    let second = digest(&root, &all);
+    assert_ne!(second, first);
+    root.rename("d/a", "d/b").unwrap();
+    let third = digest(&root, &all);
+    assert_ne!(third, second);
+    write(&root, "d/b", "test");
+    assert_ne!(digest(&root, &all), third);
+    root.set_xattr("d/b", OsStr::new("user.x"), b"1").unwrap();
+    let fourth = digest(&root, &all);
+    root.set_xattr("d/b", OsStr::new("user.x"), b"2").unwrap();
+    assert_ne!(digest(&root, &all), fourth);
+}
+
+/// Rows: C07
+#[test]
+fn links_are_followed_inside_the_tree_only() {
+    let (_dir, root) = temp();
+    write(&root, "real/file", "x");
+    root.symlink("/real", "abs").unwrap();
+    root.symlink("../../../real", "climb").unwrap();
+    root.symlink("loop", "loop").unwrap();
+    root.symlink("nowhere", "dangling").unwrap();
+    let file = digest(&root, &Selector::path("real/file"));
+    for path in [
+        "abs/file",
+        "/climb/file",
+        "abs/../real/./file",
+        "../real/file",
+    ] {
+        assert_eq!(digest(&root, &Selector::path(path)), file, "{path}");
+    }
+    assert_eq!(
+        digest(&root, &Selector::path("abs")),
+        digest(&root, &Selector::path("real"))
+    );
+    let link = Selector {
+        follow_links: false,
+        ..Selector::path("abs")
+    };
+    assert_ne!(digest(&root, &link), digest(&root, &Selector::path("abs")));
+    let fails = |path| {
+        Contents::new()
+            .digest(&root, &Selector::path(path))
+            .unwrap_err()
+    };
+    assert!(matches!(fails("loop"), Error::TooManyLinks(_)));
+    for path in ["missing", "dangling", "real/file/x", "missing/deeper"] {
+        assert_eq!(fails(path).kind(), Kind::NotFound, "{path}");
+    }
+}
+
+/// Rows: C07
+#[test]
+fn wildcards_and_filters_see_only_what_they_name() {
+    let (_dir, root) = temp();
+    for path in [
+        "src/a.c",
+        "src/b.c",
+        "src/doc/c.md",
+        "src/doc/deep/d.c",
+        "other/e.c",
+    ] {
+        write(&root, path, path);
+    }
+    let select = |path: &str, include: &[&str], exclude: &[&str]| Selector {
+        path: path.into(),
+        wildcard: true,
+        follow_links: true,
+        include: include.iter().map(|&text| text.into()).collect(),
+        exclude: exclude.iter().map(|&text| text.into()).collect(),
+    };
+    let checks = [
+        select("s*/*.c", &[], &[]),
+        select("src", &["**/*.c"], &[]),
+        select("src", &[], &["doc"]),
+        select("src/", &[], &["**/*.md"]),
+        select("*", &[], &["doc", "!doc/deep", "other"]),
+    ];
+    let before: Vec<String> = checks.iter().map(|one| digest(&root, one)).collect();
+    write(&root, "src/doc/c.md", "changed");
+    let middle: Vec<String> = checks.iter().map(|one| digest(&root, one)).collect();
+    assert_eq!(before, middle, "none of them reads the .md file");
+    write(&root, "src/doc/deep/d.c", "changed");
+    let changed: Vec<bool> = checks
+        .iter()
+        .zip(&before)
+        .map(|(one, before)| digest(&root, one) != *before)
+        .collect();
+    assert_eq!(changed, [false, true, false, true, true]);
+    let nothing = digest(&root, &select("nope*", &[], &[]));
+    assert!(nothing.ends_with("7852b855"), "the digest of nothing");
+    let bad = Contents::new()
+        .digest(&root, &select("src/[", &[], &[]))
+        .unwrap_err();
+    assert_eq!(bad.to_string(), "syntax error in pattern `src/[`");
+}
+
+/// Rows: C07
+#[test]
+fn changes_and_storing_give_what_a_fresh_look_gives() {
+    let (_dir, root) = temp();
+    for path in ["a/b/c", "a/b/d", "a/e", "f"] {
+        write(&root, path, path);
+    }
+    let all = Selector::path("/");
+    let mut kept = Contents::new();
+    kept.digest(&root, &all).unwrap();
+    let mut kept = Contents::decode(&kept.encode()).unwrap();
+
+    write(&root, "a/b/c", "changed");
+    kept.refresh(&root, Path::new("a/b/c")).unwrap();
+    write(&root, "a/new/file", "new");
+    kept.refresh(&root, Path::new("a/new")).unwrap();
+    root.remove_tree("f").unwrap();
+    kept.remove(Path::new("f"));
+    root.unlink("a/e").unwrap();
+    write(&root, "a/e/now-a-directory", "x");
+    kept.refresh(&root, Path::new("a/e")).unwrap();
+    let header = Header::of(&root.open_dir("a/b").unwrap(), OsStr::new("d")).unwrap();
+    let mut hasher = header.hasher();
+    hasher.update(b"a/b/d");
+    kept.put(Path::new("a/b/d"), &header, hasher.finish());
+    assert_eq!(
+        kept.digest(&root, &all).unwrap().to_string(),
+        digest(&root, &all)
+    );
+    assert_eq!(Contents::decode(&kept.encode()).unwrap(), kept);
+
+    let stored = kept.encode();
+    for cut in 0..stored.len() {
+        assert!(matches!(
+            Contents::decode(&stored[..cut]),
+            Err(Error::Stored)
+        ));
+    }
+}
+
+/// Many files: the threads must agree with one thread, and it must not take long.
+///
+/// Rows: C07
+#[test]
+fn many_files_hash_alike_in_parallel() {
+    let (_dir, root) = temp();
+    for number in 0..3000 {
+        write(
+            &root,
+            &format!("d{}/f{number}", number % 70),
+            &number.to_string(),
+        );
+    }
+    let all = digest(&root, &Selector::path("/"));
+    let mut one_by_one = Contents::new();
+    for number in 0..3000 {
+        let path = format!("d{}/f{number}", number % 70);
+        one_by_one.digest(&root, &Selector::path(path)).unwrap();
+    }
+    assert_eq!(
+        one_by_one
+            .digest(&root, &Selector::path("/"))
+            .unwrap()
+            .to_string(),
+        all
+    );
+}
