@@ -1,0 +1,196 @@
+//! The side that has the files.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use proto::fsutil::types::{Packet, packet::PacketType};
+use stdx::sys::Root;
+use tokio::sync::mpsc;
+
+use super::{Entry, Filter, Link, PIECE, packet, sorry, stat_of, walk};
+use crate::{Error, Observer, Result};
+
+/// Files the other side may still ask for, by the number of their entry.
+type Offered = Arc<Mutex<HashMap<u32, PathBuf>>>;
+
+/// Sends a directory until the other side has all it wants. `change` may alter an
+/// entry or leave it out.
+pub async fn send(
+    link: Link,
+    root: Root,
+    filter: Filter,
+    change: impl FnMut(&mut Entry) -> bool + Send + 'static,
+    observer: Option<Observer>,
+) -> Result<()> {
+    let Link { out, mut incoming } = link;
+    let root = Arc::new(root);
+    let offered = Offered::default();
+    let (ask, asked) = std::sync::mpsc::channel();
+
+    let teller = {
+        let (root, offered, out) = (root.clone(), offered.clone(), out.clone());
+        stdx::task::spawn(
+            "walk",
+            stdx::task::blocking(move || tell(&root, &filter, change, &offered, &out)),
+        )
+    };
+    let reader = {
+        let (out, offered) = (out.clone(), offered.clone());
+        stdx::task::spawn(
+            "read",
+            stdx::task::blocking(move || fill(&root, &offered, &asked, &out, observer)),
+        )
+    };
+
+    let listen = async move {
+        while let Some(message) = incoming.next().await {
+            let message = message?;
+            match message.r#type() {
+                PacketType::PacketReq => drop(ask.send(message.id)),
+                PacketType::PacketFin => return Ok(()),
+                PacketType::PacketErr => {
+                    return Err(Error::Peer(
+                        String::from_utf8_lossy(&message.data).into_owned(),
+                    ));
+                }
+                other => {
+                    return Err(Error::Protocol(format!(
+                        "{} from a receiver",
+                        other.as_str_name()
+                    )));
+                }
+            }
+        }
+        Err(Error::Lost(
+            "the receiver left before it had everything".into(),
+        ))
+    };
+
+    // Whatever fails first is the reason; the other side is told of ours.
+    let result = tokio::select! {
+        heard = listen => heard,
+        failed = only_failures(teller) => failed,
+        failed = only_failures(reader) => failed,
+    };
+    let last = match &result {
+        Ok(()) => packet(PacketType::PacketFin),
+        Err(error) => sorry(error),
+    };
+    // If the other side is gone it needs no goodbye.
+    let _ = out.send(last).await;
+    result
+}
+
+/// Comes back only when the task failed.
+async fn only_failures(task: stdx::task::Task<Result<()>>) -> Result<()> {
+    match task.await {
+        Ok(()) => std::future::pending().await,
+        Err(error) => Err(error),
+    }
+}
+
+fn tell(
+    root: &Root,
+    filter: &Filter,
+    mut change: impl FnMut(&mut Entry) -> bool,
+    offered: &Offered,
+    out: &mpsc::Sender<Packet>,
+) -> Result<()> {
+    let mut id = 0_u32;
+    walk(root, filter, &mut |mut entry| {
+        if !change(&mut entry) {
+            return Ok(());
+        }
+        if entry.stat.is_file() {
+            offered
+                .lock()
+                .expect("nothing panics holding it")
+                .insert(id, entry.path.clone());
+        }
+        id = id
+            .checked_add(1)
+            .ok_or_else(|| Error::Protocol("more entries than numbers".into()))?;
+        let stat = Packet {
+            stat: Some(stat_of(&entry)),
+            ..packet(PacketType::PacketStat)
+        };
+        out.blocking_send(stat).map_err(|_| left())
+    })?;
+    out.blocking_send(packet(PacketType::PacketStat))
+        .map_err(|_| left())
+}
+
+fn fill(
+    root: &Root,
+    offered: &Offered,
+    asked: &std::sync::mpsc::Receiver<u32>,
+    out: &mpsc::Sender<Packet>,
+    observer: Option<Observer>,
+) -> Result<()> {
+    let mut sent = 0;
+    while let Ok(id) = asked.recv() {
+        let path = offered
+            .lock()
+            .expect("nothing panics holding it")
+            .remove(&id);
+        let path =
+            path.ok_or_else(|| Error::Protocol(format!("entry {id} cannot be asked for")))?;
+        send_file(root, &path, id, out, |more| {
+            sent += more;
+            if let Some(observer) = &observer {
+                observer(sent);
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn send_file(
+    root: &Root,
+    path: &Path,
+    id: u32,
+    out: &mpsc::Sender<Packet>,
+    mut sent: impl FnMut(u64),
+) -> Result<()> {
+    use rustix::fs::OFlags;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let what = || format!("reading {}", path.display());
+    let mut file = match root.open_with(path, flags) {
+        Ok(fd) => Some(std::fs::File::from(fd)),
+        // Deleted since it was told: an empty file is what the other side gets.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Error::io(what(), error)),
+    };
+    while let Some(open) = &mut file {
+        let mut piece = vec![0; PIECE];
+        let count = match open.read(&mut piece) {
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::io(what(), error)),
+        };
+        if count == 0 {
+            break;
+        }
+        piece.truncate(count);
+        let data = Packet {
+            id,
+            data: Bytes::from(piece),
+            ..packet(PacketType::PacketData)
+        };
+        out.blocking_send(data).map_err(|_| left())?;
+        sent(count as u64);
+    }
+    out.blocking_send(Packet {
+        id,
+        ..packet(PacketType::PacketData)
+    })
+    .map_err(|_| left())
+}
+
+fn left() -> Error {
+    Error::Lost("the receiver left".into())
+}

@@ -1,0 +1,1 @@
+//! Transfers between two ends in memory, and against senders and receivers that lie.

@@ -1,0 +1,185 @@
+//! A directory tree in path order, filtered.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stdx::sys::{FileKind, Root, Stat};
+
+use crate::patterns::{Matched, Patterns};
+use crate::{Error, Result};
+
+/// What of a tree is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    include: Patterns,
+    exclude: Patterns,
+    follow: Vec<String>,
+}
+
+/// One entry of a tree.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Relative, without `.` or `..`.
+    pub path: PathBuf,
+    /// What it is.
+    pub stat: Stat,
+    /// Where a symlink leads; for a file seen before under another name, that name.
+    pub link: Option<PathBuf>,
+    /// Extended attributes.
+    pub xattrs: Vec<(OsString, Vec<u8>)>,
+}
+
+impl Filter {
+    /// Reads the patterns.
+    pub fn new<S: AsRef<str>>(include: &[S], exclude: &[S], follow: &[S]) -> Result<Filter> {
+        Ok(Filter {
+            include: Patterns::new(include)?,
+            exclude: Patterns::new(exclude)?,
+            follow: follow.iter().map(|s| s.as_ref().to_owned()).collect(),
+        })
+    }
+}
+
+/// Calls `each` for everything in `root` that `filter` wants: directories before what
+/// is in them, names in byte order, directories on the way to something wanted too.
+/// What disappears while walking is left out.
+pub fn walk(root: &Root, filter: &Filter, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+    let mut filter = filter.clone();
+    if !filter.follow.is_empty()
+        && let Some(followed) = super::follow(root, &filter.follow)?
+    {
+        let texts: Vec<String> = filter.include.texts().chain(followed).collect();
+        filter.include = Patterns::new(texts)?;
+    }
+    let mut walk = Walk {
+        root,
+        filter,
+        each,
+        links: HashMap::new(),
+        pending: Vec::new(),
+    };
+    walk.dir(Path::new(""), &Matched::default(), &Matched::default())
+}
+
+struct Walk<'a> {
+    root: &'a Root,
+    filter: Filter,
+    each: &'a mut dyn FnMut(Entry) -> Result<()>,
+    /// First names of files that have several.
+    links: HashMap<(u64, u64), PathBuf>,
+    /// Directories not wanted themselves, but perhaps something in them.
+    pending: Vec<PathBuf>,
+}
+
+impl Walk<'_> {
+    fn dir(&mut self, dir: &Path, included: &Matched, excluded: &Matched) -> Result<()> {
+        let entries = match self.root.read_dir_sorted(dir) {
+            Ok(entries) => entries,
+            Err(error) if gone(&error) => return Ok(()),
+            Err(error) => {
+                return Err(Error::io(
+                    format!("reading directory {}", dir.display()),
+                    error,
+                ));
+            }
+        };
+        for entry in entries {
+            self.entry(dir.join(entry.name), included, excluded)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: PathBuf, included: &Matched, excluded: &Matched) -> Result<()> {
+        let text = path.to_string_lossy();
+        let mut wanted = true;
+        let (mut included, mut excluded) = (included.clone(), excluded.clone());
+        let mut look_inside = true;
+        if !self.filter.include.is_empty() {
+            (wanted, included) = self.filter.include.matches_in(&text, &included);
+            look_inside = wanted || self.filter.include.may_match_in(&text);
+        }
+        if !self.filter.exclude.is_empty() {
+            let out;
+            (out, excluded) = self.filter.exclude.matches_in(&text, &excluded);
+            if out {
+                wanted = false;
+                look_inside &= self.filter.exclude.may_take_back_in(&text);
+            }
+        }
+        if !wanted && !look_inside {
+            return Ok(());
+        }
+        let stat = match self.root.lstat(&path) {
+            Ok(stat) => stat,
+            Err(error) if gone(&error) => return Ok(()),
+            Err(error) => return Err(Error::io(format!("reading {}", path.display()), error)),
+        };
+        if stat.kind != FileKind::Dir {
+            return if wanted {
+                self.emit(path, stat)
+            } else {
+                Ok(())
+            };
+        }
+        if wanted {
+            self.emit(path.clone(), stat)?;
+        } else {
+            self.pending.push(path.clone());
+        }
+        if look_inside {
+            self.dir(&path, &included, &excluded)?;
+        }
+        if self.pending.last() == Some(&path) {
+            self.pending.pop();
+        }
+        Ok(())
+    }
+
+    fn emit(&mut self, path: PathBuf, stat: Stat) -> Result<()> {
+        for dir in std::mem::take(&mut self.pending) {
+            if let Ok(stat) = self.root.lstat(&dir) {
+                self.give(dir, stat)?;
+            }
+        }
+        self.give(path, stat)
+    }
+
+    fn give(&mut self, path: PathBuf, stat: Stat) -> Result<()> {
+        let link = match stat.kind {
+            // A socket means something only to who listens on it.
+            FileKind::Socket => return Ok(()),
+            FileKind::Symlink => match self.root.read_link(&path) {
+                Ok(target) => Some(target),
+                Err(error) if gone(&error) => return Ok(()),
+                Err(error) => return Err(Error::io(format!("reading {}", path.display()), error)),
+            },
+            FileKind::File if stat.nlink > 1 => {
+                let first = self
+                    .links
+                    .entry((stat.dev, stat.ino))
+                    .or_insert_with(|| path.clone());
+                (*first != path).then(|| first.clone())
+            }
+            _ => None,
+        };
+        let xattrs = match stat.kind {
+            FileKind::Symlink => Vec::new(),
+            _ => self.root.xattrs(&path).unwrap_or_default(),
+        };
+        (self.each)(Entry {
+            path,
+            stat,
+            link,
+            xattrs,
+        })
+    }
+}
+
+fn gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
