@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use frontend::{
@@ -11,9 +12,13 @@ use frontend::{
     Warning,
 };
 use oci::{Digest, Platform};
+use proto::moby::buildkit::v1 as control;
 use proto::moby::buildkit::v1::frontend as wire;
 use proto::pb;
 use tonic::Status;
+
+use crate::builder::{ClientFrontend, Request, Spec, What};
+use crate::config::gc::GcRule;
 
 /// A graph; refused if a digest in it is none.
 pub(crate) fn definition(message: pb::Definition) -> Result<llb::Definition, Status> {
@@ -220,4 +225,196 @@ fn subject(message: wire::InTotoSubject) -> Result<Subject, Status> {
             })
         }
     }
+}
+
+/// A build. For a frontend in the client, `run` is still to be set.
+pub(crate) fn solve(request: control::SolveRequest) -> Result<Request, Status> {
+    refuse_what_is_not_there(&request)?;
+    let cache = request.cache.unwrap_or_default();
+    let inputs = definitions(request.frontend_inputs)?;
+    let graph = request
+        .definition
+        .filter(|definition| !definition.def.is_empty() || request.frontend.is_empty());
+    let what = match (request.frontend.is_empty(), graph) {
+        (false, Some(_)) => {
+            return Err(Status::invalid_argument(
+                "a build has either a frontend or a definition",
+            ));
+        }
+        (false, None) => What::Frontend {
+            name: request.frontend,
+            options: request.frontend_attrs,
+            inputs,
+        },
+        (true, Some(message)) => What::Definition(definition(message)?),
+        (true, None) => {
+            let nobody: ClientFrontend = Box::new(|_| {
+                Box::pin(async { Err(frontend::Error::UnknownFrontend(String::new())) })
+            });
+            What::Client {
+                options: request.frontend_attrs,
+                inputs,
+                run: nobody,
+            }
+        }
+    };
+    Ok(Request {
+        id: request.r#ref,
+        session: request.session,
+        what,
+        exporters: exporters(
+            request.exporters,
+            request.exporter_deprecated,
+            request.exporter_attrs_deprecated,
+        ),
+        session_exporter: request.enable_session_exporter,
+        cache_imports: imports(cache.imports, cache.import_refs_deprecated),
+        cache_exports: exports(
+            cache.exports,
+            cache.export_ref_deprecated,
+            cache.export_attrs_deprecated,
+        )?,
+        entitlements: request.entitlements,
+    })
+}
+
+fn refuse_what_is_not_there(request: &control::SolveRequest) -> Result<(), Status> {
+    let wanted = [
+        (
+            request
+                .source_policy
+                .as_ref()
+                .is_some_and(|policy| !policy.rules.is_empty()),
+            "source policies",
+        ),
+        (
+            !request.source_policy_session.is_empty(),
+            "source policies of a session",
+        ),
+        (request.proxy_network, "the proxy network"),
+        (
+            !matches!(request.compatibility_version, 0 | 30),
+            "compatibility versions other than 30",
+        ),
+    ];
+    match wanted.iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(Status::unimplemented(format!("not supported yet: {what}"))),
+        None => Ok(()),
+    }
+}
+
+/// The old single exporter counts only if there is none of the new ones (row A02).
+fn exporters(
+    list: Vec<control::Exporter>,
+    old: String,
+    old_attrs: BTreeMap<String, String>,
+) -> Vec<Spec> {
+    if list.is_empty() && !old.is_empty() {
+        return vec![Spec {
+            kind: old,
+            attrs: old_attrs,
+        }];
+    }
+    list.into_iter()
+        .map(|exporter| Spec {
+            kind: exporter.r#type,
+            attrs: exporter.attrs,
+        })
+        .collect()
+}
+
+fn imports(list: Vec<control::CacheOptionsEntry>, old: Vec<String>) -> Vec<CacheImport> {
+    let mut imports: Vec<CacheImport> = list
+        .into_iter()
+        .map(|entry| CacheImport {
+            kind: entry.r#type,
+            attrs: entry.attrs,
+        })
+        .collect();
+    for name in old {
+        let import = CacheImport {
+            kind: "registry".to_owned(),
+            attrs: BTreeMap::from([("ref".to_owned(), name)]),
+        };
+        if !imports.contains(&import) {
+            imports.push(import);
+        }
+    }
+    imports
+}
+
+/// Duplicates are refused, except that `inline` counts once (row R07).
+fn exports(
+    list: Vec<control::CacheOptionsEntry>,
+    old: String,
+    old_attrs: BTreeMap<String, String>,
+) -> Result<Vec<Spec>, Status> {
+    let mut exports: Vec<Spec> = Vec::new();
+    for entry in list {
+        let export = Spec {
+            kind: entry.r#type,
+            attrs: entry.attrs,
+        };
+        if export.kind == "inline" && exports.iter().any(|known| known.kind == "inline") {
+            continue;
+        }
+        let same_place = |known: &Spec| {
+            let place = |spec: &Spec| spec.attrs.get("ref").cloned();
+            known == &export
+                || (known.kind == "registry"
+                    && export.kind == "registry"
+                    && place(known) == place(&export))
+        };
+        if exports.iter().any(same_place) {
+            return Err(Status::invalid_argument(format!(
+                "duplicate cache exports [{}]",
+                export.kind
+            )));
+        }
+        exports.push(export);
+    }
+    if !old.is_empty() {
+        let mut attrs = old_attrs;
+        attrs.insert("ref".to_owned(), old);
+        exports.push(Spec {
+            kind: "registry".to_owned(),
+            attrs,
+        });
+    }
+    Ok(exports)
+}
+
+/// What the history keeps of a request.
+pub(crate) fn history_record(request: &control::SolveRequest) -> control::BuildHistoryRecord {
+    control::BuildHistoryRecord {
+        r#ref: request.r#ref.clone(),
+        frontend: request.frontend.clone(),
+        frontend_attrs: request.frontend_attrs.clone(),
+        exporters: request.exporters.clone(),
+        ..control::BuildHistoryRecord::default()
+    }
+}
+
+/// Nanoseconds, not negative.
+pub(crate) fn duration(nanoseconds: i64) -> Result<Duration, Status> {
+    match u64::try_from(nanoseconds) {
+        Ok(nanoseconds) => Ok(Duration::from_nanos(nanoseconds)),
+        Err(_) => Err(Status::invalid_argument("a duration cannot be negative")),
+    }
+}
+
+/// What may be removed.
+pub(crate) fn gc_rule(request: control::PruneRequest) -> Result<GcRule, Status> {
+    let bytes = |bytes: i64| {
+        u64::try_from(bytes)
+            .map_err(|_| Status::invalid_argument("an amount of disk cannot be negative"))
+    };
+    Ok(GcRule {
+        all: request.all,
+        filters: request.filter,
+        keep_duration: duration(request.keep_duration)?,
+        reserved: bytes(request.reserved_space)?,
+        max_used: bytes(request.max_used_space)?,
+        min_free: bytes(request.min_free_space)?,
+    })
 }

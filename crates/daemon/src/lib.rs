@@ -4,13 +4,21 @@
 //! What it decides itself is where it listens, who may use its state directory, and
 //! how it ends.
 
+pub mod builder;
+mod builds;
 pub mod config;
+mod control;
 mod error;
 mod from_proto;
 mod gateway;
+mod gc;
+mod history;
 pub mod listen;
 pub mod lock;
-mod notify;
+pub mod notify;
+mod serve;
+mod streamed;
 mod to_proto;
 
 pub use error::Error;
+pub use serve::Services;

@@ -21,18 +21,24 @@ const FIRST_FD: i32 = 3;
 pub struct Listener {
     /// As it was asked for.
     pub address: String,
-    /// The socket.
-    pub socket: Socket,
+    socket: Option<Socket>,
     remove: Option<PathBuf>,
 }
 
 /// The two kinds of sockets.
 #[derive(Debug)]
-pub enum Socket {
+pub(crate) enum Socket {
     /// On this machine.
     Unix(UnixListener),
     /// For other machines.
     Tcp(TcpListener),
+}
+
+impl Listener {
+    /// The socket, to serve it; the file is still removed when the listener is dropped.
+    pub(crate) fn take_socket(&mut self) -> Option<Socket> {
+        self.socket.take()
+    }
 }
 
 impl Drop for Listener {
@@ -84,7 +90,7 @@ fn unix(address: &str, path: &Path, config: &Config) -> Result<Listener, Error> 
     let socket = UnixListener::bind(path).map_err(failed)?;
     let listener = Listener {
         address: address.to_owned(),
-        socket: Socket::Unix(socket),
+        socket: Some(Socket::Unix(socket)),
         remove: Some(path.to_owned()),
     };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
@@ -136,7 +142,7 @@ fn tcp(address: &str, host: &str, protected: bool) -> Result<Listener, Error> {
     let bound = socket.local_addr().map_err(failed)?;
     Ok(Listener {
         address: format!("tcp://{bound}"),
-        socket: Socket::Tcp(socket),
+        socket: Some(Socket::Tcp(socket)),
         remove: None,
     })
 }
@@ -187,7 +193,7 @@ fn adopt(address: &str, fd: i32) -> Result<Listener, Error> {
     };
     Ok(Listener {
         address: format!("fd://{fd}"),
-        socket,
+        socket: Some(socket),
         remove: None,
     })
 }

@@ -15,6 +15,9 @@ use proto::{fsutil, google, pb};
 use stdx::Kind;
 use tonic::{Code, Status};
 
+use crate::builder::{Failure, Usage, Worker};
+use crate::config::gc::GcRule;
+
 /// Events per message of a progress stream: BuildKit's clients are used to batches.
 pub(crate) const EVENTS: usize = 512;
 /// Bytes of output per message of a progress stream.
@@ -322,5 +325,110 @@ fn attestation(one: &frontend::Attestation, reference: wire::Ref) -> wire::Attes
                 },
             })
             .collect(),
+    }
+}
+
+/// A failed build, with what clients show of it.
+pub(crate) fn failure(failure: &Failure) -> Status {
+    let mut details = Vec::new();
+    if let Some(vertex) = &failure.vertex {
+        details.push(Detail::Vertex(details::Vertex {
+            digest: vertex.to_string(),
+        }));
+    }
+    details.extend(failure.places.iter().map(|at| Detail::Source(source(at))));
+    if let Some(code) = failure.exit_code {
+        details.push(Detail::Exit(details::Exit { code }));
+    }
+    status(
+        failure.kind.map_or(Code::Unknown, code),
+        failure.message.clone(),
+        &details,
+    )
+}
+
+/// An error a frontend in the client returned, for the engine's ears.
+pub(crate) fn returned_error(status: &google::rpc::Status) -> frontend::Error {
+    let kind = match Code::from(status.code) {
+        Code::Cancelled => Kind::Canceled,
+        Code::NotFound => Kind::NotFound,
+        Code::InvalidArgument => Kind::InvalidInput,
+        Code::PermissionDenied | Code::Unauthenticated => Kind::Denied,
+        Code::Unavailable => Kind::Unavailable,
+        Code::Unimplemented => Kind::Unsupported,
+        _ => Kind::Internal,
+    };
+    let said: Box<dyn std::error::Error + Send + Sync> = status.message.clone().into();
+    frontend::Error::Engine {
+        doing: "running the client's frontend".to_owned(),
+        kind,
+        source: said.into(),
+    }
+}
+
+/// A status as the history keeps it.
+pub(crate) fn rpc_from_status(status: &Status) -> google::rpc::Status {
+    let whole = google::rpc::Status::decode(status.details())
+        .ok()
+        .filter(|_| !status.details().is_empty());
+    whole.unwrap_or_else(|| google::rpc::Status {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
+}
+
+/// Who we are.
+pub(crate) fn version() -> control::types::BuildkitVersion {
+    control::types::BuildkitVersion {
+        package: "kiln".to_owned(),
+        version: format!("v{}", env!("CARGO_PKG_VERSION")),
+        ..control::types::BuildkitVersion::default()
+    }
+}
+
+/// The worker.
+pub(crate) fn worker(worker: &Worker, gc: &[GcRule]) -> control::types::WorkerRecord {
+    control::types::WorkerRecord {
+        id: worker.id.clone(),
+        labels: worker.labels.clone(),
+        platforms: worker.platforms.iter().map(platform).collect(),
+        gc_policy: gc.iter().map(gc_policy).collect(),
+        buildkit_version: Some(version()),
+        cdi_devices: Vec::new(),
+    }
+}
+
+fn gc_policy(rule: &GcRule) -> control::types::GcPolicy {
+    control::types::GcPolicy {
+        all: rule.all,
+        keep_duration: i64::try_from(rule.keep_duration.as_nanos()).unwrap_or(i64::MAX),
+        filters: rule.filters.clone(),
+        reserved_space: amount(rule.reserved),
+        max_used_space: amount(rule.max_used),
+        min_free_space: amount(rule.min_free),
+    }
+}
+
+fn amount(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// A record of the cache.
+#[expect(deprecated, reason = "older clients read the single parent")]
+pub(crate) fn usage(record: Usage) -> control::UsageRecord {
+    control::UsageRecord {
+        id: record.id,
+        mutable: record.mutable,
+        in_use: record.in_use,
+        size: amount(record.size),
+        parent: record.parents.first().cloned().unwrap_or_default(),
+        created_at: record.created.map(timestamp),
+        last_used_at: record.last_used.map(timestamp),
+        usage_count: amount(record.uses),
+        description: record.description,
+        record_type: record.record_type,
+        shared: record.shared,
+        parents: record.parents,
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use oci::Digest;
 use tokio::sync::watch;
 
+use crate::Counts;
 use crate::event::Event;
 use crate::spool::Kept;
 
@@ -62,6 +63,30 @@ impl Journal {
     /// Everything kept so far.
     pub(crate) fn all(&self) -> Vec<Kept> {
         self.lock().events.values().cloned().collect()
+    }
+
+    /// Counts steps by their last word.
+    pub(crate) fn counts(&self) -> Counts {
+        let state = self.lock();
+        let mut counts = Counts::default();
+        let mut last = HashMap::new();
+        for kept in state.events.values() {
+            match kept {
+                Kept::Step(step) if step.started.is_some() => {
+                    let ended_well = step.completed.is_some() && step.error.is_empty();
+                    last.insert(step.digest, (ended_well, step.cached));
+                }
+                Kept::Warning(_) => counts.warnings += 1,
+                _ => {}
+            }
+        }
+        counts.steps = last.len();
+        counts.completed = last.values().filter(|(ended_well, _)| *ended_well).count();
+        counts.cached = last
+            .values()
+            .filter(|(ended_well, cached)| *ended_well && *cached)
+            .count();
+        counts
     }
 
     pub(crate) fn close(&self) {

@@ -60,6 +60,19 @@ pub struct Options {
     pub spool_dir: Option<PathBuf>,
 }
 
+/// How many steps a build has, and how they went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All that started.
+    pub steps: usize,
+    /// Those that ended well.
+    pub completed: usize,
+    /// Those whose result was there already.
+    pub cached: usize,
+    /// Remarks.
+    pub warnings: usize,
+}
+
 /// One build's story: the handle events are sent to. Clones are the same build.
 #[derive(Clone, Debug)]
 pub struct Progress {
@@ -134,6 +147,11 @@ impl Progress {
     /// Everything from the first event on, then live until the build is closed.
     pub fn follow(&self) -> Follower {
         Follower::new(self.journal.clone())
+    }
+
+    /// How many steps there were, and how they went.
+    pub fn counts(&self) -> Counts {
+        self.journal.counts()
     }
 
     /// Ends the story: followers end once they have seen all. What is told after

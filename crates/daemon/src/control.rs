@@ -1,0 +1,377 @@
+//! The service `moby.buildkit.v1.Control` (features group 2).
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use progress::Progress;
+use proto::google::rpc;
+use proto::moby::buildkit::v1 as wire;
+use proto::moby::buildkit::v1::control_server::Control as ControlService;
+use session::tunnel::{self, Health, Hello};
+use stdx::Kind;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::builder::{Builder, ClientFrontend, What};
+use crate::builds::Builds;
+use crate::config::gc::GcRule;
+use crate::gateway::{Gateways, Returned};
+use crate::gc::Collector;
+use crate::history::History;
+use crate::streamed::{Gone, Streamed};
+use crate::{from_proto, to_proto};
+
+/// The header that lets clients correct for clocks that differ.
+const NOW: &str = "buildkit-current-timestamp";
+
+/// What the service is made of.
+pub(crate) struct Control {
+    pub(crate) builder: Arc<dyn Builder>,
+    pub(crate) builds: Builds,
+    pub(crate) gateways: Gateways,
+    pub(crate) history: History,
+    pub(crate) collector: Collector,
+    pub(crate) gc: Vec<GcRule>,
+    pub(crate) entitlements: Vec<String>,
+    pub(crate) progress: progress::Options,
+    /// Becomes true when builds have to stop.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A response that says what time it is here.
+fn dated<T>(stream: Answers<T>) -> Response<Answers<T>> {
+    let mut response = Response::new(stream);
+    let now = OffsetDateTime::now_utc()
+        .format(&Rfc3339)
+        .unwrap_or_default();
+    if let Ok(value) = MetadataValue::try_from(now) {
+        response.metadata_mut().insert(NOW, value);
+    }
+    response
+}
+
+impl Control {
+    /// Refuses what the daemon was not told to allow (row P11).
+    fn check_entitlements(&self, wanted: &[String]) -> Result<(), Status> {
+        match wanted.iter().find(|name| !self.entitlements.contains(name)) {
+            Some(name) => Err(Status::permission_denied(format!(
+                "entitlement {name} is not allowed by build daemon configuration"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// A frontend in the client: its calls are answered until it returns. What it
+    /// returns as an error is put into `aside`, to be passed on as it came.
+    fn client_frontend(
+        &self,
+        id: String,
+        aside: Arc<Mutex<Option<rpc::Status>>>,
+    ) -> ClientFrontend {
+        let gateways = self.gateways.clone();
+        Box::new(move |bridge| {
+            async move {
+                let mut opened = gateways.open(&id, bridge);
+                match opened.returned().await {
+                    Some(Returned::Ok(result)) => Ok(result),
+                    Some(Returned::Err(status)) => {
+                        let error = to_proto::returned_error(&status);
+                        *aside.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+                        Err(error)
+                    }
+                    None => Err(to_proto::returned_error(&rpc::Status {
+                        code: Code::Cancelled as i32,
+                        message: progress::CANCELED.to_owned(),
+                        details: Vec::new(),
+                    })),
+                }
+            }
+            .boxed()
+        })
+    }
+
+    async fn build(&self, request: wire::SolveRequest) -> Result<BTreeMap<String, String>, Status> {
+        self.check_entitlements(&request.entitlements)?;
+        let id = request.r#ref.clone();
+        let aside = Arc::new(Mutex::new(None));
+        let mut plain = from_proto::solve(request)?;
+        if let What::Client { run, .. } = &mut plain.what {
+            *run = self.client_frontend(id.clone(), aside.clone());
+        }
+        let Some(running) = self.builds.start(&id, Progress::new(self.progress.clone())) else {
+            return Err(Status::already_exists(format!(
+                "job ID {id} exists: two builds cannot have one id"
+            )));
+        };
+        let mut stopping = self.stopping.clone();
+        let outcome = tokio::select! {
+            outcome = self.builder.build(plain, running.progress().clone()) => outcome,
+            // An error says that the daemon is gone, which stops builds too.
+            _ = stopping.wait_for(|stopping| *stopping) => {
+                Err(crate::builder::Failure::new(Kind::Canceled, "the daemon is stopping"))
+            }
+        };
+        outcome.map_err(|failure| {
+            let returned = aside.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match returned {
+                Some(status) => to_proto::status_from_rpc(&status),
+                None => to_proto::failure(&failure),
+            }
+        })
+    }
+}
+
+/// Writes the end of a build into the history, also when its client left.
+struct Remember<'a> {
+    control: &'a Control,
+    id: String,
+    ended: bool,
+}
+
+impl Remember<'_> {
+    fn end(
+        &mut self,
+        outcome: &Result<BTreeMap<String, String>, Status>,
+        progress: Option<Progress>,
+    ) {
+        self.ended = true;
+        self.control
+            .history
+            .completed(&self.id, SystemTime::now(), |record| {
+                match outcome {
+                    Ok(response) => record.exporter_response = response.clone(),
+                    Err(status) => record.error = Some(to_proto::rpc_from_status(status)),
+                }
+                if let Some(progress) = progress {
+                    let counts = progress.counts();
+                    let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+                    record.num_total_steps = number(counts.steps);
+                    record.num_completed_steps = number(counts.completed);
+                    record.num_cached_steps = number(counts.cached);
+                    record.num_warnings = number(counts.warnings);
+                }
+            });
+    }
+}
+
+impl Drop for Remember<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(&Err(Status::cancelled(progress::CANCELED)), None);
+        }
+        self.control.collector.build_ended();
+    }
+}
+
+#[tonic::async_trait]
+impl ControlService for Control {
+    async fn solve(
+        &self,
+        request: Request<wire::SolveRequest>,
+    ) -> Result<Response<wire::SolveResponse>, Status> {
+        let request = request.into_inner();
+        if request.r#ref.is_empty() {
+            return Err(Status::invalid_argument("the build has no id (Ref)"));
+        }
+        if *self.stopping.borrow() {
+            return Err(Status::unavailable("the daemon is stopping"));
+        }
+        if request.internal {
+            let exporter_response = self.build(request).await?;
+            return Ok(Response::new(wire::SolveResponse { exporter_response }));
+        }
+        let id = request.r#ref.clone();
+        self.history
+            .started(from_proto::history_record(&request), SystemTime::now());
+        let mut remember = Remember {
+            control: self,
+            id: id.clone(),
+            ended: false,
+        };
+        let outcome = self.build(request).await;
+        let progress = self.builds.progress(&id).now_or_never().flatten();
+        remember.end(&outcome, progress);
+        Ok(Response::new(wire::SolveResponse {
+            exporter_response: outcome?,
+        }))
+    }
+
+    type StatusStream = Answers<wire::StatusResponse>;
+
+    async fn status(
+        &self,
+        request: Request<wire::StatusRequest>,
+    ) -> Result<Response<Self::StatusStream>, Status> {
+        let id = request.into_inner().r#ref;
+        let builds = self.builds.clone();
+        // The header has to go out before the build begins, so the wait is in the stream.
+        let stream = Streamed::new("status", move |out| async move {
+            let progress = builds
+                .progress(&id)
+                .await
+                .ok_or_else(|| Status::not_found(format!("no such job {id}")))?;
+            let mut follower = progress.follow();
+            while let Some(events) = follower.next_batch(to_proto::EVENTS).await {
+                for message in to_proto::progress(events) {
+                    if let Err(Gone) = out.send(message).await {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        });
+        Ok(dated(Box::pin(stream)))
+    }
+
+    type SessionStream = Answers<wire::BytesMessage>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<wire::BytesMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let refused =
+            |error: session::Error| Status::new(to_proto::code(error.kind()), error.to_string());
+        let hello = Hello::from_metadata(request.metadata()).map_err(refused)?;
+        let sessions = self.builder.sessions().clone();
+        let incoming = request.into_inner();
+        // The answer's headers must go out before the client serves the handshake.
+        let stream = Streamed::new("session", move |out| async move {
+            let mut outgoing = tunnel::accept(&sessions, hello, Health::default(), incoming)
+                .await
+                .map_err(refused)?;
+            while let Some(message) = outgoing.recv().await {
+                if let Err(Gone) = out.send(message).await {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_workers(
+        &self,
+        request: Request<wire::ListWorkersRequest>,
+    ) -> Result<Response<wire::ListWorkersResponse>, Status> {
+        let record = to_proto::worker(&self.builder.worker(), &self.gc);
+        let filters = request.into_inner().filter;
+        let found =
+            filters.is_empty() || filters.iter().any(|filter| worker_matches(filter, &record));
+        Ok(Response::new(wire::ListWorkersResponse {
+            record: if found { vec![record] } else { Vec::new() },
+        }))
+    }
+
+    async fn info(
+        &self,
+        _: Request<wire::InfoRequest>,
+    ) -> Result<Response<wire::InfoResponse>, Status> {
+        Ok(Response::new(wire::InfoResponse {
+            buildkit_version: Some(to_proto::version()),
+        }))
+    }
+
+    async fn disk_usage(
+        &self,
+        request: Request<wire::DiskUsageRequest>,
+    ) -> Result<Response<wire::DiskUsageResponse>, Status> {
+        let request = request.into_inner();
+        let unused = from_proto::duration(request.age_limit)?;
+        let records = self
+            .builder
+            .usage(&request.filter, unused)
+            .await
+            .map_err(|failure| to_proto::failure(&failure))?;
+        Ok(Response::new(wire::DiskUsageResponse {
+            record: records.into_iter().map(to_proto::usage).collect(),
+        }))
+    }
+
+    type PruneStream = Answers<wire::UsageRecord>;
+
+    async fn prune(
+        &self,
+        request: Request<wire::PruneRequest>,
+    ) -> Result<Response<Self::PruneStream>, Status> {
+        let rule = from_proto::gc_rule(request.into_inner())?;
+        let freed = self
+            .builder
+            .prune(&rule)
+            .await
+            .map_err(|failure| to_proto::failure(&failure))?;
+        let stream =
+            futures::stream::iter(freed.into_iter().map(|record| Ok(to_proto::usage(record))));
+        Ok(Response::new(stream.boxed()))
+    }
+
+    type ListenBuildHistoryStream = Answers<wire::BuildHistoryEvent>;
+
+    async fn listen_build_history(
+        &self,
+        request: Request<wire::BuildHistoryRequest>,
+    ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
+        let request = request.into_inner();
+        let (known, mut events) = self.history.listen(&request)?;
+        let stream = Streamed::new("history", move |out| async move {
+            for event in known {
+                if let Err(Gone) = out.send(event).await {
+                    return Ok(());
+                }
+            }
+            while !request.early_exit {
+                let event = match events.recv().await {
+                    Ok(event) => event,
+                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                        return Err(Status::data_loss("the listener was too slow; listen again"));
+                    }
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => break,
+                };
+                let id = event
+                    .record
+                    .as_ref()
+                    .map_or("", |record| record.r#ref.as_str());
+                if !request.r#ref.is_empty() && request.r#ref != id {
+                    continue;
+                }
+                if let Err(Gone) = out.send(event).await {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        Ok(dated(Box::pin(stream)))
+    }
+
+    async fn update_build_history(
+        &self,
+        request: Request<wire::UpdateBuildHistoryRequest>,
+    ) -> Result<Response<wire::UpdateBuildHistoryResponse>, Status> {
+        self.history.update(&request.into_inner())?;
+        Ok(Response::new(wire::UpdateBuildHistoryResponse {}))
+    }
+}
+
+/// `id==…`, `labels.NAME==…` or a bare id prefix, as containerd filters write them.
+fn worker_matches(filter: &str, record: &wire::types::WorkerRecord) -> bool {
+    filter
+        .split(',')
+        .all(|condition| match condition.split_once("==") {
+            Some(("id", id)) => record.id == id,
+            Some((key, value)) => {
+                let name = key.strip_prefix("labels.").unwrap_or(key).trim_matches('"');
+                record.labels.get(name).is_some_and(|label| label == value)
+            }
+            None => match condition.split_once("~=") {
+                Some(("id", part)) => record.id.contains(part),
+                _ => record.id.starts_with(condition),
+            },
+        })
+}

@@ -1,0 +1,178 @@
+//! Putting the services together, and starting and stopping them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use proto::moby::buildkit::v1::control_server::ControlServer;
+use proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
+use tokio::io::DuplexStream;
+use tokio::sync::watch;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use crate::Error;
+use crate::builder::Builder;
+use crate::builds::Builds;
+use crate::config::Config;
+use crate::control::Control;
+use crate::gateway::Gateways;
+use crate::gc::Collector;
+use crate::history::History;
+use crate::listen::{self, Listener, Socket};
+
+/// How long sessions may take to end once the last build has.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The services, ready to answer over any number of connections.
+pub struct Services {
+    routes: Routes,
+    builds: Builds,
+    stop: watch::Sender<bool>,
+}
+
+impl Services {
+    /// Services that build with `builder`.
+    pub fn new(builder: Arc<dyn Builder>, config: &Config) -> Result<Services, Error> {
+        let (stop, stopping) = watch::channel(false);
+        let builds = Builds::default();
+        let worker = crate::to_proto::worker(&builder.worker(), &config.gc);
+        let gateways = Gateways::new(vec![worker]);
+        let control = Control {
+            builds: builds.clone(),
+            gateways: gateways.clone(),
+            history: History::new(config.history_age, config.history_entries),
+            collector: Collector::new(builder.clone(), config.gc.clone()),
+            gc: config.gc.clone(),
+            entitlements: config.entitlements.clone(),
+            progress: progress::Options {
+                limits: config.log_limits,
+                spool_dir: None,
+            },
+            stopping,
+            builder,
+        };
+        let limit = proto::MAX_MESSAGE_SIZE;
+        let control = ControlServer::new(control)
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(limit);
+        let bridge = LlbBridgeServer::new(gateways)
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(limit);
+        let (_, health) = tonic_health::server::health_reporter();
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .build_v1()
+            .map_err(Error::Reflection)?;
+        let old_reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .build_v1alpha()
+            .map_err(Error::Reflection)?;
+        let routes = Routes::new(control)
+            .add_service(bridge)
+            .add_service(health)
+            .add_service(reflection)
+            .add_service(old_reflection);
+        Ok(Services {
+            routes,
+            builds,
+            stop,
+        })
+    }
+
+    /// Answers over one connection until the other side closes it: for a client in the
+    /// same process.
+    pub async fn answer(&self, connection: DuplexStream) -> Result<(), Error> {
+        let incoming = futures::stream::once(async { Ok::<_, std::io::Error>(connection) });
+        // The stream must not end before the connection does, or the server would.
+        let incoming = incoming.chain(futures::stream::pending());
+        server()
+            .add_routes(self.routes.clone())
+            .serve_with_incoming(incoming)
+            .await
+            .map_err(Error::Serve)
+    }
+
+    /// Answers at all `listeners` until `asked` says to stop; then refuses new builds,
+    /// cancels those that run, and lets them clean up.
+    pub async fn serve(
+        &self,
+        listeners: Vec<Listener>,
+        config: &Config,
+        asked: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        let (close, closed) = watch::channel(false);
+        let mut servers = futures::stream::FuturesUnordered::new();
+        for listener in listeners {
+            servers.push(self.serve_one(listener, config, closed.clone()));
+        }
+        tokio::pin!(asked);
+        tokio::select! {
+            ended = servers.next() => return ended.unwrap_or(Ok(())),
+            () = &mut asked => {}
+        }
+        tracing::info!("stopping");
+        self.stop.send_replace(true);
+        let builds_end = async {
+            self.builds.idle().await;
+            close.send_replace(true);
+        };
+        let drained = async {
+            while let Some(ended) = servers.next().await {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a server ended");
+                }
+            }
+        };
+        tokio::select! {
+            () = drained => {}
+            // Clients that keep their connections open do not hold us for ever.
+            () = async { builds_end.await; tokio::time::sleep(GOODBYE).await } => {}
+        }
+        Ok(())
+    }
+
+    async fn serve_one(
+        &self,
+        mut listener: Listener,
+        config: &Config,
+        mut closed: watch::Receiver<bool>,
+    ) -> Result<(), Error> {
+        let until = async move {
+            // The sender lives until all servers have ended.
+            let _ = closed.wait_for(|closed| *closed).await;
+        };
+        tracing::info!(address = listener.address, "listening");
+        let served = match listener.take_socket() {
+            None => return Ok(()),
+            Some(Socket::Unix(socket)) => {
+                let incoming = UnixListenerStream::new(socket);
+                server()
+                    .add_routes(self.routes.clone())
+                    .serve_with_incoming_shutdown(incoming, until)
+                    .await
+            }
+            Some(Socket::Tcp(socket)) => {
+                let mut server = server();
+                if let Some(files) = &config.tls {
+                    server = server.tls_config(listen::tls(files)?).map_err(Error::Tls)?;
+                }
+                let incoming = TcpListenerStream::new(socket);
+                server
+                    .add_routes(self.routes.clone())
+                    .serve_with_incoming_shutdown(incoming, until)
+                    .await
+            }
+        };
+        served.map_err(Error::Serve)
+    }
+}
+
+fn server() -> Server {
+    Server::builder()
+        .http2_max_header_list_size(proto::MAX_HEADER_LIST_SIZE)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(8 << 20)
+        .max_concurrent_streams(None)
+}
