@@ -1,0 +1,302 @@
+//! One build, from options to results.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use frontend::{
+    Bridge, FrontendResult, NestedRequest, Refs, SolveRequest, SourceFile, SourceLocation, Warning,
+    metadata_key,
+};
+use futures::future::try_join_all;
+use oci::Platform;
+use serde::Serialize;
+
+use crate::instruction::{File, instructions};
+use crate::lint::LintWarning;
+use crate::lower::{How, Lowered, lower};
+use crate::syntax::{Fault, Lines, Syntax, Tree, detect_syntax, parse};
+use crate::ui::Ui;
+use crate::{BuildOptions, Error, request};
+
+/// Builds the Dockerfile a client asks for, or answers its question about it.
+///
+/// Everything comes through `bridge`: the options, the file, the context, the images.
+/// What cannot be built is said with its lines ([`frontend::Error::Written`]).
+pub async fn build(bridge: &dyn Bridge) -> Result<FrontendResult, frontend::Error> {
+    let options = BuildOptions::parse(bridge.options()).map_err(without_place)?;
+    if options.request.as_deref() == Some(request::DESCRIBE) {
+        return Ok(request::describe());
+    }
+    let mut ui = Ui::open(bridge, options).await.map_err(without_place)?;
+    let file = ui.file.clone();
+    if let Some(syntax) = other_frontend(&ui) {
+        return forward(&ui, syntax).await;
+    }
+    if file.data.is_empty() {
+        return Err(located(
+            &file,
+            vec![Fault {
+                error: Error::Empty,
+                lines: Lines::default(),
+            }],
+        ));
+    }
+    let tree = parse(&file.data);
+    let parsed = instructions(&tree);
+    let source = Source { tree, parsed };
+    if let Some(name) = ui.options.request.clone() {
+        return request::answer(&mut ui, &source, &name).await;
+    }
+    source.check(&file)?;
+    ui.load_ignore().await.map_err(without_place)?;
+    build_all(&ui, &source).await
+}
+
+/// A parsed file.
+pub(crate) struct Source {
+    pub(crate) tree: Tree,
+    pub(crate) parsed: File,
+}
+
+impl Source {
+    /// Refuses a file with mistakes.
+    pub(crate) fn check(&self, file: &Arc<SourceFile>) -> Result<(), frontend::Error> {
+        match self.parsed.faults.is_empty() {
+            true => Ok(()),
+            false => Err(located(file, self.parsed.faults.clone())),
+        }
+    }
+
+    /// Lowers it for one platform.
+    pub(crate) async fn lower(
+        &self,
+        ui: &Ui<'_>,
+        how: &How,
+    ) -> (Vec<LintWarning>, Result<Lowered, frontend::Error>) {
+        let check = self.tree.check.as_deref();
+        let empty = &self.tree.empty_continuations;
+        let (warnings, lowered) =
+            lower(ui, &self.parsed, how, check, self.tree.escape, empty).await;
+        (
+            warnings,
+            lowered.map_err(|fault| located(&ui.file, vec![fault])),
+        )
+    }
+}
+
+/// The frontend the file or the client wants instead of us.
+fn other_frontend(ui: &Ui<'_>) -> Option<Syntax> {
+    let options = ui.bridge.options();
+    if options.get("cmdline").is_some() {
+        // We are the one.
+        return None;
+    }
+    if let Some(line) = options.text("build-arg:BUILDKIT_SYNTAX") {
+        let image = line
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        return Some(Syntax {
+            image,
+            command_line: line.to_owned(),
+            lines: Lines::default(),
+        });
+    }
+    detect_syntax(&String::from_utf8_lossy(&ui.file.data))
+}
+
+async fn forward(ui: &Ui<'_>, syntax: Syntax) -> Result<FrontendResult, frontend::Error> {
+    let mut options = ui.bridge.options().as_map().clone();
+    options.insert("cmdline".into(), syntax.command_line);
+    options.insert("source".into(), syntax.image);
+    let request = NestedRequest {
+        frontend: "gateway.v0".into(),
+        options,
+        inputs: ui.bridge.inputs().await?,
+        cache_imports: ui.options.cache_imports.clone(),
+        ..NestedRequest::default()
+    };
+    match ui.bridge.nested(request).await {
+        Err(error) if error.locations().is_empty() => Err(frontend::Error::Written {
+            kind: error.kind(),
+            at: vec![location(&ui.file, syntax.lines)],
+            hints: Vec::new(),
+            cause: Arc::new(error),
+        }),
+        result => result,
+    }
+}
+
+/// One platform's part of the result.
+struct Part {
+    id: String,
+    platform: Platform,
+    reference: Option<frontend::RefId>,
+    config: String,
+    base_config: Option<String>,
+}
+
+async fn build_all(ui: &Ui<'_>, source: &Source) -> Result<FrontendResult, frontend::Error> {
+    let mut platforms: Vec<Option<Platform>> =
+        ui.options.platforms.iter().cloned().map(Some).collect();
+    if platforms.is_empty() {
+        platforms.push(None);
+    }
+    let parts = platforms.into_iter().enumerate();
+    let parts = parts.map(|(nth, platform)| build_one(ui, source, platform, nth == 0));
+    let parts = try_join_all(parts).await?;
+    Ok(assembled(ui, parts))
+}
+
+async fn build_one(
+    ui: &Ui<'_>,
+    source: &Source,
+    platform: Option<Platform>,
+    first: bool,
+) -> Result<Part, frontend::Error> {
+    let how = How {
+        platform: platform.clone(),
+        all_stages: false,
+    };
+    let (warnings, lowered) = source.lower(ui, &how).await;
+    if first {
+        tell(ui, &warnings).await?;
+    }
+    let lowered = lowered?;
+    let reference = ui
+        .bridge
+        .solve(SolveRequest {
+            definition: lowered.definition,
+            cache_imports: ui.options.cache_imports.clone(),
+            evaluate: false,
+        })
+        .await?;
+    let platform = platform.unwrap_or_else(|| match lowered.image.platform.os.is_empty() {
+        true => ui.build_platform(),
+        false => lowered.image.platform.clone(),
+    });
+    let platform = platform.normalized();
+    Ok(Part {
+        id: platform.to_string(),
+        platform,
+        reference,
+        config: lowered.image.to_json(),
+        base_config: lowered.base_image.map(|image| image.to_json()),
+    })
+}
+
+fn assembled(ui: &Ui<'_>, parts: Vec<Part>) -> FrontendResult {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Entry<'a> {
+        #[serde(rename = "ID")]
+        id: &'a str,
+        platform: &'a Platform,
+    }
+    let entries: Vec<Entry<'_>> = parts
+        .iter()
+        .map(|part| Entry {
+            id: &part.id,
+            platform: &part.platform,
+        })
+        .collect();
+    let list = crate::json::to_string(&BTreeMap::from([("Platforms", entries)]));
+    let mut metadata = BTreeMap::from([(metadata_key::PLATFORMS.to_owned(), Bytes::from(list))]);
+    if let Some(epoch) = ui.options.epoch {
+        metadata.insert(
+            metadata_key::SOURCE_DATE_EPOCH.into(),
+            epoch.to_string().into(),
+        );
+    }
+    let several = ui.options.multi_platform;
+    let mut refs = BTreeMap::new();
+    let mut one = None;
+    for part in parts {
+        let key = |name: &str| match several {
+            true => format!("{name}/{}", part.id),
+            false => name.to_owned(),
+        };
+        metadata.insert(key(metadata_key::IMAGE_CONFIG), part.config.into());
+        if let Some(base) = part.base_config {
+            metadata.insert(key(metadata_key::BASE_IMAGE_CONFIG), base.into());
+        }
+        one.clone_from(&part.reference);
+        refs.insert(part.id, part.reference);
+    }
+    let refs = if several {
+        Refs::Many(refs)
+    } else {
+        Refs::One(one)
+    };
+    FrontendResult {
+        refs,
+        metadata,
+        ..FrontendResult::default()
+    }
+}
+
+/// Shows warnings where the file was loaded.
+async fn tell(ui: &Ui<'_>, warnings: &[LintWarning]) -> Result<(), frontend::Error> {
+    for warning in warnings {
+        let shown = Warning {
+            level: 1,
+            short: warning.short(),
+            detail: vec![warning.rule.description().to_owned()],
+            url: warning.rule.url(),
+            at: Some(location(&ui.file, warning.lines)),
+        };
+        ui.bridge.warn(ui.loaded_by.as_ref(), shown).await?;
+    }
+    Ok(())
+}
+
+pub(crate) fn location(file: &Arc<SourceFile>, lines: Lines) -> SourceLocation {
+    SourceLocation {
+        file: file.clone(),
+        ranges: lines.ranges(),
+    }
+}
+
+/// An error about no line in particular.
+pub(crate) fn without_place(error: Error) -> frontend::Error {
+    match error {
+        Error::Bridge(error) => error,
+        error => frontend::Error::Written {
+            kind: error.kind(),
+            cause: Arc::new(error),
+            at: Vec::new(),
+            hints: Vec::new(),
+        },
+    }
+}
+
+/// The first fault with its place; the others follow as hints with theirs.
+pub(crate) fn located(file: &Arc<SourceFile>, faults: Vec<Fault>) -> frontend::Error {
+    let place = |fault: &Fault| location(file, fault.lines);
+    let mut at: Vec<SourceLocation> = faults
+        .iter()
+        .filter(|fault| fault.lines.first > 0)
+        .map(place)
+        .collect();
+    let mut faults = faults.into_iter();
+    let Some(first) = faults.next() else {
+        return without_place(Error::NoStages);
+    };
+    let hints = faults
+        .map(|fault| format!("{}: {}", location(file, fault.lines), fault.error))
+        .collect();
+    match first.error {
+        Error::Bridge(error) if !error.locations().is_empty() => error,
+        error => {
+            at.truncate(10);
+            frontend::Error::Written {
+                kind: error.kind(),
+                cause: Arc::new(error),
+                at,
+                hints,
+            }
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Questions about a Dockerfile instead of a build: what it takes, which targets it
+//! has, what is worth a word, what graph it becomes.
+
+mod convert;
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use frontend::{FrontendResult, metadata_key};
+use serde_json::{Map, Value, json};
+
+use crate::Error;
+use crate::build::{Source, without_place};
+use crate::lint::LintWarning;
+use crate::lower::{How, Outline};
+use crate::syntax::Lines;
+use crate::ui::Ui;
+
+/// Which questions there are.
+pub(crate) const DESCRIBE: &str = "frontend.subrequests.describe";
+const OUTLINE: &str = "frontend.outline";
+const TARGETS: &str = "frontend.targets";
+const LINT: &str = "frontend.lint";
+const CONVERT: &str = "frontend.convertllb";
+
+/// All answers have this version.
+const VERSION: &str = "1.0.0";
+
+/// Name, what it answers, its options, its metadata.
+const QUESTIONS: [(&str, &str, &[(&str, &str)], &[&str]); 5] = [
+    (
+        OUTLINE,
+        "List all parameters current build target supports",
+        &[("target", "Target build stage")],
+        &["result.json", "result.txt"],
+    ),
+    (
+        TARGETS,
+        "List all targets current build supports",
+        &[],
+        &["result.json", "result.txt"],
+    ),
+    (
+        LINT,
+        "Lint a Dockerfile",
+        &[],
+        &["result.json", "result.txt", "result.statuscode"],
+    ),
+    (CONVERT, "Convert Dockerfile to LLB", &[], &["result.json"]),
+    (
+        DESCRIBE,
+        "List available subrequest types",
+        &[],
+        &["result.json", "result.txt"],
+    ),
+];
+
+/// What can be asked.
+pub(crate) fn describe() -> FrontendResult {
+    let named = |name: &str, description: &str| match description {
+        "" => json!({ "name": name }),
+        description => json!({ "name": name, "description": description }),
+    };
+    let mut text = vec![
+        ["NAME", "VERSION", "DESCRIPTION"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    let mut list = Vec::new();
+    for (name, description, options, metadata) in QUESTIONS {
+        let options: Vec<Value> = options
+            .iter()
+            .map(|(name, about)| named(name, about))
+            .collect();
+        let metadata: Vec<Value> = metadata.iter().map(|name| named(name, "")).collect();
+        list.push(json!({
+            "name": name,
+            "version": VERSION,
+            "type": "rpc",
+            "description": description,
+            "opts": options,
+            "metadata": metadata,
+        }));
+        let short = name.trim_start_matches("frontend.");
+        text.push([short, VERSION, description].map(str::to_owned).to_vec());
+    }
+    answer_with(&Value::Array(list), Some(columns(&text, 1)))
+}
+
+/// Answers the question called `name`.
+pub(crate) async fn answer(
+    ui: &mut Ui<'_>,
+    source: &Source,
+    name: &str,
+) -> Result<FrontendResult, frontend::Error> {
+    match name {
+        DESCRIBE => return Ok(describe()),
+        OUTLINE | TARGETS | LINT | CONVERT => {}
+        _ => {
+            return Err(without_place(Error::UnknownRequest {
+                name: name.to_owned(),
+            }));
+        }
+    }
+    if name == LINT {
+        return lint(ui, source).await;
+    }
+    source.check(&ui.file)?;
+    if name == TARGETS {
+        return Ok(targets(ui, source));
+    }
+    ui.load_ignore().await.map_err(without_place)?;
+    let platform = ui.options.platforms.first().cloned();
+    let (_, lowered) = source
+        .lower(
+            ui,
+            &How {
+                platform,
+                all_stages: false,
+            },
+        )
+        .await;
+    let lowered = lowered?;
+    Ok(match name {
+        OUTLINE => outline(ui, source, &lowered.outline),
+        _ => {
+            let json = convert::definition(&lowered.definition).map_err(|source| {
+                frontend::Error::Engine {
+                    doing: "reading our own definition".into(),
+                    kind: stdx::Kind::Internal,
+                    source: std::sync::Arc::new(source),
+                }
+            })?;
+            answer_with(&json, None)
+        }
+    })
+}
+
+fn answer_with(json: &Value, text: Option<String>) -> FrontendResult {
+    let mut metadata = BTreeMap::from([
+        (
+            metadata_key::RESULT_JSON.to_owned(),
+            Bytes::from(crate::json::to_pretty(json)),
+        ),
+        (
+            metadata_key::RESULT_VERSION.to_owned(),
+            Bytes::from_static(VERSION.as_bytes()),
+        ),
+    ]);
+    if let Some(text) = text {
+        metadata.insert(metadata_key::RESULT_TEXT.to_owned(), text.into());
+    }
+    FrontendResult {
+        metadata,
+        ..FrontendResult::default()
+    }
+}
+
+/// A place as the wire's JSON has it.
+fn place(lines: Lines) -> Value {
+    let line = |line: u32| json!({ "start": { "line": line }, "end": { "line": line } });
+    let ranges: Vec<Value> = (lines.first..=lines.last)
+        .filter(|l| *l > 0)
+        .map(line)
+        .collect();
+    json!({ "ranges": ranges })
+}
+
+/// Lines of cells, each column as wide as it must be, with `gap` spaces between.
+fn columns(rows: &[Vec<String>], gap: usize) -> String {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in rows {
+        for (at, cell) in row.iter().enumerate() {
+            text.push_str(cell);
+            if at + 1 < row.len() {
+                let pad = widths[at] - cell.chars().count() + gap;
+                text.extend(std::iter::repeat_n(' ', pad));
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn targets(ui: &Ui<'_>, source: &Source) -> FrontendResult {
+    let stages = &source.parsed.stages;
+    let mut list = Vec::new();
+    let mut rows = vec![vec!["TARGET".to_owned(), "DESCRIPTION".to_owned()]];
+    for (at, stage) in stages.iter().enumerate() {
+        let default = at + 1 == stages.len();
+        let description = stage.description();
+        let mut target = Map::new();
+        for (key, value) in [
+            ("name", stage.name.as_str()),
+            ("description", description.as_str()),
+            ("base", stage.base.as_str()),
+            ("platform", stage.platform.as_str()),
+        ] {
+            if !value.is_empty() {
+                target.insert(key.to_owned(), value.into());
+            }
+        }
+        if default {
+            target.insert("default".into(), true.into());
+        }
+        target.insert("location".into(), place(stage.lines));
+        list.push(Value::Object(target));
+        let mut name = stage.name.clone();
+        if default {
+            name = match name.is_empty() {
+                true => "(default)".into(),
+                false => format!("{name} (default)"),
+            };
+        }
+        if !name.is_empty() {
+            rows.push(vec![name, description]);
+        }
+    }
+    let json = json!({ "targets": list, "sources": [STANDARD.encode(&ui.file.data)] });
+    answer_with(&json, Some(columns(&rows, 4)))
+}
+
+fn outline(ui: &Ui<'_>, source: &Source, outline: &Outline) -> FrontendResult {
+    let stage = source
+        .parsed
+        .stages
+        .iter()
+        .find(|s| !s.name.is_empty() && s.name == outline.name);
+    let description = stage.map(|s| s.description()).unwrap_or_default();
+    let mut json = Map::new();
+    let mut text = String::new();
+    if !outline.name.is_empty() {
+        json.insert("name".into(), outline.name.as_str().into());
+        text.push_str(&format!("TARGET: {}\n", outline.name));
+        if !description.is_empty() {
+            text.push_str(&format!("DESCRIPTION: {description}\n"));
+            json.insert("description".into(), description.into());
+        }
+        text.push('\n');
+    }
+    let args = |arg: &crate::lower::OutlineArg| {
+        let mut object = Map::from_iter([("name".to_owned(), Value::from(arg.name.as_str()))]);
+        for (key, value) in [("description", &arg.description), ("value", &arg.value)] {
+            if !value.is_empty() {
+                object.insert(key.into(), value.as_str().into());
+            }
+        }
+        object.insert("location".into(), place(arg.lines));
+        Value::Object(object)
+    };
+    let needed = |(name, required, lines): &(String, bool, Lines)| match required {
+        true => json!({ "name": name, "required": true, "location": place(*lines) }),
+        false => json!({ "name": name, "location": place(*lines) }),
+    };
+    let cache = |(id, lines): &(String, Lines)| json!({ "ID": id, "location": place(*lines) });
+    for (key, list) in [
+        ("args", outline.args.iter().map(args).collect::<Vec<_>>()),
+        ("secrets", outline.secrets.iter().map(needed).collect()),
+        ("ssh", outline.agents.iter().map(needed).collect()),
+        ("cache", outline.caches.iter().map(cache).collect()),
+    ] {
+        if !list.is_empty() {
+            json.insert(key.into(), list.into());
+        }
+    }
+    json.insert("sources".into(), json!([STANDARD.encode(&ui.file.data)]));
+    text.push_str(&outline_tables(outline));
+    answer_with(&Value::Object(json), Some(text))
+}
+
+fn outline_tables(outline: &Outline) -> String {
+    let mut text = String::new();
+    let mut table = |head: &[&str], rows: Vec<Vec<String>>| {
+        if !rows.is_empty() {
+            let head = head.iter().map(|cell| (*cell).to_owned()).collect();
+            let all: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+            text.push_str(&columns(&all, 3));
+            text.push('\n');
+        }
+    };
+    let arg =
+        |a: &crate::lower::OutlineArg| vec![a.name.clone(), a.value.clone(), a.description.clone()];
+    table(
+        &["BUILD ARG", "VALUE", "DESCRIPTION"],
+        outline.args.iter().map(arg).collect(),
+    );
+    let needed = |(name, required, _): &(String, bool, Lines)| {
+        vec![
+            name.clone(),
+            if *required {
+                "true".into()
+            } else {
+                String::new()
+            },
+        ]
+    };
+    table(
+        &["SECRET", "REQUIRED"],
+        outline.secrets.iter().map(needed).collect(),
+    );
+    table(
+        &["SSH", "REQUIRED"],
+        outline.agents.iter().map(needed).collect(),
+    );
+    text
+}
+
+/// All warnings of all stages, or of those the target needs; a mistake is an answer too.
+async fn lint(ui: &mut Ui<'_>, source: &Source) -> Result<FrontendResult, frontend::Error> {
+    ui.load_ignore().await.map_err(without_place)?;
+    let mut failed = source.check(&ui.file).err();
+    let mut warnings = Vec::new();
+    if failed.is_none() {
+        let platform = ui.options.platforms.first().cloned();
+        let how = How {
+            platform,
+            all_stages: ui.options.target.is_empty(),
+        };
+        let (found, lowered) = source.lower(ui, &how).await;
+        (warnings, failed) = (found, lowered.err());
+    }
+    // Warnings as errors are told by the status, not as a mistake of their own.
+    if warnings.iter().any(|w| !w.message.is_empty())
+        && failed
+            .as_ref()
+            .is_some_and(|e| e.to_string().starts_with("lint violation"))
+    {
+        failed = None;
+    }
+    warnings.sort_by_key(|warning| (warning.lines, warning.rule));
+    let one = |warning: &LintWarning| {
+        json!({
+            "ruleName": warning.rule.name(),
+            "description": warning.rule.description(),
+            "url": warning.rule.url(),
+            "detail": warning.message,
+            "location": place(warning.lines),
+        })
+    };
+    let file = &ui.file;
+    let list: Vec<Value> = warnings.iter().map(one).collect();
+    let mut json = json!({
+        "warnings": list,
+        "sources": [{
+            "fileName": file.name,
+            "language": file.language,
+            "definition": file.definition.as_ref().map(convert::embedded),
+            "data": STANDARD.encode(&file.data),
+        }],
+    });
+    let mut text: String = warnings.iter().map(|w| lint_text(ui, w)).collect();
+    if let Some(error) = &failed {
+        let line = |l: &frontend::SourceLocation| l.ranges.first().map_or(0, |r| r.start.line);
+        let lines = error.locations().first().map_or(0, line);
+        json["error"] =
+            json!({ "message": error.to_string(), "location": place(Lines::one(lines)) });
+        text.push_str(&format!("ERROR: {error}\n"));
+    }
+    let mut result = answer_with(&json, Some(text));
+    let status = if warnings.is_empty() && failed.is_none() {
+        "0"
+    } else {
+        "1"
+    };
+    result.metadata.insert(
+        metadata_key::RESULT_STATUS.to_owned(),
+        Bytes::from_static(status.as_bytes()),
+    );
+    Ok(result)
+}
+
+fn lint_text(ui: &Ui<'_>, warning: &LintWarning) -> String {
+    let head = format!(
+        "\nWARNING: {} - {}\n{}\n",
+        warning.rule.name(),
+        warning.rule.url(),
+        warning.message
+    );
+    let location = crate::build::location(&ui.file, warning.lines);
+    let rule = "-".repeat(20);
+    let line = |(number, text, meant): (u32, String, bool)| {
+        let mark = if meant { ">>>" } else { "   " };
+        format!("{number:4} | {mark} {text}\n")
+    };
+    let lines: String = location.excerpt(2).into_iter().map(line).collect();
+    format!("{head}{location}\n{rule}\n{lines}{rule}\n")
+}

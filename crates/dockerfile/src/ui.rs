@@ -1,0 +1,246 @@
+//! What a Dockerfile build needs from outside, asked through the bridge: the file
+//! itself, `.dockerignore`, the build context, named contexts, images.
+
+mod context;
+mod main_context;
+
+pub(crate) use context::{Loaded, LocalContext, NamedContext};
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use frontend::{Bridge, ImageLookup, LayoutStore, ResolvedImage, SolveRequest, SourceFile};
+use oci::Platform;
+
+use crate::plan::{About, Plan, Tree, Work};
+use crate::{BuildOptions, Error, ignore};
+use main_context::MainContext;
+
+/// A Dockerfile may not be longer.
+const LONGEST_FILE: u64 = 64 << 20;
+
+/// The build's view of the outside.
+pub(crate) struct Ui<'a> {
+    pub(crate) bridge: &'a dyn Bridge,
+    pub(crate) options: BuildOptions,
+    /// Lines of `.dockerignore`.
+    pub(crate) ignored: Vec<String>,
+    /// The Dockerfile.
+    pub(crate) file: Arc<SourceFile>,
+    /// Digest of the step that loads it: warnings are shown there.
+    pub(crate) loaded_by: Option<oci::Digest>,
+    context: MainContext,
+    inputs: BTreeMap<String, llb::Definition>,
+}
+
+impl<'a> Ui<'a> {
+    /// Loads the Dockerfile. Its name, should it lie somewhere else, becomes known here.
+    pub(crate) async fn open(
+        bridge: &'a dyn Bridge,
+        options: BuildOptions,
+    ) -> Result<Ui<'a>, Error> {
+        let mut ui = Ui {
+            bridge,
+            options,
+            ignored: Vec::new(),
+            file: Arc::default(),
+            loaded_by: None,
+            context: MainContext::default(),
+            inputs: bridge.inputs().await?,
+        };
+        ui.find_context().await?;
+        ui.load_file().await?;
+        Ok(ui)
+    }
+
+    /// The platform steps run on.
+    pub(crate) fn build_platform(&self) -> Platform {
+        self.bridge
+            .platforms()
+            .into_iter()
+            .next()
+            .unwrap_or_else(Platform::host)
+    }
+
+    /// The session that has the local directory `name`.
+    fn session_of(&self, name: &str) -> String {
+        let given = self.options.local_sessions.get(name).map(String::as_str);
+        given.unwrap_or(self.bridge.session()).to_owned()
+    }
+
+    /// Attributes of image sources.
+    pub(crate) fn image_attrs(&self) -> Vec<(String, String)> {
+        match self.options.resolve_mode {
+            frontend::ResolveMode::Default => Vec::new(),
+            mode => vec![(
+                llb::attr::IMAGE_RESOLVE_MODE.to_owned(),
+                mode.name().to_owned(),
+            )],
+        }
+    }
+
+    pub(crate) async fn resolve_image(
+        &self,
+        name: &str,
+        platform: &Platform,
+        step_name: String,
+        layout: Option<LayoutStore>,
+    ) -> Result<ResolvedImage, frontend::Error> {
+        let lookup = ImageLookup {
+            platform: Some(platform.clone()),
+            mode: self.options.resolve_mode,
+            step_name,
+            layout,
+        };
+        self.bridge.resolve_image(name, lookup).await
+    }
+
+    /// The Dockerfile as definitions carry it.
+    pub(crate) fn source_info(&self) -> llb::SourceInfo {
+        llb::SourceInfo {
+            filename: self.file.name.clone(),
+            data: self.file.data.clone(),
+            definition: self.file.definition.clone().map(Box::new),
+            language: self.file.language.clone(),
+        }
+    }
+
+    /// Solves one step and gives its result.
+    async fn solve(
+        &self,
+        work: Work,
+        about: About,
+    ) -> Result<(llb::Definition, Option<frontend::RefId>), Error> {
+        let mut plan = Plan::default();
+        let tree = plan.add(work, about);
+        self.solve_plan(&plan, tree).await
+    }
+
+    async fn solve_plan(
+        &self,
+        plan: &Plan,
+        tree: Tree,
+    ) -> Result<(llb::Definition, Option<frontend::RefId>), Error> {
+        let definition = plan.definition(Some(tree), None)?;
+        let request = SolveRequest {
+            definition: definition.clone(),
+            ..SolveRequest::default()
+        };
+        Ok((definition, self.bridge.solve(request).await?))
+    }
+
+    /// A file of a result, or `None` if it has none of that name.
+    async fn read(
+        &self,
+        reference: Option<&frontend::RefId>,
+        path: &str,
+    ) -> Result<Option<Bytes>, Error> {
+        let Some(reference) = reference else {
+            return Ok(None);
+        };
+        let range = frontend::FileRange {
+            offset: 0,
+            length: LONGEST_FILE,
+        };
+        match self.bridge.read_file(reference, path, Some(range)).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == stdx::Kind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn load_file(&mut self) -> Result<(), Error> {
+        let name = self.options.filename.clone();
+        let (folder, base) = name
+            .rsplit_once('/')
+            .map_or(("", name.as_str()), |(f, b)| (f, b));
+        let lower = (base == "Dockerfile").then(|| match folder {
+            "" => "dockerfile".to_owned(),
+            folder => format!("{folder}/dockerfile"),
+        });
+        let ignore_name = format!("{name}.dockerignore");
+        let mut plan = Plan::default();
+        let tree = match self.context.dockerfile(&self.options, &mut plan)? {
+            Some(tree) => tree,
+            None => {
+                let local = self.context.dockerfile_name.clone();
+                let mut paths = vec![name.clone(), ignore_name.clone()];
+                paths.extend(lower.clone());
+                let work = local_source(
+                    &local,
+                    &[
+                        (llb::attr::LOCAL_DIFFER, "none".into()),
+                        (llb::attr::LOCAL_FOLLOW, crate::json::to_string(&paths)),
+                        (llb::attr::LOCAL_SESSION, self.session_of(&local)),
+                        (llb::attr::LOCAL_SHARED_KEY, local.clone()),
+                    ],
+                );
+                let shown = format!("[internal] load build definition from {name}");
+                plan.add(work, About::named(shown))
+            }
+        };
+        let (definition, reference) = self.solve_plan(&plan, tree).await?;
+        let reference = reference.as_ref();
+        let mut data = self.read(reference, &name).await?;
+        if let (None, Some(lower)) = (&data, &lower) {
+            data = self.read(reference, lower).await?;
+        }
+        let Some(data) = data else {
+            return Err(Error::Bridge(frontend::Error::NoFile { path: name }));
+        };
+        self.loaded_by = definition.head().ok().flatten().map(|edge| edge.digest);
+        self.file = Arc::new(SourceFile {
+            name: name.clone(),
+            language: "Dockerfile".into(),
+            data,
+            definition: Some(definition),
+        });
+        if let Some(lines) = self.read(reference, &ignore_name).await? {
+            self.ignored = ignore::patterns(&lines);
+            self.context.ignore_known = true;
+        }
+        Ok(())
+    }
+
+    /// Loads `.dockerignore`, unless the Dockerfile brought its own.
+    pub(crate) async fn load_ignore(&mut self) -> Result<(), Error> {
+        if self.context.ignore_known || !self.context.is_local() {
+            return Ok(());
+        }
+        let name = self.context.context_name.clone();
+        let work = local_source(
+            &name,
+            &[
+                (llb::attr::LOCAL_DIFFER, "none".into()),
+                (
+                    llb::attr::LOCAL_FOLLOW,
+                    crate::json::to_string(&[".dockerignore"]),
+                ),
+                (llb::attr::LOCAL_SESSION, self.session_of(&name)),
+                (llb::attr::LOCAL_SHARED_KEY, format!("{name}-.dockerignore")),
+            ],
+        );
+        let (_, reference) = self
+            .solve(work, About::named("[internal] load .dockerignore"))
+            .await?;
+        if let Some(lines) = self.read(reference.as_ref(), ".dockerignore").await? {
+            self.ignored = ignore::patterns(&lines);
+        }
+        self.context.ignore_known = true;
+        Ok(())
+    }
+}
+
+/// A local directory of a client.
+fn local_source(name: &str, attrs: &[(&str, String)]) -> Work {
+    let attrs = attrs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect();
+    Work::Source {
+        identifier: format!("local://{name}"),
+        attrs,
+        platform: None,
+    }
+}
