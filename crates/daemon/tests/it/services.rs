@@ -1,0 +1,629 @@
+//! The gRPC services over a pipe, with a builder that has no containers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use daemon::Services;
+use daemon::builder::{Builder, Failure, Request, Usage, What, Worker};
+use daemon::config::file::File;
+use daemon::config::flags::Flags;
+use daemon::config::gc::GcRule;
+use daemon::config::{Config, Name, Surroundings};
+use frontend::{
+    Bridge, FileRange, FileStat, FrontendResult, ImageLookup, NestedRequest, Options, RefId, Refs,
+    ResolvedImage, SolveRequest, SourceFile, SourceLocation, SourceMetadata, Warning,
+};
+use oci::{Digest, Platform};
+use progress::{Progress, Stream};
+use proto::details::Detail;
+use proto::google::rpc;
+use proto::moby::buildkit::v1 as wire;
+use proto::moby::buildkit::v1::control_client::ControlClient;
+use proto::moby::buildkit::v1::frontend as gateway;
+use proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
+use session::Sessions;
+use stdx::Kind;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+/// Builds nothing, but tells of it.
+#[derive(Default)]
+struct Pretender {
+    sessions: Sessions,
+}
+
+#[async_trait]
+impl Builder for Pretender {
+    fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    fn worker(&self) -> Worker {
+        Worker {
+            id: "w1".into(),
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            platforms: vec![Platform::host()],
+        }
+    }
+
+    async fn build(
+        &self,
+        request: Request,
+        progress: Progress,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let step = progress.step(Digest::of(&request.id), "[1/1] RUN pretend", &[]);
+        step.start();
+        step.log(Stream::Out, "pretending\n");
+        let mut response = BTreeMap::new();
+        match request.what {
+            What::Frontend { name, .. } if name == "sleep" => std::future::pending().await,
+            What::Frontend { name, .. } if name == "fail" => {
+                step.fail("exit code: 7");
+                return Err(failure());
+            }
+            What::Frontend { name, options, .. } => {
+                response.insert("frontend".to_owned(), name);
+                response.extend(options);
+            }
+            What::Definition(_) => {}
+            What::Client { run, .. } => match run(Arc::new(PretendBridge::default())).await {
+                Ok(result) => response.extend(
+                    result
+                        .metadata
+                        .into_iter()
+                        .map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned())),
+                ),
+                Err(error) => return Err(Failure::new(error.kind(), error.to_string())),
+            },
+        }
+        for exporter in request.exporters {
+            response.insert("exporter".to_owned(), exporter.kind);
+        }
+        step.complete(false);
+        Ok(response)
+    }
+
+    async fn usage(&self, _: &[String], _: Duration) -> Result<Vec<Usage>, Failure> {
+        Ok(vec![Usage {
+            id: "u1".into(),
+            size: 7,
+            parents: vec!["p".into()],
+            ..Usage::default()
+        }])
+    }
+
+    async fn prune(&self, rule: &GcRule) -> Result<Vec<Usage>, Failure> {
+        if rule.filters.iter().any(|filter| filter == "bad") {
+            return Err(Failure::new(Kind::InvalidInput, "no such filter"));
+        }
+        self.usage(&[], Duration::ZERO).await
+    }
+}
+
+fn failure() -> Failure {
+    let file = SourceFile {
+        name: "Dockerfile".into(),
+        language: "Dockerfile".into(),
+        data: "RUN x".into(),
+        definition: None,
+    };
+    Failure {
+        kind: Some(Kind::Internal),
+        message: "process \"x\" did not complete successfully: exit code: 7".into(),
+        vertex: Some(Digest::of("v")),
+        places: vec![SourceLocation {
+            file: Arc::new(file),
+            ranges: vec![frontend::Range::line(1)],
+        }],
+        exit_code: Some(7),
+    }
+}
+
+#[derive(Default)]
+struct PretendBridge {
+    options: Options,
+}
+
+fn none<T>(path: &str) -> frontend::Result<T> {
+    Err(frontend::Error::NoFile {
+        path: path.to_owned(),
+    })
+}
+
+#[async_trait]
+impl Bridge for PretendBridge {
+    fn options(&self) -> &Options {
+        &self.options
+    }
+    fn session(&self) -> &str {
+        ""
+    }
+    fn platforms(&self) -> Vec<Platform> {
+        vec![Platform::host()]
+    }
+    async fn inputs(&self) -> frontend::Result<BTreeMap<String, llb::Definition>> {
+        Ok(BTreeMap::new())
+    }
+    async fn solve(&self, _: SolveRequest) -> frontend::Result<Option<RefId>> {
+        Ok(Some(RefId::new("r1")))
+    }
+    async fn evaluate(&self, reference: &RefId) -> frontend::Result<()> {
+        if reference.as_str() == "r1" {
+            Ok(())
+        } else {
+            Err(frontend::Error::NoRef(reference.to_string()))
+        }
+    }
+    async fn definition(&self, _: &RefId) -> frontend::Result<llb::Definition> {
+        Ok(llb::Definition::default())
+    }
+    async fn nested(&self, request: NestedRequest) -> frontend::Result<FrontendResult> {
+        if request.frontend != "dockerfile.v0" {
+            return Err(frontend::Error::UnknownFrontend(request.frontend));
+        }
+        Ok(FrontendResult {
+            refs: Refs::One(Some(RefId::new("r1"))),
+            ..FrontendResult::default()
+        })
+    }
+    async fn resolve_image(&self, name: &str, _: ImageLookup) -> frontend::Result<ResolvedImage> {
+        Ok(ResolvedImage {
+            name: name.to_owned(),
+            digest: Digest::of(name),
+            config: Bytes::from_static(b"{}"),
+        })
+    }
+    async fn resolve_source(
+        &self,
+        _: &str,
+        _: &BTreeMap<String, String>,
+        _: Option<&Platform>,
+    ) -> frontend::Result<SourceMetadata> {
+        none("source")
+    }
+    async fn read_file(
+        &self,
+        _: &RefId,
+        path: &str,
+        _: Option<FileRange>,
+    ) -> frontend::Result<Bytes> {
+        if path == "/etc/os" {
+            Ok(Bytes::from_static(b"kiln"))
+        } else {
+            none(path)
+        }
+    }
+    async fn read_dir(
+        &self,
+        _: &RefId,
+        path: &str,
+        _: Option<&str>,
+    ) -> frontend::Result<Vec<FileStat>> {
+        none(path)
+    }
+    async fn stat_file(&self, _: &RefId, path: &str) -> frontend::Result<FileStat> {
+        none(path)
+    }
+    async fn warn(&self, _: Option<&Digest>, _: Warning) -> frontend::Result<()> {
+        Ok(())
+    }
+}
+
+/// A daemon in this process, and a way to call it.
+async fn daemon(line: &str) -> (Channel, stdx::task::Task<()>) {
+    let flags = Flags::parse_from_args(
+        std::iter::once("kiln")
+            .chain(line.split_whitespace())
+            .map(Into::into),
+    )
+    .unwrap();
+    let surroundings = Surroundings {
+        home: Some("/tmp".into()),
+        ..Surroundings::default()
+    };
+    let config = Config::resolve(File::default(), &flags, Name::Kiln, &surroundings).unwrap();
+    let services = Services::new(Arc::new(Pretender::default()), &config).unwrap();
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let task = stdx::task::spawn(
+        "daemon",
+        async move { services.answer(theirs).await.unwrap() },
+    );
+    let mut ours = Some(hyper_util::rt::TokioIo::new(ours));
+    let connect = tower::service_fn(move |_: http::Uri| {
+        let ours = ours
+            .take()
+            .ok_or_else(|| std::io::Error::other("one connection only"));
+        async move { ours }
+    });
+    let endpoint = Endpoint::from_static("http://kiln")
+        .http2_max_header_list_size(proto::MAX_HEADER_LIST_SIZE);
+    (
+        endpoint.connect_with_connector(connect).await.unwrap(),
+        task,
+    )
+}
+
+fn solve(id: &str, frontend: &str) -> wire::SolveRequest {
+    wire::SolveRequest {
+        r#ref: id.into(),
+        frontend: frontend.into(),
+        ..wire::SolveRequest::default()
+    }
+}
+
+/// Rows: A01, A02, A03, A04, C10
+#[tokio::test]
+async fn a_build_is_asked_for_watched_and_replayed() {
+    let (channel, _daemon) = daemon("").await;
+    let mut control = ControlClient::new(channel.clone());
+    let mut early = control.clone();
+    let mut status = early
+        .status(wire::StatusRequest { r#ref: "b1".into() })
+        .await
+        .unwrap();
+    assert!(
+        status
+            .metadata()
+            .get("buildkit-current-timestamp")
+            .is_some()
+    );
+    let mut request = solve("b1", "dockerfile.v0");
+    request.exporter_deprecated = "oci".into();
+    request.frontend_attrs = [("target".to_owned(), "t".to_owned())].into();
+    let response = control
+        .solve(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .exporter_response;
+    assert_eq!(
+        (
+            response["frontend"].as_str(),
+            response["target"].as_str(),
+            response["exporter"].as_str()
+        ),
+        ("dockerfile.v0", "t", "oci")
+    );
+    let mut logs = Vec::new();
+    while let Some(message) = status.get_mut().message().await.unwrap() {
+        logs.extend(message.logs.into_iter().map(|log| log.msg));
+    }
+    assert_eq!(logs, [Bytes::from_static(b"pretending\n")]);
+    let mut again = control
+        .status(wire::StatusRequest { r#ref: "b1".into() })
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(!again.message().await.unwrap().unwrap().vertexes.is_empty());
+    let error = control.solve(solve("b1", "x")).await.unwrap_err();
+    assert_eq!(error.code(), Code::AlreadyExists);
+}
+
+/// Rows: A16
+#[tokio::test]
+async fn a_failure_carries_its_details() {
+    let (channel, _daemon) = daemon("").await;
+    let error = ControlClient::new(channel)
+        .solve(solve("b1", "fail"))
+        .await
+        .unwrap_err();
+    assert!(error.message().ends_with("exit code: 7"));
+    let status = <rpc::Status as prost::Message>::decode(error.details()).unwrap();
+    let details: Vec<Detail> = status.details.iter().map(Detail::from_any).collect();
+    assert!(
+        matches!(&details[0], Detail::Vertex(vertex) if vertex.digest == Digest::of("v").to_string())
+    );
+    assert!(matches!(&details[1], Detail::Source(source) if source.ranges[0].start.line == 1));
+    assert!(matches!(&details[2], Detail::Exit(exit) if exit.code == 7));
+}
+
+fn for_build<T>(id: &str, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request
+        .metadata_mut()
+        .insert("buildkit-controlapi-buildid", id.parse().unwrap());
+    request
+}
+
+/// Rows: A15, G02, G04, G05, G06, G08, G11
+#[tokio::test]
+async fn a_frontend_in_the_client_drives_a_build() {
+    let (channel, _daemon) = daemon("").await;
+    let mut bridge = LlbBridgeClient::new(channel.clone());
+    let mut control = ControlClient::new(channel);
+    let building = stdx::task::spawn("solve", async move { control.solve(solve("b1", "")).await });
+    let pong = bridge
+        .ping(for_build("b1", gateway::PingRequest {}))
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(
+        pong.frontend_api_caps
+            .iter()
+            .any(|cap| cap.id == "returnmap" && cap.enabled)
+    );
+    assert!(
+        pong.llb_caps
+            .iter()
+            .any(|cap| cap.id == "soruce.http.uidgid")
+    );
+    assert_eq!(pong.workers[0].id, "w1");
+    let nested = gateway::SolveRequest {
+        frontend: "dockerfile.v0".into(),
+        allow_result_return: true,
+        allow_result_array_ref: true,
+        ..gateway::SolveRequest::default()
+    };
+    let result = bridge
+        .solve(for_build("b1", nested))
+        .await
+        .unwrap()
+        .into_inner()
+        .result
+        .unwrap();
+    let Some(gateway::result::Result::Ref(one)) = &result.result else {
+        panic!("{result:?}")
+    };
+    assert_eq!(one.id, "r1");
+    let read = gateway::ReadFileRequest {
+        r#ref: "r1".into(),
+        file_path: "/etc/os".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        bridge
+            .read_file(for_build("b1", read))
+            .await
+            .unwrap()
+            .into_inner()
+            .data,
+        "kiln"
+    );
+    let read = gateway::ReadFileRequest {
+        r#ref: "r1".into(),
+        file_path: "/nope".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        bridge
+            .read_file(for_build("b1", read))
+            .await
+            .unwrap_err()
+            .code(),
+        Code::NotFound
+    );
+    bridge
+        .evaluate(for_build(
+            "b1",
+            gateway::EvaluateRequest { r#ref: "r1".into() },
+        ))
+        .await
+        .unwrap();
+    let unknown = gateway::SolveRequest {
+        frontend: "x".into(),
+        ..Default::default()
+    };
+    assert_eq!(
+        bridge
+            .solve(for_build("b1", unknown))
+            .await
+            .unwrap_err()
+            .code(),
+        Code::InvalidArgument
+    );
+    let mut result = result;
+    result
+        .metadata
+        .insert("done".into(), Bytes::from_static(b"yes"));
+    bridge
+        .r#return(for_build(
+            "b1",
+            gateway::ReturnRequest {
+                result: Some(result),
+                error: None,
+            },
+        ))
+        .await
+        .unwrap();
+    assert_eq!(
+        building.await.unwrap().into_inner().exporter_response["done"],
+        "yes"
+    );
+}
+
+/// Rows: A15, A16, G08
+#[tokio::test]
+async fn an_error_the_client_returns_comes_back_as_it_was() {
+    let (channel, _daemon) = daemon("").await;
+    let mut bridge = LlbBridgeClient::new(channel.clone());
+    let mut control = ControlClient::new(channel);
+    let building = stdx::task::spawn("solve", async move { control.solve(solve("b1", "")).await });
+    let error = rpc::Status {
+        code: Code::Unknown as i32,
+        message: "mine".into(),
+        details: vec![Detail::Exit(proto::details::Exit { code: 9 }).to_any()],
+    };
+    bridge
+        .r#return(for_build(
+            "b1",
+            gateway::ReturnRequest {
+                result: None,
+                error: Some(error.clone()),
+            },
+        ))
+        .await
+        .unwrap();
+    let status = building.await.unwrap_err();
+    assert_eq!(
+        <rpc::Status as prost::Message>::decode(status.details()).unwrap(),
+        error
+    );
+}
+
+/// Rows: A15
+#[tokio::test(start_paused = true)]
+async fn calls_without_a_build_are_refused() {
+    let (channel, _daemon) = daemon("").await;
+    let mut bridge = LlbBridgeClient::new(channel.clone());
+    let error = bridge.ping(gateway::PingRequest {}).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    let error = bridge
+        .ping(for_build("nobody", gateway::PingRequest {}))
+        .await
+        .unwrap_err();
+    assert_eq!(error.message(), "no such job nobody");
+    let mut status = ControlClient::new(channel)
+        .status(wire::StatusRequest {
+            r#ref: "nobody".into(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(status.message().await.unwrap_err().code(), Code::NotFound);
+}
+
+/// Rows: A12, A13, A14
+#[tokio::test]
+async fn finished_and_abandoned_builds_are_remembered() {
+    let (channel, _daemon) = daemon("").await;
+    let mut control = ControlClient::new(channel);
+    control.solve(solve("good", "dockerfile.v0")).await.unwrap();
+    control.solve(solve("bad", "fail")).await.unwrap_err();
+    let mut left = control.clone();
+    let abandoned = stdx::task::spawn(
+        "solve",
+        async move { left.solve(solve("left", "sleep")).await },
+    );
+    let mut status = control
+        .status(wire::StatusRequest {
+            r#ref: "left".into(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    status.message().await.unwrap();
+    drop(abandoned);
+    // The story ends when the build is dropped.
+    while status.message().await.unwrap().is_some() {}
+    let request = wire::BuildHistoryRequest {
+        early_exit: true,
+        ..Default::default()
+    };
+    let mut history = control
+        .listen_build_history(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let mut told = Vec::new();
+    while let Some(event) = history.message().await.unwrap() {
+        let record = event.record.unwrap();
+        told.push((
+            record.r#ref,
+            record.error.map(|error| error.code),
+            record.num_completed_steps,
+        ));
+    }
+    assert_eq!(
+        told,
+        [
+            ("good".into(), None, 1),
+            ("bad".into(), Some(2), 0),
+            ("left".to_owned(), Some(1), 0)
+        ]
+    );
+}
+
+/// Rows: A06, A07, A08, A09, A10, P11, D29
+#[tokio::test]
+async fn the_rest_of_control() {
+    let (channel, _daemon) = daemon("--allow-insecure-entitlement network.host").await;
+    let mut control = ControlClient::new(channel.clone());
+    let workers = |filter: &str| wire::ListWorkersRequest {
+        filter: vec![filter.to_owned()],
+    };
+    assert_eq!(
+        control
+            .list_workers(workers("labels.a==b"))
+            .await
+            .unwrap()
+            .into_inner()
+            .record[0]
+            .gc_policy
+            .len(),
+        4
+    );
+    assert!(
+        control
+            .list_workers(workers("id==other"))
+            .await
+            .unwrap()
+            .into_inner()
+            .record
+            .is_empty()
+    );
+    assert!(
+        control
+            .info(wire::InfoRequest {})
+            .await
+            .unwrap()
+            .into_inner()
+            .buildkit_version
+            .is_some()
+    );
+    let usage = control
+        .disk_usage(wire::DiskUsageRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .record;
+    assert_eq!(
+        (usage[0].size, usage[0].parents.as_slice()),
+        (7, &["p".to_owned()][..])
+    );
+    let mut freed = control
+        .prune(wire::PruneRequest {
+            all: true,
+            ..Default::default()
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(freed.message().await.unwrap().unwrap().id, "u1");
+    let bad = wire::PruneRequest {
+        filter: vec!["bad".into()],
+        ..Default::default()
+    };
+    assert_eq!(
+        control.prune(bad).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let negative = wire::PruneRequest {
+        keep_duration: -1,
+        ..Default::default()
+    };
+    assert_eq!(
+        control.prune(negative).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let mut allowed = solve("a", "dockerfile.v0");
+    allowed.entitlements = vec!["network.host".into()];
+    control.solve(allowed.clone()).await.unwrap();
+    allowed.r#ref = "b".into();
+    allowed.entitlements.push("security.insecure".into());
+    assert_eq!(
+        control.solve(allowed).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+    assert_eq!(
+        control.solve(solve("", "x")).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let mut health = proto::grpc::health::v1::health_client::HealthClient::new(channel);
+    health
+        .check(proto::grpc::health::v1::HealthCheckRequest::default())
+        .await
+        .unwrap();
+}
