@@ -115,10 +115,6 @@ pub(crate) async fn lower(
     };
     let lowered = Box::pin(lowering.all(file, how, empty)).await;
     let warnings = std::mem::take(&mut lowering.linter.warnings);
-    let lowered = lowered.map(|lowered| Lowered {
-        warnings: warnings.clone(),
-        ..lowered
-    });
     (warnings, lowered)
 }
 

@@ -1,0 +1,10 @@
+//! Whole Dockerfiles through the frontend, with a bridge that knows a few files and
+//! images.
+
+mod errors;
+mod fake;
+mod golden;
+mod hostile;
+mod lint;
+mod requests;
+mod ways;
