@@ -25,16 +25,19 @@ impl Snapshotter for Copies {
     fn kind(&self) -> &'static str {
         "native"
     }
+    fn marks_as_user(&self) -> bool {
+        !rustix::process::geteuid().is_root()
+    }
     fn begin(&self, _lowers: &[LayerId]) -> Result<Active> {
         todo!()
     }
     fn new_layer(&self) -> Result<Active> {
         todo!()
     }
-    fn begin_kept(&self, _lowers: &[LayerId]) -> Result<Active> {
+    fn begin_kept(&self, _lowers: &[LayerId], _alone: bool) -> Result<Active> {
         todo!()
     }
-    fn open_kept(&self, _id: &KeptId, _lowers: &[LayerId]) -> Result<Active> {
+    fn open_kept(&self, _id: &KeptId, _lowers: &[LayerId], _alone: bool) -> Result<Active> {
         todo!()
     }
     fn remove_kept(&self, id: &KeptId) -> Result<()> {

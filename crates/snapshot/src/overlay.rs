@@ -88,6 +88,10 @@ impl Snapshotter for Overlay {
         "overlayfs"
     }
 
+    fn marks_as_user(&self) -> bool {
+        self.stack.marks_as_user()
+    }
+
     fn begin(&self, lowers: &[LayerId]) -> Result<Active> {
         let dir = self.folder.new_active()?;
         self.active(dir.clone(), lowers, None)
@@ -98,16 +102,16 @@ impl Snapshotter for Overlay {
         self.begin(&[])
     }
 
-    fn begin_kept(&self, lowers: &[LayerId]) -> Result<Active> {
+    fn begin_kept(&self, lowers: &[LayerId], alone: bool) -> Result<Active> {
         let (id, dir) = self.folder.new_kept()?;
-        let lock = KeptLock::take(&dir, &id, !lowers.is_empty())?;
+        let lock = KeptLock::take(&dir, &id, alone || !lowers.is_empty())?;
         self.active(dir.clone(), lowers, Some((id, lock)))
             .inspect_err(|_| self.folder.discard(&dir))
     }
 
-    fn open_kept(&self, id: &KeptId, lowers: &[LayerId]) -> Result<Active> {
+    fn open_kept(&self, id: &KeptId, lowers: &[LayerId], alone: bool) -> Result<Active> {
         let dir = self.folder.kept_dir(id);
-        let lock = KeptLock::take(&dir, id, !lowers.is_empty())?;
+        let lock = KeptLock::take(&dir, id, alone || !lowers.is_empty())?;
         self.active(dir, lowers, Some((id.clone(), lock)))
     }
 

@@ -10,6 +10,10 @@ pub trait Snapshotter: Send + Sync {
     /// `overlayfs` or `native`: what the worker's labels say (row D18).
     fn kind(&self) -> &'static str;
 
+    /// Whether opaque directories are marked in `user.overlay.*`, because we may not write
+    /// `trusted.*`. Then we may not make devices either.
+    fn marks_as_user(&self) -> bool;
+
     /// A tree to write in that begins as `lowers` stacked. With none it begins empty.
     fn begin(&self, lowers: &[LayerId]) -> Result<Active>;
 
@@ -18,11 +22,12 @@ pub trait Snapshotter: Send + Sync {
     fn new_layer(&self) -> Result<Active>;
 
     /// Like [`Snapshotter::begin`], but what is written stays until [`Snapshotter::remove_kept`].
-    fn begin_kept(&self, lowers: &[LayerId]) -> Result<Active>;
+    /// `alone` says that nobody else may open it meanwhile; with layers that is always so.
+    fn begin_kept(&self, lowers: &[LayerId], alone: bool) -> Result<Active>;
 
-    /// Opens what [`Snapshotter::begin_kept`] began, with the same layers under it. Without layers
-    /// several processes may have it open, otherwise one.
-    fn open_kept(&self, id: &KeptId, lowers: &[LayerId]) -> Result<Active>;
+    /// Opens what [`Snapshotter::begin_kept`] began, with the same layers under it. `KeptInUse`
+    /// when someone has it open, here or in another process, and one of both wants to be alone.
+    fn open_kept(&self, id: &KeptId, lowers: &[LayerId], alone: bool) -> Result<Active>;
 
     /// Removes a kept directory nobody has open.
     fn remove_kept(&self, id: &KeptId) -> Result<()>;

@@ -219,17 +219,21 @@ pub fn leaves_nothing_behind(on: Arc<dyn Snapshotter>) {
 
 /// A kept directory stays, can be opened again, made a layer and thawed.
 pub fn keeps_what_is_kept(on: Arc<dyn Snapshotter>) {
-    let active = on.begin_kept(&[]).unwrap();
+    let active = on.begin_kept(&[], false).unwrap();
     let id = active.kept().unwrap().clone();
     write(active.tree().root(), "cache", "1");
-    let again = on.open_kept(&id, &[]).unwrap();
+    let again = on.open_kept(&id, &[], false).unwrap();
     expect(again.tree(), &[("cache", "1")]);
     assert_eq!(
         on.remove_kept(&id).unwrap_err().kind(),
         stdx::Kind::Unavailable
     );
+    assert_eq!(
+        on.open_kept(&id, &[], true).err().unwrap().kind(),
+        stdx::Kind::Unavailable
+    );
     drop((active, again));
-    let layer = on.commit(on.open_kept(&id, &[]).unwrap()).unwrap();
+    let layer = on.commit(on.open_kept(&id, &[], false).unwrap()).unwrap();
     assert_eq!(on.kept().unwrap(), []);
     expect(
         &on.view(std::slice::from_ref(&layer)).unwrap(),
@@ -237,10 +241,13 @@ pub fn keeps_what_is_kept(on: Arc<dyn Snapshotter>) {
     );
     let id = on.thaw(&layer).unwrap();
     assert!(!on.contains(&layer));
-    expect(on.open_kept(&id, &[]).unwrap().tree(), &[("cache", "1")]);
+    expect(
+        on.open_kept(&id, &[], false).unwrap().tree(),
+        &[("cache", "1")],
+    );
     on.remove_kept(&id).unwrap();
     assert_eq!(
-        on.open_kept(&id, &[]).err().unwrap().kind(),
+        on.open_kept(&id, &[], false).err().unwrap().kind(),
         stdx::Kind::NotFound
     );
 }
@@ -252,17 +259,17 @@ pub fn keeps_changes_to_layers(on: Arc<dyn Snapshotter>) {
         write(root, "gone", "");
     });
     let lowers = [a];
-    let active = on.begin_kept(&lowers).unwrap();
+    let active = on.begin_kept(&lowers, false).unwrap();
     let id = active.kept().unwrap().clone();
     active.tree().root().unlink("gone").unwrap();
     write(active.tree().root(), "new", "text");
     assert_eq!(
-        on.open_kept(&id, &lowers).err().unwrap().kind(),
+        on.open_kept(&id, &lowers, false).err().unwrap().kind(),
         stdx::Kind::Unavailable
     );
     drop(active);
     for _ in 0..2 {
-        let again = on.open_kept(&id, &lowers).unwrap();
+        let again = on.open_kept(&id, &lowers, false).unwrap();
         expect(again.tree(), &[("from", "image"), ("new", "text")]);
     }
     on.remove_kept(&id).unwrap();

@@ -101,6 +101,10 @@ impl Stack {
         self.over_detached = false;
     }
 
+    pub(super) fn marks_as_user(&self) -> bool {
+        self.options.userxattr
+    }
+
     /// Stacks the directories, bottom first, with `upper` on top if there is one.
     pub(super) fn mount(
         &self,
