@@ -34,16 +34,16 @@ pub(crate) enum DeviceRules {
 /// The cgroups of one executor.
 pub(crate) struct Cgroups {
     v2: Option<V2>,
-    v1: Vec<(String, Dir)>,
+    /// Controller, parent and instance.
+    v1: Vec<(String, Dir, Dir)>,
     parents: Parents,
 }
 
 struct V2 {
+    base: Dir,
     instance: Dir,
     sandbox: Dir,
     insecure: Dir,
-    /// Held for as long as the instance lives.
-    lock: OwnedFd,
 }
 
 /// Roots of the hierarchies, for containers that ask for another parent.
@@ -68,25 +68,17 @@ impl Cgroups {
         let parent = check_parent(parent)?;
         let hosts = Parents::discover();
         let name = instance_name();
-        let v2 = hosts
-            .v2
-            .as_ref()
-            .and_then(|root| match V2::start(root.as_fd(), &parent, &name) {
-                Ok(v2) => Some(v2),
-                Err(error) => {
-                    tracing::warn!(%error, "no cgroup v2 directory can be made");
-                    None
-                }
-            });
+        let v2 = hosts.v2.as_ref().and_then(|root| {
+            V2::start(root.as_fd(), &parent, &name)
+                .inspect_err(|error| tracing::warn!(%error, "no cgroup v2 directory can be made"))
+                .ok()
+        });
         let v1 = hosts.v1.iter().filter_map(|(controller, root)| {
-            let base = Dir::make_path(root.as_fd(), &parent, true).ok()?;
-            base.sweep_unlocked();
-            let dir = base.make(&name).ok()?;
-            dir.lock().ok()?;
+            let (base, dir) = Dir::claim(root.as_fd(), &parent, &name).ok()?;
             if controller == "cpuset" {
                 limits::inherit_cpuset(&base, &dir);
             }
-            Some((controller.clone(), dir))
+            Some((controller.clone(), base, dir))
         });
         let v1 = v1.collect();
         Ok(Cgroups {
@@ -99,7 +91,7 @@ impl Cgroups {
     /// Handles the helper keeps, so that it can clean up when we are gone.
     pub(crate) fn handles(&self) -> Vec<(OwnedFd, String, OwnedFd)> {
         let v2 = self.v2.iter().map(|v2| &v2.instance);
-        v2.chain(self.v1.iter().map(|(_, dir)| dir))
+        v2.chain(self.v1.iter().map(|(.., dir)| dir))
             .filter_map(|dir| dir.handles().ok())
             .collect()
     }
@@ -157,10 +149,7 @@ impl Cgroups {
 
 impl V2 {
     fn start(root: BorrowedFd<'_>, parent: &[String], name: &str) -> io::Result<V2> {
-        let base = Dir::make_path(root, parent, true)?;
-        base.sweep_unlocked();
-        let instance = base.make(name)?;
-        let lock = instance.lock()?;
+        let (base, instance) = Dir::claim(root, parent, name)?;
         instance.enable(CONTROLLERS);
         let sandbox = instance.make("sandbox")?;
         let insecure = instance.make("insecure")?;
@@ -172,10 +161,10 @@ impl V2 {
             return Err(error);
         }
         Ok(V2 {
+            base,
             instance,
             sandbox,
             insecure,
-            lock,
         })
     }
 }
@@ -216,16 +205,10 @@ impl Parents {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        for dir in self
-            .v2
-            .iter()
-            .map(|v2| &v2.instance)
-            .chain(self.v1.iter().map(|(_, dir)| dir))
-        {
-            dir.kill_and_remove();
-        }
-        if let Some(v2) = &self.v2 {
-            let _held_until_here = v2.lock.as_fd();
+        let v2 = self.v2.iter().map(|v2| (&v2.base, &v2.instance));
+        for (base, instance) in v2.chain(self.v1.iter().map(|(_, base, dir)| (base, dir))) {
+            instance.kill_and_remove();
+            base.remove_if_empty();
         }
     }
 }
@@ -308,7 +291,7 @@ fn check_parent(parent: &str) -> Result<Vec<String>, Error> {
 }
 
 /// A name no other instance has: the process, and how many it started before.
-fn instance_name() -> String {
+pub(crate) fn instance_name() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let time = std::time::SystemTime::now()

@@ -8,8 +8,9 @@
 
 mod container;
 mod enter;
-mod filesystems;
-mod identity;
+pub(crate) mod filesystems;
+pub(crate) mod identity;
+mod launcher;
 mod mounts;
 mod terminal;
 
@@ -30,16 +31,18 @@ pub const HELPER_NAME: &str = "kiln-containers";
 ///
 /// Call this first thing in `main`, before any thread is started.
 pub fn helper_main() {
-    let asked = std::env::args_os()
-        .next()
-        .is_some_and(|name| name == HELPER_NAME);
-    if asked {
-        std::process::exit(match run() {
-            Ok(()) => 0,
-            Err(_) => 1,
-        });
+    let mut args = std::env::args_os();
+    let Some(name) = args.next() else { return };
+    if name == HELPER_NAME {
+        std::process::exit(i32::from(run().is_err()));
+    }
+    if name == LAUNCHER_NAME {
+        launcher::run(args);
     }
 }
+
+/// First argument of the copy that mounts what an OCI runtime binary will find.
+pub(crate) const LAUNCHER_NAME: &str = "kiln-launcher";
 
 struct Child {
     id: u64,

@@ -27,9 +27,12 @@ mod etc_files;
 mod helper;
 mod io;
 mod native;
+mod prepare;
 mod process;
+mod runtime;
 mod seccomp;
 mod spec;
+mod streams;
 mod stubs;
 mod sys;
 pub mod testing;
@@ -47,6 +50,7 @@ pub use process::{
     DEFAULT_HOSTNAME, DEFAULT_PATH, Dns, ExecProcess, HostIp, Mount, MountSource, Network, Process,
     Resources, Security, Ulimit,
 };
+pub use runtime::{Runtime, RuntimeOptions};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,7 +1,6 @@
 //! The executor built into this program.
 
-mod link;
-mod prepare;
+pub(crate) mod link;
 mod running;
 
 use std::collections::HashMap;
@@ -110,7 +109,7 @@ impl Native {
 
 /// Runs `work` as a task that survives its caller: when the caller goes away, the work
 /// hears of it, kills the container and cleans up.
-async fn owned<F>(work: impl FnOnce(oneshot::Receiver<()>) -> F) -> Result<Exit>
+pub(crate) async fn owned<F>(work: impl FnOnce(oneshot::Receiver<()>) -> F) -> Result<Exit>
 where
     F: Future<Output = Result<Exit>> + Send + 'static,
 {

@@ -81,6 +81,35 @@ enum Answer {
     Ask(Question),
 }
 
+/// The same rules in the words of an OCI runtime's configuration.
+pub(crate) fn oci_profile() -> serde_json::Value {
+    use serde_json::json;
+    let names: Vec<&str> = ALLOWED.iter().map(|(name, _)| *name).collect();
+    let equal = |name: &str, value: u32| {
+        json!({"names": [name], "action": "SCMP_ACT_ALLOW",
+            "args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]})
+    };
+    let mut rules = vec![json!({"names": names, "action": "SCMP_ACT_ALLOW"})];
+    for (first, last) in FAMILIES {
+        rules.extend((*first..=*last).map(|family| equal("socket", family)));
+    }
+    rules.extend(
+        PERSONALITIES
+            .iter()
+            .map(|(value, _)| equal("personality", *value)),
+    );
+    rules.push(json!({"names": ["clone"], "action": "SCMP_ACT_ALLOW",
+        "args": [{"index": 0, "value": NEW_NAMESPACES, "op": "SCMP_CMP_MASKED_EQ"}]}));
+    rules.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS}));
+    let architectures = if cfg!(target_arch = "x86_64") {
+        json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"])
+    } else {
+        json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"])
+    };
+    json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": libc::EPERM,
+        "architectures": architectures, "syscalls": rules})
+}
+
 /// Docker's default filter for this machine's architectures.
 pub(crate) fn default_filter() -> Vec<Insn> {
     let mut program = vec![statement(LOAD_WORD, OFFSET_ARCH)];

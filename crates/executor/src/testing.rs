@@ -57,9 +57,15 @@ macro_rules! executor_suite {
 pub fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        tracing::warn!("skipped: only root can start these containers");
+        skip("only root can start these containers");
     }
     root
+}
+
+/// Says why a test does not run here.
+pub fn skip(reason: &str) {
+    use std::io::Write;
+    let _nobody_listens = writeln!(std::io::stderr(), "skipped: {reason}");
 }
 
 /// A root filesystem of busybox, in a directory of its own.

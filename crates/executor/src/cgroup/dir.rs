@@ -129,11 +129,30 @@ impl Dir {
         }
     }
 
-    /// Says that this directory is in use, for as long as the handle (or a copy of it)
-    /// is open anywhere.
-    pub(crate) fn lock(&self) -> io::Result<OwnedFd> {
-        rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockExclusive)?;
-        self.fd.try_clone()
+    /// Makes `path` beneath `root`, removes what dead instances left in it, and makes
+    /// the directory `name` there, locked for as long as the handle (or a copy of it)
+    /// is open anywhere. Gives both.
+    pub(crate) fn claim(
+        root: BorrowedFd<'_>,
+        path: &[String],
+        name: &str,
+    ) -> io::Result<(Dir, Dir)> {
+        let mut tries = 0;
+        loop {
+            let claimed = Dir::make_path(root, path, true).and_then(|base| {
+                base.sweep_unlocked();
+                let dir = base.make(name)?;
+                rustix::fs::flock(&dir.fd, FlockOperation::NonBlockingLockExclusive)?;
+                // Someone else's sweep may have come before the lock.
+                rustix::fs::statat(&base.fd, name, rustix::fs::AtFlags::empty())?;
+                Ok((base, dir))
+            });
+            tries += 1;
+            match claimed {
+                Err(_) if tries < 5 => std::thread::sleep(Duration::from_millis(2)),
+                done => return done,
+            }
+        }
     }
 
     /// Removes every directory in this one that nobody holds a lock on.
@@ -190,6 +209,14 @@ impl Dir {
             std::thread::sleep(Duration::from_millis(round.min(10) + 1));
         }
         tracing::warn!(name = %self.name, "a cgroup stays: something in it does not die");
+    }
+
+    /// Removes it unless something is in it, as when another instance uses it.
+    pub(crate) fn remove_if_empty(&self) {
+        if self.name != "." {
+            let flags = rustix::fs::AtFlags::REMOVEDIR;
+            let _in_use = rustix::fs::unlinkat(&self.parent, &self.name, flags);
+        }
     }
 
     fn remove(&self) -> bool {

@@ -17,7 +17,7 @@ struct Setting {
 /// Sets every limit, or says which one this host cannot keep.
 pub(super) fn set(
     container: &mut ContainerCgroup,
-    instances: &[(String, Dir)],
+    instances: &[(String, Dir, Dir)],
     id: &str,
     resources: &Resources,
 ) -> Result<(), Error> {
@@ -47,7 +47,7 @@ pub(super) fn set(
 
 fn apply(
     container: &mut ContainerCgroup,
-    instances: &[(String, Dir)],
+    instances: &[(String, Dir, Dir)],
     id: &str,
     setting: &Setting,
 ) -> Result<(), Error> {
@@ -61,8 +61,8 @@ fn apply(
     }
     let instance = instances
         .iter()
-        .find(|(controller, _)| controller == setting.controller);
-    let (Some((controller, instance)), Some((file, value))) = (instance, &setting.v1) else {
+        .find(|(controller, ..)| controller == setting.controller);
+    let (Some((controller, _, instance)), Some((file, value))) = (instance, &setting.v1) else {
         let what = format!(
             "a {} limit: this host's cgroups have no {} controller we may use",
             setting.controller, setting.controller

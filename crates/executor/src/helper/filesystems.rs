@@ -11,7 +11,7 @@ use crate::spec::{Part, Spec};
 use crate::sys::{self, NODEV, NOEXEC, NOSUID, RDONLY};
 
 /// Hidden: they tell about the host or let one harm it.
-const MASKED_PROC: &[&str] = &[
+pub(crate) const MASKED_PROC: &[&str] = &[
     "acpi",
     "asound",
     "interrupts",
@@ -23,9 +23,9 @@ const MASKED_PROC: &[&str] = &[
     "timer_list",
     "timer_stats",
 ];
-const MASKED_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
+pub(crate) const MASKED_SYS: &[&str] = &["firmware", "devices/virtual/powercap"];
 /// Visible but not writable.
-const READONLY_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
+pub(crate) const READONLY_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
 /// The filesystems that the rest of the set-up works on, by handle: what a path means
 /// may have been arranged by the image.

@@ -55,24 +55,50 @@ pub(super) fn enter_root(
     fds: &[OwnedFd],
     trees: &mut Trees,
 ) -> Result<OwnedFd, Broken> {
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private).named("keeping mounts to ourselves")?;
-    // A memory filesystem of our own over the host's /proc (in our mount namespace
-    // only) holds the root's mount point and the files made of bytes.
-    let options = [("mode", "0700"), ("size", "64m")];
-    let stage =
-        sys::detached("tmpfs", &options, sys::NOSUID | sys::NODEV).named("staging mounts")?;
-    let over = open_path(rustix::fs::CWD, "/proc").named("staging mounts")?;
-    sys::attach(stage.as_fd(), over.as_fd()).named("staging mounts")?;
-    write_files(spec, fds, trees, stage.as_fd()).named("writing files for the container")?;
-    rustix::fs::mkdirat(&stage, "root", Mode::from_raw_mode(0o700)).named("staging the root")?;
-    let over = open_path(stage.as_fd(), "root").named("staging the root")?;
-    sys::attach(trees.root.as_fd(), over.as_fd()).named("mounting the root")?;
+    // Over the host's /proc, which is everywhere, in our mount namespace only.
+    stage(spec, fds, trees, "/proc")?;
     rustix::process::fchdir(&trees.root).named("entering the root")?;
     rustix::process::pivot_root(".", ".").named("changing the root")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).named("letting go of the host's mounts")?;
     rustix::process::chdir("/").named("entering the root")?;
     open_path(rustix::fs::CWD, "/").named("opening the root")
+}
+
+/// Mounts a memory filesystem over `path`, with the files made of bytes in it and the
+/// root at `root`. Nothing of it reaches another mount namespace.
+fn stage(spec: &Spec, fds: &[OwnedFd], trees: &mut Trees, path: &str) -> Result<OwnedFd, Broken> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).named("keeping mounts to ourselves")?;
+    let options = [("mode", "0700"), ("size", "64m")];
+    let stage =
+        sys::detached("tmpfs", &options, sys::NOSUID | sys::NODEV).named("staging mounts")?;
+    let over = open_path(rustix::fs::CWD, path).named("staging mounts")?;
+    sys::attach(stage.as_fd(), over.as_fd()).named("staging mounts")?;
+    write_files(spec, fds, trees, stage.as_fd()).named("writing files for the container")?;
+    rustix::fs::mkdirat(&stage, "root", Mode::from_raw_mode(0o700)).named("staging the root")?;
+    let over = open_path(stage.as_fd(), "root").named("staging the root")?;
+    sys::attach(trees.root.as_fd(), over.as_fd()).named("mounting the root")?;
+    Ok(stage)
+}
+
+/// For a runtime binary: everything at a path of its own beneath `path`, the root at
+/// `root` and the mount with index N at `mN`, where the binary finds them.
+pub(super) fn stage_all(
+    spec: &Spec,
+    fds: &[OwnedFd],
+    trees: &mut Trees,
+    path: &str,
+) -> Result<(), Broken> {
+    let stage = stage(spec, fds, trees, path)?;
+    for (index, tree) in trees.binds.iter().enumerate() {
+        let Some(tree) = tree else { continue };
+        let name = format!("m{index}");
+        let place = walk::find(stage.as_fd(), &name).named("staging a mount")?;
+        let leaf = leaf(&spec.mounts[index].kind);
+        let (at, _made) = walk::make(place, leaf, 0o700).named("staging a mount")?;
+        sys::attach(tree.as_fd(), at.as_fd()).named("staging a mount")?;
+    }
+    Ok(())
 }
 
 fn open_path(dir: BorrowedFd<'_>, path: &str) -> io::Result<OwnedFd> {

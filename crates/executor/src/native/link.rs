@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::cgroup::Cgroups;
 use crate::error::Error;
 use crate::helper::HELPER_NAME;
-use crate::spec::{Order, Reply, Request, Spec};
+use crate::spec::{Order, Reply, Request};
 use crate::sys;
 
 /// The program that becomes the helper.
@@ -74,7 +74,9 @@ impl Link {
             .stderr(Stdio::inherit())
             .spawn()
             .map_err(|error| failed("starting the helper", error))?;
-        let socket = AsyncFd::new(ours).map_err(|error| failed("watching the helper", error))?;
+        // SAFETY: the descriptor is owned by the `AsyncFd` and stays open until it drops.
+        let socket = unsafe { AsyncFd::register(ours) };
+        let socket = socket.map_err(|error| failed("watching the helper", error.into()))?;
         let socket = Arc::new(socket);
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         let reader = stdx::task::spawn(
@@ -116,8 +118,8 @@ impl Link {
         .await
     }
 
-    /// Has `spec` started. The first handles (the spec itself, and for an `Enter` the
-    /// container) are put in front of `fds` by [`frame`].
+    /// Has a process started. The first handle is the spec itself; for an `Enter` the
+    /// second is the container.
     pub(super) async fn order(
         &self,
         id: u64,
@@ -171,15 +173,6 @@ impl Link {
             }
         }
     }
-}
-
-/// The spec as a handle.
-pub(super) fn frame(spec: &Spec) -> Result<OwnedFd, Error> {
-    let bytes = serde_json::to_vec(spec).expect("plain data always serialises");
-    sys::memory_file(&bytes).map_err(|source| Error::Setup {
-        step: "writing what to run".to_string(),
-        source,
-    })
 }
 
 fn gone() -> Error {
@@ -240,7 +233,7 @@ fn dispatch(waiting: &Waiting, reply: Reply, handle: Option<OwnedFd>) {
 /// Opens the program so that nobody can write to it through the helper: a container
 /// that gets hold of `/proc/<helper>/exe` holds a file on a read-only mount, or a
 /// sealed copy (CVE-2019-5736).
-fn guarded(program: &HelperProgram) -> io::Result<OwnedFd> {
+pub(crate) fn guarded(program: &HelperProgram) -> io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags};
     let path = match program {
         HelperProgram::ThisProgram => "/proc/self/exe".into(),

@@ -2,31 +2,28 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
-use super::link::{Started, frame};
-use super::prepare::{self, Handles, OurEnds, Prepared, setup};
+use super::link::Started;
 use super::{Named, Native};
+use crate::cgroup::{ContainerCgroup, DeviceRules};
 use crate::error::Error;
-use crate::io::{drain, feed};
+use crate::prepare::{self, Handles, Prepared, setup};
 use crate::process::{ExecProcess, Process, Security};
-use crate::spec::{Failure, Order, Part, Spec};
+use crate::spec::{Order, Spec};
+use crate::streams::{self, AFTERMATH, Ends, Pumps, read_failure};
+use crate::stubs::Stubs;
 use crate::sys;
 use crate::{Control, Exit, Io, Result};
 
-/// How long output may still come after a process is gone that was cancelled, or that
-/// left its streams to others in a container that lives on.
-const AFTERMATH: Duration = Duration::from_secs(1);
-
-/// Our side of a process that is about to start.
-struct Ends {
-    ours: OurEnds,
-    failures: OwnedFd,
-    console: Option<OwnedFd>,
+/// A container about to start. Dropped, it leaves nothing behind.
+struct Container {
+    spec: Spec,
+    fds: Vec<OwnedFd>,
+    /// Before the stubs: what still runs dies first.
+    cgroup: ContainerCgroup,
+    _stubs: Stubs,
 }
 
 impl Native {
@@ -39,9 +36,9 @@ impl Native {
     ) -> Result<Exit> {
         let id = self.next_id();
         let process = Arc::new(process);
-        let (mut prepared, ends) = self.prepare(id, process.clone(), io).await?;
+        let (mut container, ends) = self.prepare(id, process.clone(), io).await?;
         let result = self
-            .supervise(id, &process, &mut prepared, ends, control, abandoned)
+            .supervise(id, &process, &mut container, ends, control, abandoned)
             .await;
         if let Some(name) = &process.name {
             self.shared
@@ -51,8 +48,8 @@ impl Native {
                 .remove(name);
         }
         stdx::task::blocking(move || {
-            let oom = prepared.cgroup.saw_oom();
-            drop(prepared);
+            let oom = container.cgroup.saw_oom();
+            drop(container);
             // Only now may the trees be committed or go.
             drop(process);
             result.map(|exit| Exit { oom, ..exit })
@@ -60,16 +57,36 @@ impl Native {
         .await
     }
 
-    async fn prepare(&self, id: u64, process: Arc<Process>, io: Io) -> Result<(Prepared, Ends)> {
+    async fn prepare(&self, id: u64, process: Arc<Process>, io: Io) -> Result<(Container, Ends)> {
         let (cgroups, dns) = (self.shared.cgroups.clone(), self.shared.options.dns.clone());
         stdx::task::blocking(move || {
-            prepare::check_root(process.root.root().as_fd())?;
-            let mut prepared = prepare::prepare(&process, &id.to_string(), &cgroups, dns.as_ref())?;
-            let mut handles = Handles(std::mem::take(&mut prepared.fds));
-            let ends = ends(&mut prepared.spec, &mut handles, io, process.tty)?;
-            handles.0[0] = frame(&prepared.spec)?;
-            prepared.fds = handles.0;
-            Ok((prepared, ends))
+            let mut prepared = prepare::prepare(&process, dns.as_ref())?;
+            let (spec, handles) = (&mut prepared.spec, &mut prepared.handles);
+            let (name, parent) = (id.to_string(), process.cgroup_parent.as_deref());
+            let cgroup = cgroups.container(&name, parent, &process.resources, process.security)?;
+            spec.cgroup = cgroup.birth().map(|fd| handles.push(fd));
+            spec.joins = cgroup
+                .joins()?
+                .into_iter()
+                .map(|fd| handles.push(fd))
+                .collect();
+            spec.nodev = cgroup.devices == DeviceRules::NoDev;
+            let ends = streams::ends(spec, handles, io, process.tty)?;
+            handles.0[0] = streams::frame(spec)?;
+            let Prepared {
+                spec,
+                handles,
+                stubs,
+            } = prepared;
+            Ok((
+                Container {
+                    spec,
+                    fds: handles.0,
+                    cgroup,
+                    _stubs: stubs,
+                },
+                ends,
+            ))
         })
         .await
     }
@@ -78,13 +95,13 @@ impl Native {
         &self,
         id: u64,
         process: &Arc<Process>,
-        prepared: &mut Prepared,
+        container: &mut Container,
         ends: Ends,
         control: Control,
         abandoned: oneshot::Receiver<()>,
     ) -> Result<Exit> {
         let link = self.link().await?;
-        let fds = std::mem::take(&mut prepared.fds);
+        let fds = std::mem::take(&mut container.fds);
         let started = link.order(id, Order::Run, &fds).await;
         drop(fds);
         let Started { pidfd, ended } = started?;
@@ -93,8 +110,8 @@ impl Native {
             let named = Named {
                 process: process.clone(),
                 pidfd: pidfd.clone(),
-                cgroup: prepared.cgroup.birth().map(Arc::new),
-                nodev: prepared.spec.nodev,
+                cgroup: container.cgroup.birth().map(Arc::new),
+                nodev: container.spec.nodev,
             };
             // Not before it runs: until then it cannot be entered.
             let shared = self.shared.clone();
@@ -106,9 +123,9 @@ impl Native {
                     .expect("never panics while held")
                     .insert(name, named);
             };
-            let kill = || prepared.cgroup.kill();
+            let kill = || container.cgroup.kill();
             return watch(
-                &prepared.spec,
+                &container.spec,
                 ends,
                 &pidfd,
                 ended,
@@ -120,9 +137,9 @@ impl Native {
             )
             .await;
         }
-        let kill = || prepared.cgroup.kill();
+        let kill = || container.cgroup.kill();
         watch(
-            &prepared.spec,
+            &container.spec,
             ends,
             &pidfd,
             ended,
@@ -172,27 +189,6 @@ impl Native {
         )
         .await
     }
-}
-
-/// Adds the streams, the failure pipe and the terminal's socket to a spec.
-fn ends(spec: &mut Spec, handles: &mut Handles, io: Io, tty: bool) -> Result<Ends> {
-    let (ours, stdio) = prepare::streams(io, handles).map_err(setup("opening standard streams"))?;
-    spec.stdio = stdio;
-    let (failures, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(|error| setup("opening a pipe")(error.into()))?;
-    spec.failures = handles.push(write);
-    let mut console = None;
-    if tty {
-        let (our, their) = std::os::unix::net::UnixDatagram::pair()
-            .map_err(setup("opening a socket for the terminal"))?;
-        spec.console = Some(handles.push(their.into()));
-        console = Some(our.into());
-    }
-    Ok(Ends {
-        ours,
-        failures,
-        console,
-    })
 }
 
 fn enter_spec(named: &Named, exec: &ExecProcess, io: Io) -> Result<(Spec, Vec<OwnedFd>, Ends)> {
@@ -248,8 +244,8 @@ fn enter_spec(named: &Named, exec: &ExecProcess, io: Io) -> Result<(Spec, Vec<Ow
         console: None,
         failures: 0,
     };
-    let ends = ends(&mut spec, &mut handles, io, exec.tty)?;
-    handles.0[0] = frame(&spec)?;
+    let ends = streams::ends(&mut spec, &mut handles, io, exec.tty)?;
+    handles.0[0] = streams::frame(&spec)?;
     Ok((spec, handles.0, ends))
 }
 
@@ -282,7 +278,7 @@ async fn watch(
         let _nobody_listens = started.send(());
     }
     let master = console
-        .map(|console| receive_terminal(&console))
+        .map(|console| streams::receive_terminal(&console))
         .transpose()?;
     let mut pumps = Pumps::start(ours, master.as_ref())?;
     let mut canceled = false;
@@ -348,102 +344,5 @@ struct KillOnDrop<'a>(&'a OwnedFd);
 impl Drop for KillOnDrop<'_> {
     fn drop(&mut self) {
         let _gone = sys::signal(self.0.as_fd(), libc::SIGKILL);
-    }
-}
-
-/// Waits until the program runs; an error if it never will.
-async fn read_failure(spec: &Spec, failures: OwnedFd) -> Result<()> {
-    let mut pipe = pipe::Receiver::from_owned_fd(failures).map_err(setup("watching the start"))?;
-    let mut bytes = Vec::new();
-    pipe.read_to_end(&mut bytes)
-        .await
-        .map_err(setup("watching the start"))?;
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    let failure: Failure = serde_json::from_slice(&bytes).map_err(|error| Error::Helper {
-        reason: format!("it said something strange: {error}"),
-    })?;
-    let source = std::io::Error::from_raw_os_error(failure.errno);
-    Err(match failure.part {
-        Part::Step(step) => Error::Setup { step, source },
-        Part::Target { target, reason } => Error::Target { target, reason },
-        Part::Cwd => Error::Cwd {
-            cwd: spec.cwd.clone(),
-            source,
-        },
-        Part::Program => Error::Program {
-            program: spec.args[0].clone(),
-            source,
-        },
-    })
-}
-
-fn receive_terminal(console: &OwnedFd) -> Result<OwnedFd> {
-    let (_, fds) = sys::receive(console.as_fd()).map_err(setup("receiving the terminal"))?;
-    let missing = || std::io::Error::from_raw_os_error(libc::EBADF);
-    let master = fds.into_iter().next().ok_or_else(missing);
-    let master = master.map_err(setup("receiving the terminal"))?;
-    rustix::io::ioctl_fionbio(&master, true)
-        .map_err(|e| setup("receiving the terminal")(e.into()))?;
-    Ok(master)
-}
-
-/// The tasks moving bytes between the process and its caller.
-struct Pumps {
-    outputs: Vec<stdx::task::Task<()>>,
-    _input: Option<stdx::task::Task<()>>,
-}
-
-impl Pumps {
-    fn start(ours: OurEnds, master: Option<&OwnedFd>) -> Result<Pumps> {
-        let failed = || setup("watching standard streams");
-        let mut outputs = Vec::new();
-        if let Some(master) = master {
-            let clone = || {
-                master
-                    .try_clone()
-                    .map(std::fs::File::from)
-                    .map_err(failed())
-            };
-            let read = pipe::Receiver::from_file_unchecked(clone()?).map_err(failed())?;
-            let to = ours.stdout.map(|(_, to)| to);
-            outputs.push(stdx::task::spawn("container-output", drain(read, to)));
-            let input = match ours.stdin {
-                Some((_, from)) => {
-                    let write = pipe::Sender::from_file_unchecked(clone()?).map_err(failed())?;
-                    Some(stdx::task::spawn("container-input", feed(from, write)))
-                }
-                None => None,
-            };
-            return Ok(Pumps {
-                outputs,
-                _input: input,
-            });
-        }
-        for (fd, to) in [ours.stdout, ours.stderr].into_iter().flatten() {
-            let read = pipe::Receiver::from_owned_fd(fd).map_err(failed())?;
-            outputs.push(stdx::task::spawn("container-output", drain(read, Some(to))));
-        }
-        let input = match ours.stdin {
-            Some((fd, from)) => {
-                let write = pipe::Sender::from_owned_fd(fd).map_err(failed())?;
-                Some(stdx::task::spawn("container-input", feed(from, write)))
-            }
-            None => None,
-        };
-        Ok(Pumps {
-            outputs,
-            _input: input,
-        })
-    }
-
-    /// Waits until everything written has been delivered; not longer than `patience`.
-    async fn finish(&mut self, patience: Option<Duration>) {
-        let all = futures::future::join_all(self.outputs.drain(..));
-        match patience {
-            Some(patience) => drop(tokio::time::timeout(patience, all).await),
-            None => drop(all.await),
-        }
     }
 }

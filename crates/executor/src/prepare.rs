@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
-use crate::cgroup::{Cgroups, ContainerCgroup, DeviceRules};
 use crate::error::Error;
 use crate::etc_files;
 use crate::io::{Input, Output};
@@ -20,64 +19,43 @@ use crate::walk::Leaf;
 /// `/dev/shm` unless asked otherwise.
 const DEFAULT_SHM: u64 = 64 << 20;
 
-/// A container about to start. Dropped, it leaves nothing behind.
-pub(super) struct Prepared {
-    pub(super) spec: Spec,
-    pub(super) fds: Vec<OwnedFd>,
-    /// Before the stubs: what still runs dies first.
-    pub(super) cgroup: ContainerCgroup,
-    pub(super) _stubs: Stubs,
+/// A container described to the last detail, without its cgroup and streams. Dropped,
+/// it leaves nothing behind.
+pub(crate) struct Prepared {
+    pub(crate) spec: Spec,
+    pub(crate) handles: Handles,
+    pub(crate) stubs: Stubs,
 }
 
 /// Handles on their way to the helper.
 #[derive(Default)]
-pub(super) struct Handles(pub(super) Vec<OwnedFd>);
+pub(crate) struct Handles(pub(crate) Vec<OwnedFd>);
 
 impl Handles {
-    pub(super) fn push(&mut self, fd: OwnedFd) -> FdIndex {
+    pub(crate) fn push(&mut self, fd: OwnedFd) -> FdIndex {
         self.0.push(fd);
         self.0.len() - 1
     }
 }
 
-/// Prepares everything but the standard streams.
-pub(super) fn prepare(
-    process: &Process,
-    id: &str,
-    cgroups: &Cgroups,
-    dns: Option<&Dns>,
-) -> Result<Prepared, Error> {
+/// Prepares everything but the cgroup and the standard streams.
+pub(crate) fn prepare(process: &Process, dns: Option<&Dns>) -> Result<Prepared, Error> {
     check(process)?;
+    let root = process.root.root().as_fd();
+    check_root(root)?;
     let mut handles = Handles::default();
-    // The first handle is the spec itself.
-    let placeholder = open("/dev/null", OFlags::RDONLY).map_err(setup("opening /dev/null"))?;
-    handles.push(placeholder);
-    let ids = user::find(process.root.root().as_fd(), &process.user)?;
+    // The first handle will be the spec itself.
+    handles.push(open("/dev/null", OFlags::RDONLY).map_err(setup("opening /dev/null"))?);
+    let ids = user::find(root, &process.user)?;
     let rlimits = rlimits(&process.ulimits)?;
     let mut mounts = etc_mounts(process, dns, &mut handles)?;
     for mount in &process.mounts {
         mounts.push(open_mount(mount, &mut handles)?);
     }
-    let parent = process.cgroup_parent.as_deref();
-    let cgroup = cgroups.container(id, parent, &process.resources, process.security)?;
     let stubs = make_stubs(process, &mounts)?;
-    let root = process
-        .root
-        .root()
-        .as_fd()
+    let root = root
         .try_clone_to_owned()
         .map_err(setup("opening the root"))?;
-    let root = TreeRef {
-        fd: handles.push(root),
-        detached: process.root.is_mount(),
-        recursive: false,
-    };
-    let birth = cgroup.birth().map(|fd| handles.push(fd));
-    let joins = cgroup
-        .joins()?
-        .into_iter()
-        .map(|fd| handles.push(fd))
-        .collect();
     let spec = Spec {
         args: process.args.clone(),
         env: environment(&process.env, &ids),
@@ -88,14 +66,18 @@ pub(super) fn prepare(
         },
         ids,
         hostname: process.hostname().to_string(),
-        root,
+        root: TreeRef {
+            fd: handles.push(root),
+            detached: process.root.is_mount(),
+            recursive: false,
+        },
         readonly_root: process.readonly_root || process.root.is_readonly(),
         mounts,
-        cgroup: birth,
-        joins,
+        cgroup: None,
+        joins: Vec::new(),
         own_network: process.network == Network::None,
         insecure: process.security == Security::Insecure,
-        nodev: cgroup.devices == DeviceRules::NoDev,
+        nodev: false,
         rlimits,
         shm_size: process.shm_size.unwrap_or(DEFAULT_SHM),
         stdio: [0; 3],
@@ -104,14 +86,13 @@ pub(super) fn prepare(
     };
     Ok(Prepared {
         spec,
-        fds: handles.0,
-        cgroup,
-        _stubs: stubs,
+        handles,
+        stubs,
     })
 }
 
 /// What is wrong with a request whatever the host.
-pub(crate) fn check(process: &Process) -> Result<(), Error> {
+fn check(process: &Process) -> Result<(), Error> {
     check_command(&process.args, &process.env, &process.cwd)?;
     let invalid = |what: String, reason: &str| Error::Invalid {
         what,
@@ -155,7 +136,7 @@ pub(crate) fn check(process: &Process) -> Result<(), Error> {
 }
 
 /// The same for one more process in a container.
-pub(super) fn check_command(args: &[String], env: &[String], cwd: &str) -> Result<(), Error> {
+pub(crate) fn check_command(args: &[String], env: &[String], cwd: &str) -> Result<(), Error> {
     let invalid = |what: &str, reason: &str| Error::Invalid {
         what: what.into(),
         reason: reason.into(),
@@ -276,10 +257,7 @@ fn open_mount(mount: &Mount, handles: &mut Handles) -> Result<MountRef, Error> {
 
 /// Opens `subpath` of a tree as a handle; what it names later no longer matters, so a
 /// tree shared with a running container cannot be swapped under us (CVE-2024-23651).
-pub(crate) fn open_beneath(
-    root: std::os::fd::BorrowedFd<'_>,
-    subpath: &str,
-) -> io::Result<OwnedFd> {
+fn open_beneath(root: std::os::fd::BorrowedFd<'_>, subpath: &str) -> io::Result<OwnedFd> {
     let path = subpath.trim_start_matches('/');
     let path = if path.is_empty() { "." } else { path };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -353,14 +331,14 @@ pub(crate) fn rlimits(ulimits: &[Ulimit]) -> Result<Vec<(u32, u64, u64)>, Error>
 }
 
 /// Our ends of the standard streams.
-pub(super) struct OurEnds {
-    pub(super) stdin: Option<(OwnedFd, tokio::sync::mpsc::Receiver<bytes::Bytes>)>,
-    pub(super) stdout: Option<(OwnedFd, tokio::sync::mpsc::Sender<bytes::Bytes>)>,
-    pub(super) stderr: Option<(OwnedFd, tokio::sync::mpsc::Sender<bytes::Bytes>)>,
+pub(crate) struct OurEnds {
+    pub(crate) stdin: Option<(OwnedFd, tokio::sync::mpsc::Receiver<bytes::Bytes>)>,
+    pub(crate) stdout: Option<(OwnedFd, tokio::sync::mpsc::Sender<bytes::Bytes>)>,
+    pub(crate) stderr: Option<(OwnedFd, tokio::sync::mpsc::Sender<bytes::Bytes>)>,
 }
 
 /// Makes the process's ends (in `handles`) and ours.
-pub(super) fn streams(io: crate::Io, handles: &mut Handles) -> io::Result<(OurEnds, [FdIndex; 3])> {
+pub(crate) fn streams(io: crate::Io, handles: &mut Handles) -> io::Result<(OurEnds, [FdIndex; 3])> {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
     let mut ours = OurEnds {
         stdin: None,
@@ -403,13 +381,13 @@ fn open(path: &str, flags: OFlags) -> io::Result<OwnedFd> {
     )?)
 }
 
-pub(super) fn setup(step: &str) -> impl FnOnce(io::Error) -> Error {
+pub(crate) fn setup(step: &str) -> impl FnOnce(io::Error) -> Error {
     let step = step.to_string();
     move |source| Error::Setup { step, source }
 }
 
 /// Checks that a tree is a directory.
-pub(crate) fn check_root(root: std::os::fd::BorrowedFd<'_>) -> Result<(), Error> {
+fn check_root(root: std::os::fd::BorrowedFd<'_>) -> Result<(), Error> {
     let stat =
         rustix::fs::fstat(root.as_fd()).map_err(|e| setup("looking at the root")(e.into()))?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {

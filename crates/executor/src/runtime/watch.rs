@@ -1,0 +1,374 @@
+//! One run or exec of the binary, from start to end.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::{Bundle, Named, Shared, config, exec_spec};
+use crate::error::Error;
+use crate::prepare::{self, Handles, setup};
+use crate::process::{ExecProcess, Process};
+use crate::spec::Spec;
+use crate::streams::{self, AFTERMATH, Ends, Pumps, read_failure};
+use crate::sys;
+use crate::{Control, Exit, Io, Output, Result};
+
+/// How often to look whether the container's first process is there. runc itself
+/// needs tens of milliseconds for it.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// The streams of the binary: with a terminal, one terminal for all three, which the
+/// binary hands on.
+pub(super) fn ends(spec: &mut Spec, handles: &mut Handles, io: Io, tty: bool) -> Result<Ends> {
+    if !tty {
+        return streams::ends(spec, handles, io, false);
+    }
+    let stdout = match io.stdout {
+        Output::Channel(to) => Some(to),
+        Output::Discard | Output::Fd(_) => None,
+    };
+    let failed = || setup("opening a terminal");
+    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+    let master = rustix::pty::openpt(flags | rustix::pty::OpenptFlags::CLOEXEC)
+        .map_err(|error| failed()(error.into()))?;
+    rustix::pty::unlockpt(&master).map_err(|error| failed()(error.into()))?;
+    let terminal = sys::terminal_peer(master.as_fd()).map_err(failed())?;
+    rustix::io::ioctl_fionbio(&master, true).map_err(|error| failed()(error.into()))?;
+    let (failures, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|error| setup("opening a pipe")(error.into()))?;
+    let place = handles.push(terminal);
+    spec.stdio = [place; 3];
+    spec.console = Some(place);
+    spec.failures = handles.push(write);
+    let copy = || master.try_clone().map_err(failed());
+    let stdin = match io.stdin {
+        crate::Input::Channel(from) => Some((copy()?, from)),
+        crate::Input::Empty | crate::Input::Fd(_) => None,
+    };
+    let stdout = match stdout {
+        Some(to) => Some((copy()?, to)),
+        None => None,
+    };
+    let ours = prepare::OurEnds {
+        stdin,
+        stdout,
+        stderr: None,
+    };
+    Ok(Ends {
+        ours,
+        failures,
+        console: Some(master),
+    })
+}
+
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    process: Process,
+    io: Io,
+    control: Control,
+    abandoned: oneshot::Receiver<()>,
+) -> Result<Exit> {
+    use std::sync::atomic::Ordering;
+    let id = format!("kiln-{}", shared.next_id.fetch_add(1, Ordering::Relaxed));
+    let process = Arc::new(process);
+    let (bundle, spec, fds, ends) = {
+        let (shared, process, id) = (shared.clone(), process.clone(), id.clone());
+        stdx::task::blocking(move || shared.bundle(&id, &process, io)).await?
+    };
+    let stage = bundle.dir.join("stage").to_string_lossy().into_owned();
+    let args = arguments(&shared.root(), &bundle.dir, "run", &id);
+    let child = shared.launch(&stage, &args, &fds)?;
+    drop(fds);
+    let named = process.name.clone().map(|name| {
+        (
+            name,
+            Named {
+                id: id.clone(),
+                process: process.clone(),
+            },
+        )
+    });
+    let insert = || {
+        if let Some((name, named)) = named.clone() {
+            shared
+                .named
+                .lock()
+                .expect("never panics while held")
+                .insert(name, named);
+        }
+    };
+    let ended = follow(&spec, &bundle, child, ends, control, abandoned, insert).await;
+    if let Some((name, _)) = &named {
+        shared
+            .named
+            .lock()
+            .expect("never panics while held")
+            .remove(name);
+    }
+    let result =
+        ended.and_then(|ended| ended.result(&spec, &bundle.dir.join("log.json"), &shared.binary));
+    let cgroup = cgroup_path(&shared, &process, &id);
+    stdx::task::blocking(move || {
+        let oom = result.is_ok() && saw_oom(&cgroup);
+        if let Err(error) = shared.order(&["delete", "--force", &id]) {
+            tracing::warn!(%error, id, "the runtime could not delete a container");
+        }
+        drop(bundle);
+        drop(process);
+        result.map(|exit| Exit { oom, ..exit })
+    })
+    .await
+}
+
+pub(super) async fn exec(
+    shared: Arc<Shared>,
+    name: String,
+    exec: ExecProcess,
+    io: Io,
+    control: Control,
+    abandoned: oneshot::Receiver<()>,
+) -> Result<Exit> {
+    use std::sync::atomic::Ordering;
+    let named = shared
+        .named
+        .lock()
+        .expect("never panics while held")
+        .get(&name)
+        .cloned();
+    let named = named.ok_or(Error::NoContainer { name })?;
+    let number = shared.next_id.fetch_add(1, Ordering::Relaxed);
+    let dir = shared.home.join(format!("exec-{number}"));
+    std::fs::create_dir(&dir).map_err(setup("making a bundle"))?;
+    let bundle = Bundle { dir, _stubs: None };
+    let mut spec = exec_spec(&named, &exec)?;
+    let mut handles = Handles::default();
+    handles.push(sys::memory_file(b"").map_err(setup("writing what to run"))?);
+    let ends = ends(&mut spec, &mut handles, io, exec.tty)?;
+    handles.0[0] = streams::frame(&spec)?;
+    let bytes = serde_json::to_vec(&config::process(&spec)).expect("plain data always serialises");
+    let file = bundle.dir.join("process.json");
+    std::fs::write(&file, bytes).map_err(setup("writing process.json"))?;
+    let args = arguments(&shared.root(), &bundle.dir, "exec", &named.id);
+    let child = shared.launch("", &args, &handles.0)?;
+    drop(handles);
+    let ended = follow(&spec, &bundle, child, ends, control, abandoned, || {}).await?;
+    ended.result(&spec, &bundle.dir.join("log.json"), &shared.binary)
+}
+
+fn arguments(root: &Path, dir: &Path, order: &str, id: &str) -> Vec<String> {
+    let at = |path: PathBuf| path.to_string_lossy().into_owned();
+    let mut args = vec![
+        "--root".into(),
+        at(root.to_path_buf()),
+        "--log".into(),
+        at(dir.join("log.json")),
+        "--log-format".into(),
+        "json".into(),
+        order.into(),
+        "--pid-file".into(),
+        at(dir.join("pid")),
+    ];
+    if order == "run" {
+        args.extend(["--keep".into(), "--bundle".into(), at(dir.to_path_buf())]);
+    } else {
+        args.extend(["--process".into(), at(dir.join("process.json"))]);
+    }
+    args.push(id.into());
+    args
+}
+
+/// How the binary ended.
+struct Ended {
+    code: i32,
+    /// Whether the process ever started.
+    started: bool,
+}
+
+/// Follows the binary to its end, passing on signals, sizes and wishes to stop.
+async fn follow(
+    spec: &Spec,
+    bundle: &Bundle,
+    mut child: tokio::process::Child,
+    ends: Ends,
+    mut control: Control,
+    mut abandoned: oneshot::Receiver<()>,
+    on_start: impl Fn(),
+) -> Result<Ended> {
+    let Ends {
+        ours,
+        failures,
+        console: master,
+    } = ends;
+    if let Err(error) = read_failure(spec, failures).await {
+        let _status = child.wait().await;
+        return Err(error);
+    }
+    let mut pumps = Pumps::start(ours, master.as_ref())?;
+    let pid_file = bundle.dir.join("pid");
+    let mut pidfd: Option<OwnedFd> = None;
+    let mut canceled = false;
+    let (mut signals_open, mut sizes_open) = (true, true);
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status,
+            () = tokio::time::sleep(LOOK), if pidfd.is_none() => {
+                pidfd = read_pid(&pid_file);
+                if pidfd.is_some() {
+                    on_start();
+                    if let Some(started) = control.started.take() {
+                        let _nobody_listens = started.send(());
+                    }
+                }
+                if canceled {
+                    signal(pidfd.as_ref(), libc::SIGKILL);
+                }
+            }
+            () = Control::canceled(&mut control.cancel), if !canceled => {
+                canceled = true;
+                signal(pidfd.as_ref(), libc::SIGKILL);
+            }
+            _ = &mut abandoned, if !canceled => {
+                canceled = true;
+                signal(pidfd.as_ref(), libc::SIGKILL);
+            }
+            wanted = control.signals.recv(), if signals_open && pidfd.is_some() => match wanted {
+                Some(wanted) => signal(pidfd.as_ref(), wanted),
+                None => signals_open = false,
+            },
+            changed = control.resize.changed(), if sizes_open && master.is_some() => match changed {
+                Ok(()) => resize(master.as_ref(), &child, *control.resize.borrow_and_update()),
+                Err(_) => sizes_open = false,
+            },
+        }
+    };
+    drop(master);
+    let status = status.map_err(setup("waiting for the runtime"))?;
+    pumps.finish(Some(AFTERMATH)).await;
+    if canceled {
+        return Err(Error::Canceled);
+    }
+    use std::os::unix::process::ExitStatusExt;
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    Ok(Ended {
+        code,
+        started: pidfd.is_some() || pid_file.exists(),
+    })
+}
+
+fn signal(pidfd: Option<&OwnedFd>, number: i32) {
+    if let Some(pidfd) = pidfd {
+        let _gone = sys::signal(pidfd.as_fd(), number);
+    }
+}
+
+/// The binary hands the new size on when it hears that its own terminal changed.
+fn resize(master: Option<&OwnedFd>, child: &tokio::process::Child, size: Option<crate::WinSize>) {
+    let (Some(master), Some(size)) = (master, size) else {
+        return;
+    };
+    let winsize = rustix::termios::Winsize {
+        ws_row: size.rows,
+        ws_col: size.cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let _terminal_gone = rustix::termios::tcsetwinsize(master, winsize);
+    let pid = child
+        .id()
+        .and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+    if let Some(pid) = pid {
+        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::WINCH);
+    }
+}
+
+fn read_pid(file: &Path) -> Option<OwnedFd> {
+    let number = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    let pid = rustix::process::Pid::from_raw(number)?;
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+impl Ended {
+    /// The exit of the process, or the binary's own failure as its log tells it.
+    fn result(self, spec: &Spec, log: &Path, binary: &Path) -> Result<Exit> {
+        let exit = Exit {
+            code: self.code,
+            signal: None,
+            oom: false,
+        };
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        let message = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|entry| entry["level"] == "error" || entry["level"].is_null())
+            .filter_map(|entry| entry["msg"].as_str().map(str::to_string))
+            .last();
+        let Some(message) = message.filter(|_| self.code != 0) else {
+            if self.started || self.code == 0 {
+                return Ok(exit);
+            }
+            let message = format!(
+                "it ended with code {} before the process started",
+                self.code
+            );
+            return Err(Error::Runtime {
+                binary: binary.display().to_string(),
+                message,
+            });
+        };
+        let errno = |number| std::io::Error::from_raw_os_error(number);
+        let program = spec.args[0].clone();
+        let failed_exec = message.contains("exec") && !message.contains("mount");
+        if message.contains("executable file not found")
+            || failed_exec && message.contains("no such file")
+        {
+            return Err(Error::Program {
+                program,
+                source: errno(libc::ENOENT),
+            });
+        }
+        if failed_exec
+            && (message.contains("permission denied") || message.contains("format error"))
+        {
+            return Err(Error::Program {
+                program,
+                source: errno(libc::EACCES),
+            });
+        }
+        Err(Error::Runtime {
+            binary: binary.display().to_string(),
+            message,
+        })
+    }
+}
+
+/// Where the kernel's count of kills in a container may be.
+fn cgroup_path(shared: &Shared, process: &Process, id: &str) -> Vec<PathBuf> {
+    let parent = process
+        .cgroup_parent
+        .as_deref()
+        .unwrap_or(&shared.options.cgroup_parent);
+    let beneath = format!("{}/{}", parent.trim_matches('/'), shared.cgroup_name(id));
+    let at = |mount: &str, file: &str| Path::new(mount).join(&beneath).join(file);
+    vec![
+        at("/sys/fs/cgroup", "memory.events"),
+        at("/sys/fs/cgroup/memory", "memory.oom_control"),
+    ]
+}
+
+fn saw_oom(files: &[PathBuf]) -> bool {
+    files
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok())
+        .any(|text| {
+            let mut lines = text.lines();
+            lines.any(|line| {
+                line.strip_prefix("oom_kill ")
+                    .is_some_and(|count| count.trim() != "0")
+            })
+        })
+}

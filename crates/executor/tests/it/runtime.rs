@@ -1,0 +1,72 @@
+//! Runtime binaries keep the same promises, where they are installed.
+
+use std::sync::Arc;
+
+use executor::{Executor, Runtime, RuntimeOptions, testing};
+
+async fn start(binary: &str) -> Option<Arc<dyn Executor>> {
+    if !testing::is_root() {
+        return None;
+    }
+    let state = std::env::temp_dir().join(format!("kiln-test-{binary}"));
+    match Runtime::start(RuntimeOptions::new(binary, state)).await {
+        Ok(runtime) => Some(Arc::new(runtime)),
+        Err(error) => {
+            assert_eq!(error.kind(), stdx::Kind::Unsupported, "{error}");
+            testing::skip(&error.to_string());
+            None
+        }
+    }
+}
+
+async fn runc() -> Option<Arc<dyn Executor>> {
+    start("runc").await
+}
+
+async fn crun() -> Option<Arc<dyn Executor>> {
+    start("crun").await
+}
+
+macro_rules! promises {
+    ($make:ident) => {
+        executor::executor_suite!(
+            $make: exit_codes_and_streams_arrive,
+            a_signal_that_ends_it_is_told,
+            a_program_that_is_not_there_is_an_error,
+            much_output_arrives_whole,
+            input_arrives_and_ends,
+            nothing_survives_its_end,
+            cancelling_kills_it,
+            dropping_the_run_kills_it,
+            a_terminal_is_one_and_changes_size,
+            a_second_process_joins_the_first,
+            defaults_are_those_of_a_build_step,
+            users_groups_and_directories_are_as_asked,
+            extra_hosts_are_in_the_hosts_file,
+            mounts_appear_in_order_and_leave_no_stubs,
+            a_secret_is_a_file_in_memory,
+            a_socket_can_be_mounted,
+            a_missing_source_is_an_error,
+            networks_are_as_asked,
+            a_read_only_root_is_read_only,
+            links_in_the_root_stay_inside,
+            docker_capabilities_and_seccomp_hold,
+            kernel_doors_are_closed,
+            devices_of_the_host_are_out_of_reach,
+            insecure_has_everything,
+            ulimits_are_set,
+            too_much_memory_is_told_apart,
+            a_fork_bomb_meets_its_limit,
+        );
+    };
+}
+
+mod privileged_runc {
+    use super::runc;
+    promises!(runc);
+}
+
+mod privileged_crun {
+    use super::crun;
+    promises!(crun);
+}
