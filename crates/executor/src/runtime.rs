@@ -61,6 +61,7 @@ pub struct Runtime {
 struct Shared {
     options: RuntimeOptions,
     binary: PathBuf,
+    state: PathBuf,
     /// This executor's own directory in the state directory; locked while it lives.
     home: PathBuf,
     _lock: OwnedFd,
@@ -114,6 +115,7 @@ impl Shared {
         Ok(Shared {
             options,
             binary,
+            state,
             home,
             _lock: lock,
             named: Mutex::new(HashMap::new()),
@@ -158,7 +160,9 @@ impl Shared {
             dir,
             _stubs: Some(stubs),
         };
-        std::fs::create_dir(bundle.dir.join("stage")).map_err(setup("making a bundle"))?;
+        // The root is mounted over this where only the binary sees it; `exec` wants to
+        // find a directory of that name all the same.
+        std::fs::create_dir_all(bundle.dir.join("stage/root")).map_err(setup("making a bundle"))?;
         let ends = watch::ends(&mut spec, &mut handles, io, process.tty)?;
         make_cwd(process, &spec)?;
         let cgroup = format!("/{}/{}", parent.trim_matches('/'), self.cgroup_name(id));
@@ -213,6 +217,9 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let _left_for_the_next_sweep = std::fs::remove_dir_all(&self.home);
+        // Both only when nobody else is using them.
+        let _in_use = std::fs::remove_dir(&self.state);
+        crate::cgroup::remove_parent_if_empty(&self.options.cgroup_parent);
     }
 }
 

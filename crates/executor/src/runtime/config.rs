@@ -124,7 +124,7 @@ pub(super) fn container(spec: &Spec, process: &Process, stage: &str, cgroup: &st
 /// The process part, also used alone for one more process in a container.
 pub(super) fn process(spec: &Spec) -> Value {
     let keep = if spec.insecure {
-        u64::MAX
+        all_capabilities()
     } else {
         DEFAULT_CAPABILITIES
     };
@@ -154,6 +154,14 @@ pub(super) fn process(spec: &Spec) -> Value {
         "rlimits": limits,
         "noNewPrivileges": false,
     })
+}
+
+/// Every capability this process may hand on.
+fn all_capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bounding = line.and_then(|value| u64::from_str_radix(value.trim(), 16).ok());
+    bounding.unwrap_or(DEFAULT_CAPABILITIES)
 }
 
 fn mounts(spec: &Spec, stage: &str) -> Vec<Value> {

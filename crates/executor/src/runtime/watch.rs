@@ -139,6 +139,7 @@ pub(super) async fn exec(
         .get(&name)
         .cloned();
     let named = named.ok_or(Error::NoContainer { name })?;
+    wait_until_running(&shared, &named.id).await?;
     let number = shared.next_id.fetch_add(1, Ordering::Relaxed);
     let dir = shared.home.join(format!("exec-{number}"));
     std::fs::create_dir(&dir).map_err(setup("making a bundle"))?;
@@ -156,6 +157,24 @@ pub(super) async fn exec(
     drop(handles);
     let ended = follow(&spec, &bundle, child, ends, control, abandoned, || {}).await?;
     ended.result(&spec, &bundle.dir.join("log.json"), &shared.binary)
+}
+
+/// The binary refuses to enter a container that it is still starting.
+async fn wait_until_running(shared: &Arc<Shared>, id: &str) -> Result<()> {
+    for _ in 0..500 {
+        let (shared, order) = (shared.clone(), id.to_string());
+        let output = stdx::task::blocking(move || shared.order(&["state", &order])).await;
+        let output = output.map_err(setup("asking the runtime for a container"))?;
+        let state: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        match state["status"].as_str() {
+            Some("running") => return Ok(()),
+            Some("stopped") => break,
+            _ => tokio::time::sleep(LOOK).await,
+        }
+    }
+    Err(Error::NoContainer {
+        name: id.to_string(),
+    })
 }
 
 fn arguments(root: &Path, dir: &Path, order: &str, id: &str) -> Vec<String> {
@@ -322,17 +341,15 @@ impl Ended {
         };
         let errno = |number| std::io::Error::from_raw_os_error(number);
         let program = spec.args[0].clone();
-        let failed_exec = message.contains("exec") && !message.contains("mount");
-        if message.contains("executable file not found")
-            || failed_exec && message.contains("no such file")
-        {
+        let failed_exec = message.contains("exec: \"") || message.contains("executable");
+        let not_found = message.contains("not found") || message.contains("no such file");
+        if failed_exec && not_found {
             return Err(Error::Program {
                 program,
                 source: errno(libc::ENOENT),
             });
         }
-        if failed_exec
-            && (message.contains("permission denied") || message.contains("format error"))
+        if failed_exec && (message.contains("ermission denied") || message.contains("format error"))
         {
             return Err(Error::Program {
                 program,

@@ -38,7 +38,7 @@ pub async fn kernel_doors_are_closed(executor: Arc<dyn Executor>) {
         hostname evil 2>/dev/null && echo renamed
         echo 1 > /proc/sys/kernel/panic 2>/dev/null && echo sysctl
         echo b > /proc/sysrq-trigger 2>/dev/null && echo sysrq
-        mkdir /sys/fs/cgroup/evil 2>/dev/null && echo cgroup
+        for d in $(find /sys/fs/cgroup -maxdepth 2 -name cgroup.procs); do mkdir ${d%/*}/evil 2>/dev/null && echo cgroup; done
         touch /sys/kernel/x 2>/dev/null && echo sysfs
         [ -s /proc/kcore ] && echo kcore
         [ -n \"$(cat /proc/keys 2>/dev/null)\" ] && echo keys

@@ -1,5 +1,7 @@
 //! Real containers, of the executor built in and of runtime binaries.
 
+mod crash;
+mod escapes;
 mod native;
 mod runtime;
 
