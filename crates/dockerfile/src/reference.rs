@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn names_get_their_full_form() {
-        let full = |text| Reference::parse(text).map(|r| r.tagged().to_string());
+        let full = |text: &str| Reference::parse(text).map(|r| r.tagged().to_string());
         assert_eq!(full("alpine").unwrap(), "docker.io/library/alpine:latest");
         assert_eq!(full("me/app:1").unwrap(), "docker.io/me/app:1");
         assert_eq!(full("localhost:5000/a").unwrap(), "localhost:5000/a:latest");

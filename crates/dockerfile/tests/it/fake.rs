@@ -13,26 +13,26 @@ use frontend::{
 use oci::{Digest, Platform};
 
 /// The config of the golden base image.
-pub const BASE_CONFIG: &str = r#"{"architecture":"amd64","config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["sh"]},"created":"2023-11-14T20:00:00Z","history":[{"created":"2023-11-14T20:00:00Z","created_by":"base"}],"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:8bf5a497ec203c5d363e25f994eed64157b86a634336f0bb7e0bf87ca4fdd5aa"]}}"#;
+pub(crate) const BASE_CONFIG: &str = r#"{"architecture":"amd64","config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["sh"]},"created":"2023-11-14T20:00:00Z","history":[{"created":"2023-11-14T20:00:00Z","created_by":"base"}],"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:8bf5a497ec203c5d363e25f994eed64157b86a634336f0bb7e0bf87ca4fdd5aa"]}}"#;
 
 /// Everything a test can set, and what was asked.
-pub struct FakeBridge {
-    pub options: Options,
-    pub session: String,
+pub(crate) struct FakeBridge {
+    pub(crate) options: Options,
+    pub(crate) session: String,
     /// By local name and path.
-    pub files: BTreeMap<(String, String), Bytes>,
+    pub(crate) files: BTreeMap<(String, String), Bytes>,
     /// By full name: digest and config.
-    pub images: BTreeMap<String, (Digest, String)>,
-    pub inputs: BTreeMap<String, llb::Definition>,
-    pub solved: Mutex<Vec<llb::Definition>>,
-    pub nested: Mutex<Vec<NestedRequest>>,
-    pub warnings: Mutex<Vec<Warning>>,
-    pub resolved: Mutex<Vec<String>>,
+    pub(crate) images: BTreeMap<String, (Digest, String)>,
+    pub(crate) inputs: BTreeMap<String, llb::Definition>,
+    pub(crate) solved: Mutex<Vec<llb::Definition>>,
+    pub(crate) nested: Mutex<Vec<NestedRequest>>,
+    pub(crate) warnings: Mutex<Vec<Warning>>,
+    pub(crate) resolved: Mutex<Vec<String>>,
 }
 
 impl FakeBridge {
     /// A Dockerfile on the golden base image.
-    pub fn new(dockerfile: &str) -> FakeBridge {
+    pub(crate) fn new(dockerfile: &str) -> FakeBridge {
         let digest = "sha256:e0caebf4771446149453788a72aa2b6f43806d10e6a126e3f8383d2ee2539f21";
         let base = (digest.parse().unwrap(), BASE_CONFIG.to_owned());
         let mut bridge = FakeBridge {
@@ -50,39 +50,64 @@ impl FakeBridge {
         bridge
     }
 
-    pub fn file(&mut self, local: &str, path: &str, data: impl Into<Bytes>) -> &mut FakeBridge {
+    pub(crate) fn file(
+        &mut self,
+        local: &str,
+        path: &str,
+        data: impl Into<Bytes>,
+    ) -> &mut FakeBridge {
         self.files.insert((local.into(), path.into()), data.into());
         self
     }
 
-    pub fn options(mut self, options: &[(&str, &str)]) -> FakeBridge {
-        let own = self.options.as_map().iter().map(|(k, v)| (k.clone(), v.clone()));
-        let new = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    pub(crate) fn options(mut self, options: &[(&str, &str)]) -> FakeBridge {
+        let own = self
+            .options
+            .as_map()
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()));
+        let new = options
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         self.options = own.chain(new).collect();
         self
     }
 
     /// The graph that was solved last.
-    pub fn last(&self) -> llb::Definition {
-        self.solved.lock().unwrap().last().cloned().expect("something was solved")
+    pub(crate) fn last(&self) -> llb::Definition {
+        self.solved
+            .lock()
+            .unwrap()
+            .last()
+            .cloned()
+            .expect("something was solved")
     }
 
     /// Its steps.
-    pub fn ops(&self) -> Vec<llb::Op> {
+    pub(crate) fn ops(&self) -> Vec<llb::Op> {
         let graph = llb::Graph::load(&self.last()).unwrap();
-        graph.vertices().iter().map(|vertex| vertex.op.clone()).collect()
+        graph
+            .vertices()
+            .iter()
+            .map(|vertex| vertex.op.clone())
+            .collect()
     }
 
     /// The names of its steps, in order.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let definition = self.last();
         let graph = llb::Graph::load(&definition).unwrap();
         let name = |v: &llb::Vertex| v.metadata.description.get(llb::attr::CUSTOM_NAME).cloned();
         graph.vertices().iter().filter_map(name).collect()
     }
 
-    pub fn warned(&self) -> Vec<String> {
-        self.warnings.lock().unwrap().iter().map(|w| w.short.clone()).collect()
+    pub(crate) fn warned(&self) -> Vec<String> {
+        self.warnings
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|w| w.short.clone())
+            .collect()
     }
 }
 
@@ -97,7 +122,10 @@ impl Bridge for FakeBridge {
     }
 
     fn platforms(&self) -> Vec<Platform> {
-        vec!["linux/amd64".parse().unwrap(), "linux/arm64".parse().unwrap()]
+        vec![
+            "linux/amd64".parse().unwrap(),
+            "linux/arm64".parse().unwrap(),
+        ]
     }
 
     async fn inputs(&self) -> Result<BTreeMap<String, llb::Definition>> {
@@ -146,30 +174,50 @@ impl Bridge for FakeBridge {
         _: &BTreeMap<String, String>,
         _: Option<&Platform>,
     ) -> Result<SourceMetadata> {
-        Err(Error::NoFile { path: identifier.to_owned() })
+        Err(Error::NoFile {
+            path: identifier.to_owned(),
+        })
     }
 
-    async fn read_file(&self, reference: &RefId, path: &str, range: Option<FileRange>) -> Result<Bytes> {
+    async fn read_file(
+        &self,
+        reference: &RefId,
+        path: &str,
+        range: Option<FileRange>,
+    ) -> Result<Bytes> {
         let definition = self.definition(reference).await?;
         let graph = llb::Graph::load(&definition).unwrap();
-        let place = graph.vertices().iter().find_map(|vertex| match &vertex.op.kind {
-            llb::OpKind::Source(source) => Some(source.identifier.clone()),
-            _ => None,
-        });
+        let place = graph
+            .vertices()
+            .iter()
+            .find_map(|vertex| match &vertex.op.kind {
+                llb::OpKind::Source(source) => Some(source.identifier.clone()),
+                _ => None,
+            });
         let place = place.unwrap_or_default();
         let place = place.strip_prefix("local://").unwrap_or(&place).to_owned();
         let data = self.files.get(&(place, path.to_owned())).cloned();
-        let data = data.ok_or_else(|| Error::NoFile { path: path.to_owned() })?;
+        let data = data.ok_or_else(|| Error::NoFile {
+            path: path.to_owned(),
+        })?;
         let longest = range.map_or(u64::MAX, |r| r.length);
-        Ok(data.slice(..data.len().min(usize::try_from(longest).unwrap_or(usize::MAX))))
+        Ok(data.slice(
+            ..data
+                .len()
+                .min(usize::try_from(longest).unwrap_or(usize::MAX)),
+        ))
     }
 
     async fn read_dir(&self, _: &RefId, path: &str, _: Option<&str>) -> Result<Vec<FileStat>> {
-        Err(Error::NoFile { path: path.to_owned() })
+        Err(Error::NoFile {
+            path: path.to_owned(),
+        })
     }
 
     async fn stat_file(&self, _: &RefId, path: &str) -> Result<FileStat> {
-        Err(Error::NoFile { path: path.to_owned() })
+        Err(Error::NoFile {
+            path: path.to_owned(),
+        })
     }
 
     async fn warn(&self, _: Option<&Digest>, warning: Warning) -> Result<()> {

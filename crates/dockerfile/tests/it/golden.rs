@@ -28,8 +28,14 @@ fn json(name: &str, file: &str) -> Value {
 /// digests have to be the same.
 fn session(llb: &Value) -> String {
     let ops = llb["def"].as_object().unwrap().values();
-    let attr = |op: &Value| op["source"]["attrs"]["local.session"].as_str().map(str::to_owned);
-    ops.filter_map(attr).next().unwrap_or_else(|| "session".into())
+    let attr = |op: &Value| {
+        op["source"]["attrs"]["local.session"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    ops.filter_map(attr)
+        .next()
+        .unwrap_or_else(|| "session".into())
 }
 
 fn bridge(name: &str, llb: &Value) -> FakeBridge {
@@ -60,7 +66,10 @@ fn differences(at: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) 
         (Value::Object(a), Value::Object(b)) => {
             let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for key in keys {
-                let (a, b) = (a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null));
+                let (a, b) = (
+                    a.get(key).unwrap_or(&Value::Null),
+                    b.get(key).unwrap_or(&Value::Null),
+                );
                 differences(&format!("{at}.{key}"), a, b, found);
             }
         }
@@ -72,7 +81,9 @@ fn differences(at: &str, ours: &Value, theirs: &Value, found: &mut Vec<String>) 
 async fn convert(name: &str) -> Result<Vec<String>, String> {
     let theirs = json(name, "llb.json");
     let bridge = bridge(name, &theirs).options(&[("requestid", "frontend.convertllb")]);
-    let result = dockerfile::build(&bridge).await.map_err(|e| format!("{e:?}"))?;
+    let result = dockerfile::build(&bridge)
+        .await
+        .map_err(|e| format!("{e:?}"))?;
     let ours: Value = serde_json::from_slice(&result.metadata[metadata_key::RESULT_JSON]).unwrap();
     let mut found = Vec::new();
     differences("", &without_lots(ours), &without_lots(theirs), &mut found);
@@ -83,7 +94,9 @@ async fn convert(name: &str) -> Result<Vec<String>, String> {
 async fn config(name: &str) -> Result<Vec<String>, String> {
     let mut theirs = json(name, "config.json");
     let bridge = bridge(name, &json(name, "llb.json"));
-    let result = dockerfile::build(&bridge).await.map_err(|e| format!("{e:?}"))?;
+    let result = dockerfile::build(&bridge)
+        .await
+        .map_err(|e| format!("{e:?}"))?;
     let text = String::from_utf8(result.metadata[metadata_key::IMAGE_CONFIG].to_vec()).unwrap();
     let mut ours: Value = serde_json::from_str(&text).unwrap();
     for side in [&mut ours, &mut theirs] {
@@ -100,16 +113,23 @@ async fn config(name: &str) -> Result<Vec<String>, String> {
         text[at..end].to_owned()
     };
     if inner(&text) != inner(&theirs) {
-        found.push(format!("bytes of config: ours {}, theirs {}", inner(&text), inner(&theirs)));
+        found.push(format!(
+            "bytes of config: ours {}, theirs {}",
+            inner(&text),
+            inner(&theirs)
+        ));
     }
     Ok(found)
 }
 
 fn names() -> Vec<String> {
-    let entries = std::fs::read_dir(golden()).unwrap().map(|entry| entry.unwrap());
+    let entries = std::fs::read_dir(golden())
+        .unwrap()
+        .map(|entry| entry.unwrap());
     let dockerfiles = entries.filter(|entry| entry.path().join("Dockerfile").exists());
-    let mut names: Vec<String> =
-        dockerfiles.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = dockerfiles
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names.len(), 24, "all golden Dockerfiles are there");
     names
