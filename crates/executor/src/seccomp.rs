@@ -320,10 +320,10 @@ mod tests {
                     match expected.map(|(_, answer)| *answer) {
                         Some(Answer::Ask(Question::Clone3)) => assert_eq!(got, NO_SYSCALL),
                         Some(Answer::Ask(_) | Answer::Return(_)) => {
-                            assert_eq!(got, ALLOW, "{number}")
+                            assert_eq!(got, ALLOW, "{number}");
                         }
                         None if number & !X32_BIT > NEWEST => {
-                            assert_eq!(got, NO_SYSCALL, "{number}")
+                            assert_eq!(got, NO_SYSCALL, "{number}");
                         }
                         None => assert_eq!(got, DENIED, "{abi:?} {number}"),
                     }

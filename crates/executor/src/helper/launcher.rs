@@ -17,9 +17,8 @@ use crate::sys;
 /// where an empty stage means that nothing is to be mounted.
 pub(super) fn run(args: impl Iterator<Item = OsString>) -> ! {
     sys::reset_signals();
-    let fds = match receive() {
-        Ok(fds) => fds,
-        Err(_) => std::process::exit(125),
+    let Ok(fds) = receive() else {
+        std::process::exit(125)
     };
     let Ok(spec) = read_spec(&fds) else {
         std::process::exit(125)

@@ -269,7 +269,14 @@ async fn watch(
     } = ends;
     // From here on, leaving early must not leave the process running.
     let guard = KillOnDrop(pidfd);
-    if let Err(error) = read_failure(spec, failures).await {
+    let failed = tokio::select! {
+        started = read_failure(spec, failures) => started.err(),
+        () = Control::canceled(&mut control.cancel) => Some(Error::Canceled),
+        _ = &mut abandoned => Some(Error::Canceled),
+    };
+    if let Some(error) = failed {
+        kill_all();
+        drop(guard);
         let _status = ended.await;
         return Err(error);
     }

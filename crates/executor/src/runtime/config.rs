@@ -228,7 +228,7 @@ fn resources(resources: &Resources, insecure: bool) -> Value {
     let mut all = json!({ "devices": devices });
     let mut memory = serde_json::Map::new();
     let mut cpu = serde_json::Map::new();
-    let mut put = |map: &mut serde_json::Map<String, Value>, key: &str, value: Option<Value>| {
+    let put = |map: &mut serde_json::Map<String, Value>, key: &str, value: Option<Value>| {
         if let Some(value) = value {
             map.insert(key.to_string(), value);
         }

@@ -325,7 +325,7 @@ impl Ended {
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .filter(|entry| entry["level"] == "error" || entry["level"].is_null())
             .filter_map(|entry| entry["msg"].as_str().map(str::to_string))
-            .last();
+            .next_back();
         let Some(message) = message.filter(|_| self.code != 0) else {
             if self.started || self.code == 0 {
                 return Ok(exit);

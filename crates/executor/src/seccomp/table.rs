@@ -8,6 +8,7 @@ const NO: u32 = u32::MAX;
 
 /// Column of each architecture in [`ALLOWED`] and [`CONDITIONAL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "each machine has some of these")]
 pub(crate) enum Abi {
     X86_64 = 0,
     I386 = 1,

@@ -63,6 +63,32 @@ pub async fn devices_of_the_host_are_out_of_reach(executor: Arc<dyn Executor>) {
     assert_eq!(words, ["4", "4", "end"], "{out}");
 }
 
+/// An image may bring device nodes; they are as dead as made ones.
+/// Rows: X10
+pub async fn device_nodes_of_the_image_are_dead(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let node = |name: &str, major, minor| {
+        use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+        let path = rootfs.path().join(name);
+        let mode = Mode::from_raw_mode(0o666);
+        mknodat(
+            CWD,
+            path,
+            FileType::CharacterDevice,
+            mode,
+            makedev(major, minor),
+        )
+        .unwrap();
+    };
+    node("kmsg", 1, 11);
+    node("mem", 1, 1);
+    let script = "for d in kmsg mem; do head -c 1 /$d >/dev/null 2>&1 && echo $d; done; echo end";
+    assert_eq!(
+        run(&*executor, rootfs.sh(script)).await.unwrap().out,
+        "end\n"
+    );
+}
+
 /// Rows: X09
 pub async fn insecure_has_everything(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -76,6 +102,45 @@ pub async fn insecure_has_everything(executor: Arc<dyn Executor>) {
         "{ran:?}"
     );
     assert!(rootfs.path().join("kmsg").exists());
+}
+
+/// 32-bit programs run: the filter knows their numbers too.
+/// Rows: X10
+#[cfg(target_arch = "x86_64")]
+pub async fn programs_of_32_bits_run(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let program = rootfs.path().join("bin/tiny");
+    std::fs::write(&program, tiny_elf()).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).unwrap();
+    if std::process::Command::new(&program).status().is_err() {
+        return super::skip("this kernel runs no 32-bit programs");
+    }
+    let ran = run(&*executor, rootfs.sh("tiny")).await.unwrap();
+    assert_eq!((ran.exit.code, ran.out.as_str()), (7, "32\n"), "{ran:?}");
+}
+
+/// An i386 program that writes "32" and exits with 7.
+#[cfg(target_arch = "x86_64")]
+fn tiny_elf() -> Vec<u8> {
+    const BASE: u32 = 0x0804_8000;
+    const CODE: u32 = BASE + 84;
+    let text = CODE + 34;
+    let mut code = vec![0xb8, 4, 0, 0, 0, 0xbb, 1, 0, 0, 0, 0xb9];
+    code.extend(text.to_le_bytes());
+    code.extend([0xba, 3, 0, 0, 0, 0xcd, 0x80]);
+    code.extend([0xb8, 1, 0, 0, 0, 0xbb, 7, 0, 0, 0, 0xcd, 0x80]);
+    code.extend(*b"32\n");
+    let size = 84 + u32::try_from(code.len()).expect("tiny");
+    let mut elf = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
+    for word in [1, CODE, 52, 0, 0, 0x0020_0034, 1, 0] {
+        elf.extend(u32::to_le_bytes(word));
+    }
+    for word in [1, 0, BASE, BASE, size, size, 5, 0x1000] {
+        elf.extend(u32::to_le_bytes(word));
+    }
+    elf.extend(code);
+    elf
 }
 
 /// Rows: X12

@@ -41,9 +41,43 @@ mod privileged_native {
         docker_capabilities_and_seccomp_hold,
         kernel_doors_are_closed,
         devices_of_the_host_are_out_of_reach,
+        device_nodes_of_the_image_are_dead,
+        programs_of_32_bits_run,
         insecure_has_everything,
         ulimits_are_set,
         too_much_memory_is_told_apart,
         a_fork_bomb_meets_its_limit,
+    );
+}
+
+/// A host on which no cgroup can be made: here one whose names are too long.
+async fn without_cgroups() -> Option<Arc<dyn Executor>> {
+    if !testing::is_root() {
+        return None;
+    }
+    let options = NativeOptions {
+        cgroup_parent: "x".repeat(300),
+        ..NativeOptions::default()
+    };
+    Some(Arc::new(
+        Native::start(options)
+            .await
+            .expect("it does without cgroups"),
+    ))
+}
+
+mod privileged_native_without_cgroups {
+    use super::without_cgroups;
+
+    executor::executor_suite!(
+        without_cgroups: exit_codes_and_streams_arrive,
+        nothing_survives_its_end,
+        cancelling_kills_it,
+        kernel_doors_are_closed,
+        devices_of_the_host_are_out_of_reach,
+        device_nodes_of_the_image_are_dead,
+        a_second_process_joins_the_first,
+        mounts_appear_in_order_and_leave_no_stubs,
+        too_much_memory_is_told_apart,
     );
 }

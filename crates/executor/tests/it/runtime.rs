@@ -53,6 +53,8 @@ macro_rules! promises {
             docker_capabilities_and_seccomp_hold,
             kernel_doors_are_closed,
             devices_of_the_host_are_out_of_reach,
+        device_nodes_of_the_image_are_dead,
+        programs_of_32_bits_run,
             insecure_has_everything,
             ulimits_are_set,
             too_much_memory_is_told_apart,
