@@ -73,7 +73,7 @@ async fn stages_that_cannot_be() {
     assert!(
         say("FROM base:1\nARG x=1\nCOPY --from=$x a b")
             .await
-            .starts_with("2: variable expansion is not supported for --from")
+            .starts_with("3: variable expansion is not supported for --from")
     );
     assert_eq!(
         say("ARG IMAGE=base:1\nFROM ${IMGE}").await,
@@ -124,8 +124,8 @@ async fn instructions_that_cannot_be() {
             "failed to process \"\\\"b\": unexpected end of statement while looking for matching double-quote",
         ),
         (
-            "ARG a=${b:?give it}",
-            "failed to process \"${b:?give it}\": b: give it",
+            "ARG a=${b:?give}",
+            "failed to process \"${b:?give}\": b: give",
         ),
         (
             "RUN --mount=type=bnid,target=/a x",

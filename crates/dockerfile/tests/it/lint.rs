@@ -66,7 +66,7 @@ async fn every_rule_speaks() {
         ),
         (
             "FROM --platform=linux/arm64 base:1",
-            "InvalidBaseImagePlatform: Base image base:1@sha256:e0caebf4771446149453788a72aa2b6f43806d10e6a126e3f8383d2ee2539f21 was pulled with platform \"linux/amd64\", expected \"linux/arm64\" for current build (line 1)",
+            "InvalidBaseImagePlatform: Base image base:1 was pulled with platform \"linux/amd64\", expected \"linux/arm64\" for current build (line 1)",
         ),
         (
             "FROM --platform=$TARGETPLATFORM base:1",
