@@ -1,0 +1,157 @@
+//! Git repositories (S14, S15), read with the `git` program: a mirror of each
+//! remote is kept between builds, and a commit is checked out of it.
+
+mod access;
+mod checkout;
+mod cli;
+mod mirror;
+mod remote;
+
+use std::sync::Arc;
+
+use refs::{RecordMeta, RecordType, Ref};
+
+use crate::context::{Context, Sources};
+use crate::error::{Error, Result};
+use crate::identifier::{GitId, Mtime, redacted};
+use crate::source::Key;
+
+use access::Access;
+use remote::Found;
+
+/// Who reads a remote just now: two would disturb each other in its mirror.
+#[derive(Default)]
+pub(crate) struct Locks {
+    by_remote: std::sync::Mutex<std::collections::HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Locks {
+    async fn lock(&self, remote: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.by_remote.lock().expect("not poisoned");
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            locks.entry(remote.to_owned()).or_default().clone()
+        };
+        lock.lock_owned().await
+    }
+}
+
+/// Part of a repository at some commit.
+#[derive(Clone)]
+pub struct Git {
+    sources: Sources,
+    id: Arc<GitId>,
+}
+
+impl Git {
+    /// The repository `id` names.
+    pub fn new(sources: &Sources, id: GitId) -> Git {
+        Git { sources: sources.clone(), id: Arc::new(id) }
+    }
+
+    /// Its key: the commit, and what is taken of it.
+    pub async fn cache_key(&self, cx: &Context) -> Result<Key> {
+        let found = self.found(cx).await?;
+        let commit = match (&found.tagged, self.id.keep_git_dir) {
+            // Without `.git` the tag object itself leaves no trace.
+            (Some(commit), false) => commit,
+            _ => &found.object,
+        };
+        Ok(Key { text: key(&self.id, commit, &found.reference), pin: found.object.clone(), last: true })
+    }
+
+    /// The files of that commit.
+    pub async fn fetch(&self, cx: &Context) -> Result<Ref> {
+        let found = self.found(cx).await?;
+        let id = &self.id;
+        let access = Access::open(&self.sources, id, cx).await?;
+        let _alone = self.sources.0.git_locks.lock(&id.remote).await;
+        let mirror = mirror::fetched(&self.sources, id, &found, &access).await?;
+        let parts = self.sources.parts();
+        let shown = if id.reference.is_empty() { &found.reference } else { &id.reference };
+        let meta = RecordMeta {
+            description: format!("git snapshot for {}#{shown}", redacted(&id.remote)),
+            record_type: RecordType::GitCheckout,
+        };
+        let mutable = parts.refs.begin(None, meta)?;
+        let tree = mutable.tree();
+        checkout::checkout(id, &found, &mirror, tree.root()).await?;
+        drop((tree, mirror));
+        Ok(stdx::task::blocking(move || mutable.commit()).await?)
+    }
+
+    /// What the ref stands for, the same for all of this build.
+    async fn found(&self, cx: &Context) -> Result<Found> {
+        let id = &self.id;
+        let known = format!("git {}#{}", id.remote, id.reference);
+        let found = cx.resolutions.get_or(known, async {
+            if remote::is_commit(&id.reference) {
+                return Ok(Found::commit(&id.reference));
+            }
+            if id.fetch_by_commit && remote::is_commit(&id.checksum) {
+                return Ok(Found::commit(&id.checksum));
+            }
+            let access = Access::open(&self.sources, id, cx).await?;
+            remote::look_up(&access.git(None), &id.remote, &id.reference).await
+        });
+        let found = found.await?;
+        let expected = id.checksum.to_ascii_lowercase();
+        let matches = |commit: &String| commit.starts_with(&expected);
+        if matches(&found.object) || found.tagged.as_ref().is_some_and(matches) {
+            return Ok(found);
+        }
+        let or = found.tagged.as_ref().map(|tagged| format!(" or {tagged}")).unwrap_or_default();
+        Err(Error::GitChecksum { expected: id.checksum.clone(), found: format!("{}{or}", found.object) })
+    }
+}
+
+/// core.md §0.5, "git key".
+fn key(id: &GitId, commit: &str, reference: &str) -> String {
+    let mut key = commit.to_owned();
+    if id.keep_git_dir {
+        key.push_str(".git");
+        if !reference.is_empty() {
+            key.push('#');
+            key.push_str(reference);
+        }
+    }
+    if !id.subdir.is_empty() {
+        key.push(':');
+        key.push_str(&id.subdir);
+    }
+    if id.skip_submodules {
+        key.push_str("(skip-submodules)");
+    }
+    if id.mtime == Mtime::Commit {
+        key.push_str("(mtime=commit)");
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Identifier;
+
+    /// Rows: S14
+    #[test]
+    fn the_key_names_the_commit_and_what_is_taken_of_it() {
+        let of = |identifier: &str, attrs: &[&str]| {
+            let attrs = attrs.iter().map(|name| {
+                let value = if *name == "git.mtime" { "commit" } else { "true" };
+                ((*name).to_owned(), value.to_owned())
+            });
+            match Identifier::parse(identifier, &attrs.collect()) {
+                Ok(Identifier::Git(id)) => key(&id, "C0", "refs/heads/main"),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(of("git://h/r", &[]), "C0");
+        assert_eq!(of("git://h/r#main:a/b", &[]), "C0:a/b");
+        assert_eq!(of("git://h/r", &["git.keepgitdir"]), "C0.git#refs/heads/main");
+        assert_eq!(
+            of("git://h/r#:x", &["git.keepgitdir", "git.skipsubmodules", "git.mtime"]),
+            "C0.git#refs/heads/main:x(skip-submodules)(mtime=commit)"
+        );
+    }
+}

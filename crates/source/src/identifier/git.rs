@@ -1,0 +1,206 @@
+//! `git://`: the remote, what to take of it, and how to log in.
+
+use llb::attr;
+
+use super::attrs::Attrs;
+use crate::error::Result;
+
+/// Which times checked-out files get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mtime {
+    /// When they were written.
+    #[default]
+    Checkout,
+    /// When the commit was made.
+    Commit,
+}
+
+/// Part of a repository at some commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitId {
+    /// The repository's address.
+    pub remote: String,
+    /// Branch, tag, full ref name or commit; empty for the default branch.
+    pub reference: String,
+    /// Only this folder, as it was written: it enters the key so.
+    pub subdir: String,
+    /// Keep `.git`.
+    pub keep_git_dir: bool,
+    /// The commit (or its beginning) it must be.
+    pub checksum: String,
+    /// Leave submodules alone.
+    pub skip_submodules: bool,
+    /// Which times files get.
+    pub mtime: Mtime,
+    /// The ref is only a hint; the commit is fetched by its own name.
+    pub fetch_by_commit: bool,
+    /// Secret with a token.
+    pub auth_token_secret: String,
+    /// Secret with an `Authorization` header.
+    pub auth_header_secret: String,
+    /// The lines of a known_hosts file.
+    pub known_hosts: String,
+    /// Which SSH agent to use; empty for none.
+    pub ssh: String,
+}
+
+impl GitId {
+    pub(super) fn parse(rest: &str, attrs: &mut Attrs<'_>) -> Result<GitId> {
+        let (remote, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+        let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+        let full = attrs.text(attr::GIT_FULL_URL).filter(|full| !full.is_empty());
+        let remote = with_scheme(full.as_deref().unwrap_or(remote));
+        let id = GitId {
+            remote,
+            reference: reference.to_owned(),
+            subdir: if clean(subdir).is_empty() { String::new() } else { subdir.to_owned() },
+            keep_git_dir: attrs.truth(attr::GIT_KEEP_DIR)?,
+            checksum: attrs.text_or_empty(attr::GIT_CHECKSUM),
+            skip_submodules: attrs.truth(attr::GIT_SKIP_SUBMODULES)?,
+            mtime: attrs
+                .read(attr::GIT_MTIME, |value| match value {
+                    "" | "checkout" => Ok(Mtime::Checkout),
+                    "commit" => Ok(Mtime::Commit),
+                    other => Err(format!("invalid mtime `{other}`, expected checkout or commit")),
+                })?
+                .unwrap_or_default(),
+            fetch_by_commit: attrs.truth(attr::GIT_FETCH_BY_COMMIT)?,
+            auth_token_secret: attrs.text_or_empty(attr::GIT_AUTH_TOKEN),
+            auth_header_secret: attrs.text_or_empty(attr::GIT_AUTH_HEADER),
+            known_hosts: attrs.text_or_empty(attr::GIT_KNOWN_HOSTS),
+            ssh: attrs.text_or_empty(attr::GIT_SSH_SOCKET),
+        };
+        for unsupported in [attr::GIT_BUNDLE, attr::GIT_CHECKOUT_BUNDLE] {
+            attrs.read(unsupported, |value| match value {
+                "" | "false" => Ok(()),
+                _ => Err("not supported yet: git bundles".to_owned()),
+            })?;
+        }
+        if let Some((name, _)) = attrs.all(attr::GIT_SIGNATURE).first() {
+            return Err(attrs.wrong(format!("not supported yet: git.sig.{name}")));
+        }
+        id.check().map_err(|reason| attrs.wrong(reason))?;
+        Ok(id)
+    }
+
+    /// The folder, relative and without empty parts; empty for all of it.
+    pub fn folder(&self) -> String {
+        clean(&self.subdir)
+    }
+
+    /// That nothing in it can be taken by git for an option, another protocol
+    /// or a path outside.
+    pub fn check(&self) -> Result<(), String> {
+        let remote = &self.remote;
+        let scheme = remote.split_once("://").map(|(scheme, _)| scheme);
+        let known = matches!(scheme, Some("http" | "https" | "git" | "ssh")) || scheme.is_none() && is_scp(remote);
+        if !known || remote.starts_with('-') || remote.chars().any(|c| c.is_control() || c == ' ') {
+            return Err(format!("`{}` is no git address", redacted(remote)));
+        }
+        // `ssh://-oProxyCommand=…` and `-x@host:path` would become options of ssh.
+        let host = match remote.split_once("://") {
+            Some((_, rest)) => rest.split('/').next().unwrap_or(""),
+            None => remote.split(':').next().unwrap_or(""),
+        };
+        let name = host.rsplit('@').next().unwrap_or("");
+        if name.is_empty() || name.starts_with('-') || host.starts_with('-') {
+            return Err(format!("`{}` has no usable host", redacted(remote)));
+        }
+        check_ref(&self.reference)?;
+        if !self.checksum.is_empty()
+            && !(self.checksum.len() <= 64 && self.checksum.bytes().all(|b| b.is_ascii_hexdigit()))
+        {
+            return Err(format!("invalid checksum {} for Git URL, expected hex commit hash", self.checksum));
+        }
+        if self.subdir.split('/').any(|part| part == ".." || part == ".git") {
+            return Err(format!("folder `{}` leads outside of the files", self.subdir));
+        }
+        Ok(())
+    }
+}
+
+/// The rules of `git check-ref-format`, and no option.
+fn check_ref(name: &str) -> Result<(), String> {
+    let bad = name.starts_with(['-', '/', '.', '+'])
+        || name.ends_with(['/', '.'])
+        || name.ends_with(".lock")
+        || ["..", "//", "@{", "/."].iter().any(|part| name.contains(part))
+        || name.chars().any(|c| c.is_control() || " ~^:?*[\\".contains(c));
+    if bad { Err(format!("`{name}` is no git ref")) } else { Ok(()) }
+}
+
+/// The form `user@host:path`.
+fn is_scp(remote: &str) -> bool {
+    let Some((host, path)) = remote.split_once(':') else { return false };
+    !path.is_empty() && host.contains('@') && !host.contains('/')
+}
+
+fn with_scheme(remote: &str) -> String {
+    if remote.contains("://") || is_scp(remote) { remote.to_owned() } else { format!("https://{remote}") }
+}
+
+/// A path without its empty and `.` parts, relative.
+fn clean(path: &str) -> String {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
+}
+
+/// An address without the password in it.
+pub(crate) fn redacted(address: &str) -> String {
+    match reqwest::Url::parse(address) {
+        Ok(mut url) if url.password().is_some() => {
+            let _ = url.set_password(Some("xxxxx"));
+            url.to_string()
+        }
+        _ => address.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::Identifier;
+    use super::*;
+
+    fn parse(identifier: &str, attrs: &[(&str, &str)]) -> Result<GitId, String> {
+        let attrs: BTreeMap<_, _> = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        match Identifier::parse(identifier, &attrs) {
+            Ok(Identifier::Git(id)) => Ok(id),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Rows: S14, S15
+    #[test]
+    fn address_ref_and_folder_are_taken_apart() {
+        let id = parse("git://github.com/a/b.git#v1:sub/./dir/", &[]).unwrap();
+        assert_eq!((id.remote.as_str(), id.reference.as_str(), id.folder().as_str()),
+            ("https://github.com/a/b.git", "v1", "sub/dir"));
+        let id = parse("git://github.com/a/b.git#:/", &[("git.fullurl", "git@github.com:a/b.git")]).unwrap();
+        assert_eq!((id.remote.as_str(), id.reference.as_str(), id.subdir.as_str()), ("git@github.com:a/b.git", "", ""));
+    }
+
+    /// Rows: S14
+    #[test]
+    fn hostile_addresses_refs_and_folders_are_refused() {
+        for full in [
+            "ssh://-oProxyCommand=touch%20x/y",
+            "-u@host:path",
+            "ext::sh -c touch% x",
+            "file:///etc",
+            "https://h/a b",
+            "--upload-pack=x",
+            "ssh:///nohost",
+            "user@-oProxyCommand=x:path",
+            "https://h/\nx",
+        ] {
+            assert!(parse("git://h/r", &[("git.fullurl", full)]).is_err(), "{full}");
+        }
+        for fragment in ["--upload-pack=x", "a..b", "a b", "x:../up", "x:a/../../b", "x:.git/hooks", "a.lock", "+a", "a^{}"] {
+            assert!(parse(&format!("git://h/r#{fragment}"), &[]).is_err(), "{fragment}");
+        }
+        assert!(parse("git://h/r", &[("git.checksum", "--x")]).is_err());
+        assert_eq!(redacted("https://u:secret@h/x"), "https://u:xxxxx@h/x");
+    }
+}

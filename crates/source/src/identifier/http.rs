@@ -1,0 +1,77 @@
+//! `http://` and `https://`.
+
+use llb::attr;
+use oci::Digest;
+
+use super::attrs::Attrs;
+use crate::error::Result;
+
+/// Request headers a definition may set; others are left out, as BuildKit does.
+const SETTABLE: [(&str, &str); 2] = [("accept", "Accept"), ("user-agent", "User-Agent")];
+
+/// Name, mode and owner of a file made from bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FileAttrs {
+    /// Its name; empty to take the source's own.
+    pub filename: String,
+    /// Permission bits; zero for the default.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl FileAttrs {
+    pub(super) fn parse(attrs: &mut Attrs<'_>) -> Result<FileAttrs> {
+        Ok(FileAttrs {
+            filename: attrs.text_or_empty(attr::HTTP_FILENAME),
+            mode: attrs.number(attr::HTTP_PERM)?.unwrap_or(0),
+            uid: attrs.number(attr::HTTP_UID)?.unwrap_or(0),
+            gid: attrs.number(attr::HTTP_GID)?.unwrap_or(0),
+        })
+    }
+}
+
+/// A download.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpId {
+    /// The address.
+    pub url: String,
+    /// What it must be.
+    pub checksum: Option<Digest>,
+    /// The file it becomes.
+    pub file: FileAttrs,
+    /// The secret with the `Authorization` header.
+    pub auth_header_secret: String,
+    /// Request headers, sorted by name.
+    pub headers: Vec<(String, String)>,
+}
+
+impl HttpId {
+    pub(super) fn parse(identifier: &str, attrs: &mut Attrs<'_>) -> Result<HttpId> {
+        let url = reqwest::Url::parse(identifier).map_err(|error| attrs.wrong(error.to_string()))?;
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(attrs.wrong("it has no host"));
+        }
+        let mut headers: Vec<(String, String)> = attrs
+            .all(attr::HTTP_HEADER)
+            .into_iter()
+            .filter_map(|(name, value)| {
+                let known = SETTABLE.iter().find(|(lower, _)| name.eq_ignore_ascii_case(lower));
+                known.map(|(_, canonical)| ((*canonical).to_owned(), value))
+            })
+            .collect();
+        headers.sort();
+        if let Some((name, _)) = attrs.all(attr::HTTP_SIGNATURE).first() {
+            return Err(attrs.wrong(format!("not supported yet: http.sig.{name}")));
+        }
+        Ok(HttpId {
+            url: identifier.to_owned(),
+            checksum: attrs.parsed(attr::HTTP_CHECKSUM)?,
+            file: FileAttrs::parse(attrs)?,
+            auth_header_secret: attrs.text_or_empty(attr::HTTP_AUTH_HEADER),
+            headers,
+        })
+    }
+}
