@@ -35,16 +35,75 @@ pub fn compare<W: Write>(new: &Root, old: Option<&Root>, out: W) -> Result<W> {
     emitter.tar.finish()
 }
 
-/// Writes a whole tree as a tar that extracts to the same tree: owners and modes
-/// kept, no whiteouts.
-pub fn archive<W: Write>(tree: &Root, out: W) -> Result<W> {
-    compare(tree, None, out)
+/// Whole trees in one tar that extracts to the same trees: owners and modes kept, no
+/// whiteouts.
+pub struct Archive<W> {
+    tar: Option<Writer<W>>,
+    dirs: HashSet<Vec<u8>>,
+}
+
+impl<W: Write> Archive<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Archive<W> {
+        Archive {
+            tar: Some(Writer::new(out)),
+            dirs: HashSet::new(),
+        }
+    }
+
+    /// Adds a tree below `prefix` (empty for the top).
+    pub fn tree(&mut self, prefix: &Path, tree: &Root) -> Result<()> {
+        self.above(prefix)?;
+        let tar = self.tar.take().expect("it is put back below");
+        let mut emitter = Emitter::of(tree, tar);
+        emitter.prefix = prefix.as_os_str().as_bytes().to_vec();
+        let walked = walk::trees(&mut emitter, tree, None);
+        self.tar = Some(emitter.tar);
+        walked
+    }
+
+    /// Adds a file of root's, mode 0600.
+    pub fn file(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.above(path.parent().unwrap_or(Path::new("")))?;
+        let mut entry = Entry::new(path.as_os_str().as_bytes(), Kind::File);
+        entry.mode = 0o600;
+        entry.size = bytes.len() as u64;
+        let tar = self.tar.as_mut().expect("only gone while a tree is added");
+        tar.entry(&entry)?;
+        tar.write_all(bytes).map_err(Error::Write)
+    }
+
+    /// Ends the tar.
+    pub fn finish(self) -> Result<W> {
+        self.tar.expect("only gone while a tree is added").finish()
+    }
+
+    /// Writes the directories of a prefix.
+    fn above(&mut self, path: &Path) -> Result<()> {
+        if path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        self.above(path.parent().unwrap_or(Path::new("")))?;
+        let mut name = path.as_os_str().as_bytes().to_vec();
+        name.push(b'/');
+        if !self.dirs.insert(name.clone()) {
+            return Ok(());
+        }
+        let mut entry = Entry::new(name, Kind::Dir);
+        entry.mode = 0o755;
+        self.tar
+            .as_mut()
+            .expect("only gone while a tree is added")
+            .entry(&entry)
+    }
 }
 
 /// Turns changes into tar entries.
 struct Emitter<'a, W> {
     tar: Writer<W>,
     root: &'a Root,
+    /// Goes before all names.
+    prefix: Vec<u8>,
     /// Directories already in the tar.
     dirs: HashSet<Vec<u8>>,
     /// Where the contents of a file with several names were written.
@@ -64,9 +123,14 @@ struct Found<'a> {
 
 impl<'a, W: Write> Emitter<'a, W> {
     fn new(root: &'a Root, out: W) -> Emitter<'a, W> {
+        Emitter::of(root, Writer::new(out))
+    }
+
+    fn of(root: &'a Root, tar: Writer<W>) -> Emitter<'a, W> {
         Emitter {
-            tar: Writer::new(out),
+            tar,
             root,
+            prefix: Vec::new(),
             dirs: HashSet::new(),
             inodes: HashMap::new(),
             unchanged: HashMap::new(),
@@ -81,6 +145,7 @@ impl<'a, W: Write> Emitter<'a, W> {
         let mut whiteout = dir.to_vec();
         whiteout.extend_from_slice(b".wh.");
         whiteout.extend_from_slice(name);
+        let whiteout = self.named(&whiteout);
         self.tar.entry(&Entry::new(whiteout, Kind::File))
     }
 
@@ -126,7 +191,7 @@ impl<'a, W: Write> Emitter<'a, W> {
         let first = entry.path.clone();
         for name in also {
             self.parents(&name)?;
-            entry.path = name;
+            entry.path = self.named(&name);
             entry.kind = Kind::HardLink;
             entry.link.clone_from(&first);
             entry.size = 0;
@@ -146,7 +211,7 @@ impl<'a, W: Write> Emitter<'a, W> {
             FileKind::Fifo => Kind::Fifo,
             FileKind::Socket => return Ok(None),
         };
-        let mut entry = Entry::new(found.path, kind);
+        let mut entry = Entry::new(self.named(found.path), kind);
         if kind == Kind::Dir {
             entry.path.push(b'/');
         }
@@ -173,6 +238,14 @@ impl<'a, W: Write> Emitter<'a, W> {
             entry.xattrs.insert(same::CAPABILITY.to_vec(), value);
         }
         Ok(Some(entry))
+    }
+
+    /// A path as the tar has it.
+    fn named(&self, path: &[u8]) -> Vec<u8> {
+        if self.prefix.is_empty() {
+            return path.to_vec();
+        }
+        [&self.prefix, &b"/"[..], path].concat()
     }
 
     fn contents(&mut self, found: &Found<'_>) -> Result<()> {

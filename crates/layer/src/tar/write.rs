@@ -40,6 +40,12 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// The headers of an entry alone, for those who send its contents themselves
+    /// (they must fill the last block with zeros).
+    pub fn headers(entry: &Entry) -> Result<Vec<u8>> {
+        headers(entry)
+    }
+
     /// Writes the mark at the end and gives the writer back.
     pub fn finish(mut self) -> Result<W> {
         self.end_entry()?;
