@@ -105,23 +105,30 @@ impl Targets {
     }
 }
 
+/// A file being written beside its place; dropped before it is whole, it goes.
+struct Aside(Option<PathBuf>);
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            // That it could not be removed changes nothing for anyone.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 async fn receive_file(path: &Path, bytes: Bytestream) -> Result<()> {
     let io = |e| Error::io(format!("writing {}", path.display()), e);
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}.part", std::process::id()));
-    let aside = PathBuf::from(aside);
-    let mut file = tokio::fs::File::create(&aside).await.map_err(io)?;
-    let written = async {
-        copy(bytes, &mut file, io).await?;
-        file.sync_all().await.map_err(io)?;
-        tokio::fs::rename(&aside, path).await.map_err(io)
-    };
-    let written = written.await;
-    if written.is_err() {
-        // What is there is of no use; that it could not be removed changes nothing.
-        let _ = tokio::fs::remove_file(&aside).await;
-    }
-    written
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.part", std::process::id()));
+    let name = PathBuf::from(name);
+    let mut aside = Aside(Some(name.clone()));
+    let mut file = tokio::fs::File::create(&name).await.map_err(io)?;
+    copy(bytes, &mut file, io).await?;
+    file.sync_all().await.map_err(io)?;
+    tokio::fs::rename(&name, path).await.map_err(io)?;
+    aside.0 = None;
+    Ok(())
 }
 
 async fn copy(
