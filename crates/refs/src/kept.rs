@@ -108,7 +108,7 @@ impl Refs {
                         self.open_kept(tx, &record, &lowers, alone)?
                     }
                     Shape::Layer if parent.is_none() => self.thaw(tx, &record, alone)?,
-                    _ => None,
+                    _ => continue,
                 };
                 match opened {
                     Some(kept) => return Ok(Tried::Opened(kept)),

@@ -1,0 +1,240 @@
+//! Results as blobs: made once, kept in several compressions; merges and differences.
+
+use layer::{Algorithm, Compression};
+use oci::media_type;
+use progress::StepProgress;
+use refs::{BlobOptions, Create, LayerBlob, Ref};
+use stdx::Kind;
+
+use crate::setup::{Outside, files, names, state, step};
+
+async fn layers(of: &Ref, algorithm: Algorithm, force: bool, outside: &Outside) -> Vec<LayerBlob> {
+    let options = BlobOptions {
+        compression: Compression::from(algorithm),
+        force,
+    };
+    of.layers(&options, Create::Yes, outside, &StepProgress::none())
+        .await
+        .unwrap()
+}
+
+/// Rows: B7, B10, B35
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_only_new_layers_become_blobs_and_the_chain_is_found_again() {
+    let Some(state) = state() else { return };
+    let outside = Outside::default();
+    let base = outside.layer(&[("base", Some("b"))], Algorithm::Gzip);
+    let image = state.refs.from_layers(vec![base.clone()]).unwrap().unwrap();
+    let made = step(
+        &state.refs,
+        Some(&image),
+        &outside,
+        &[("new", Some("n")), ("base", None)],
+    )
+    .await;
+    let none = made
+        .layers(
+            &BlobOptions::default(),
+            Create::No,
+            &outside,
+            &StepProgress::none(),
+        )
+        .await;
+    let error = none.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(
+        error.to_string(),
+        format!("no blobs for snapshot {}", made.id())
+    );
+    assert_eq!(made.chain_id().unwrap(), None);
+    let blobs = layers(&made, Algorithm::Zstd, false, &outside).await;
+    assert_eq!(blobs[0].descriptor, base.descriptor);
+    assert_eq!(blobs[1].descriptor.media_type, media_type::OCI_LAYER_ZSTD);
+    assert_eq!(blobs[1].description, "step");
+    let chain = oci::chain_id(&[blobs[0].diff_id, blobs[1].diff_id]);
+    assert_eq!(made.chain_id().unwrap(), chain);
+    assert_eq!(
+        state.refs.from_layers(blobs.clone()).unwrap().unwrap(),
+        made
+    );
+    // Asked again, and by many at once, nothing is packed anew.
+    let again = futures::future::join_all(
+        (0..100).map(|_| layers(&made, Algorithm::Gzip, false, &outside)),
+    )
+    .await;
+    assert!(again.iter().all(|again| *again == blobs));
+    assert_eq!(state.refs.store().list().unwrap().len(), 2);
+}
+
+/// A base that no step read is pushed without being fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_lazy_layers_are_given_without_being_fetched() {
+    let Some(state) = state() else { return };
+    let outside = Outside::default();
+    let base = outside.layer(&[("base", Some("b"))], Algorithm::Gzip);
+    let image = state.refs.from_layers(vec![base.clone()]).unwrap().unwrap();
+    assert_eq!(
+        layers(&image, Algorithm::Zstd, false, &outside).await,
+        [LayerBlob {
+            created: Some(image.created()),
+            ..base
+        }]
+    );
+    assert_eq!(outside.reads(), 0);
+}
+
+/// Rows: P08, B28, B29, B31, B32, B38
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_forced_compressions_are_kept_beside_each_other() {
+    let Some(state) = state() else { return };
+    let outside = Outside::default();
+    let base = outside.layer(&[("base", Some("b"))], Algorithm::Gzip);
+    let image = state.refs.from_layers(vec![base.clone()]).unwrap().unwrap();
+    let top = step(&state.refs, Some(&image), &outside, &[("new", Some("n"))]).await;
+    let plain = layers(&top, Algorithm::Gzip, false, &outside).await;
+    for algorithm in [
+        Algorithm::Zstd,
+        Algorithm::Uncompressed,
+        Algorithm::Gzip,
+        Algorithm::Zstd,
+    ] {
+        let blobs = layers(&top, algorithm, true, &outside).await;
+        let ids: Vec<_> = blobs.iter().map(|b| b.diff_id).collect();
+        assert_eq!(ids, plain.iter().map(|b| b.diff_id).collect::<Vec<_>>());
+        for blob in &blobs {
+            let mut bytes = Vec::new();
+            let file = state
+                .refs
+                .store()
+                .open_file(&blob.descriptor.digest)
+                .unwrap();
+            let (mut tar, _) = layer::decompress(file).unwrap();
+            std::io::Read::read_to_end(&mut tar, &mut bytes).unwrap();
+            assert_eq!(oci::Digest::of(bytes), blob.diff_id.0);
+        }
+        if algorithm == Algorithm::Uncompressed {
+            assert_eq!(blobs[1].descriptor.digest, blobs[1].diff_id.0);
+        }
+        if algorithm == Algorithm::Gzip {
+            assert_eq!(blobs, plain);
+        }
+    }
+    assert_eq!(state.refs.store().list().unwrap().len(), 6, "three of each");
+    assert_eq!(
+        top.known_blobs()
+            .unwrap()
+            .iter()
+            .map(Vec::len)
+            .collect::<Vec<_>>(),
+        [3, 3]
+    );
+    // The main ones are still what everybody gets who asks for nothing.
+    assert_eq!(layers(&top, Algorithm::Zstd, false, &outside).await, plain);
+}
+
+/// Rows: C12, B4, B5
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_merges_lay_chains_on_each_other() {
+    let Some(state) = state() else { return };
+    let (outside, refs) = (Outside::default(), &state.refs);
+    let image = outside.layer(&[("base", Some("b")), ("both", Some("0"))], Algorithm::Gzip);
+    let image = refs.from_layers(vec![image]).unwrap().unwrap();
+    let a = step(
+        refs,
+        Some(&image),
+        &outside,
+        &[("a", Some("a")), ("both", Some("a"))],
+    )
+    .await;
+    let b = step(
+        refs,
+        Some(&image),
+        &outside,
+        &[("b", Some("b")), ("base", None)],
+    )
+    .await;
+    let merged = refs.merge(vec![a.clone(), b.clone()]).unwrap();
+    let found = files(&merged, &outside).await;
+    assert_eq!(names(&found), ["a", "b", "both"]);
+    assert_eq!(
+        found["both"], "0",
+        "the second input has the base's file again"
+    );
+    let blobs = layers(&merged, Algorithm::Gzip, false, &outside).await;
+    assert_eq!(blobs.len(), 4);
+    assert_eq!(
+        merged.chain_id().unwrap(),
+        oci::chain_id(&blobs.iter().map(|b| b.diff_id).collect::<Vec<_>>())
+    );
+    let copy = refs.from_layers(blobs).unwrap().unwrap();
+    assert_eq!(files(&copy, &outside).await, found);
+    assert_eq!(refs.merge(vec![a.clone()]).unwrap(), a);
+    assert!(matches!(refs.merge(vec![]), Err(refs::Error::EmptyMerge)));
+    // Steps can be built on it.
+    let on_top = step(
+        refs,
+        Some(&merged),
+        &outside,
+        &[("c", Some("c")), ("a", None)],
+    )
+    .await;
+    assert_eq!(names(&files(&on_top, &outside).await), ["b", "both", "c"]);
+}
+
+/// Rows: C12, B4, B5
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_differences_reuse_layers_or_compare() {
+    let Some(state) = state() else { return };
+    let (outside, refs) = (Outside::default(), &state.refs);
+    let image = outside.layer(&[("base", Some("b")), ("old", Some("o"))], Algorithm::Gzip);
+    let image = refs.from_layers(vec![image]).unwrap().unwrap();
+    let one = step(refs, Some(&image), &outside, &[("one", Some("1"))]).await;
+    let two = step(
+        refs,
+        Some(&one),
+        &outside,
+        &[("two", Some("2")), ("old", None)],
+    )
+    .await;
+    let before = refs.snapshots().layers().unwrap().len();
+    let diff = refs.diff(Some(&image), Some(&two)).unwrap().unwrap();
+    assert_eq!(names(&files(&diff, &outside).await), ["one", "two"]);
+    assert_eq!(
+        refs.snapshots().layers().unwrap().len(),
+        before,
+        "its layers are those of its input"
+    );
+    let of_two = layers(&two, Algorithm::Gzip, false, &outside).await;
+    assert_eq!(
+        layers(&diff, Algorithm::Gzip, false, &outside).await,
+        of_two[1..]
+    );
+    assert_eq!(refs.diff(None, Some(&two)).unwrap().unwrap(), two);
+    assert_eq!(refs.diff(Some(&two), Some(&two)).unwrap(), None);
+    assert_eq!(refs.diff(Some(&two), None).unwrap(), None);
+    // Deletions of a difference delete where it is merged.
+    let other = step(
+        refs,
+        None,
+        &outside,
+        &[("old", Some("x")), ("three", Some("3"))],
+    )
+    .await;
+    let merged = refs.merge(vec![other.clone(), diff]).unwrap();
+    assert_eq!(
+        names(&files(&merged, &outside).await),
+        ["one", "three", "two"]
+    );
+    // Things with nothing in common are compared.
+    let diff = refs.diff(Some(&two), Some(&other)).unwrap().unwrap();
+    assert_eq!(names(&files(&diff, &outside).await), ["old", "three"]);
+    let merged = refs.merge(vec![two, diff.clone()]).unwrap();
+    assert_eq!(
+        files(&merged, &outside).await,
+        files(&other, &outside).await
+    );
+    assert_eq!(
+        layers(&diff, Algorithm::Gzip, false, &outside).await.len(),
+        1
+    );
+}
