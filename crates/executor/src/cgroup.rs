@@ -269,18 +269,6 @@ impl Drop for ContainerCgroup {
     }
 }
 
-/// Removes an unused parent from every hierarchy, where a runtime binary made it.
-pub(crate) fn remove_parent_if_empty(parent: &str) {
-    let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let parent = parent.trim_matches('/');
-    for line in table.lines().filter(|_| !parent.is_empty()) {
-        let mut fields = line.split(' ').skip(1);
-        if let (Some(root), Some("cgroup" | "cgroup2")) = (fields.next(), fields.next()) {
-            let _in_use = std::fs::remove_dir(std::path::Path::new(root).join(parent));
-        }
-    }
-}
-
 /// The directory names of a parent such as `/kiln` or `builds/nightly`.
 fn check_parent(parent: &str) -> Result<Vec<String>, Error> {
     let names: Vec<String> = parent

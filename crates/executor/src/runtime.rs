@@ -33,7 +33,8 @@ pub struct RuntimeOptions {
     pub state: PathBuf,
     /// The program that mounts trees for it.
     pub helper: HelperProgram,
-    /// Parent of all cgroups.
+    /// Parent of all cgroups. It stays, empty: removing it could meet a binary that is
+    /// making a cgroup in it. For the same reason it is not the built-in executor's.
     pub cgroup_parent: String,
     /// DNS settings of containers that bring none.
     pub dns: Option<Dns>,
@@ -46,7 +47,7 @@ impl RuntimeOptions {
             binary: binary.into(),
             state: state.into(),
             helper: HelperProgram::ThisProgram,
-            cgroup_parent: "/kiln".to_string(),
+            cgroup_parent: "/kiln-runtime".to_string(),
             dns: None,
         }
     }
@@ -108,10 +109,7 @@ impl Shared {
         std::fs::create_dir_all(&options.state).map_err(making())?;
         let state = std::fs::canonicalize(&options.state).map_err(making())?;
         sweep(&state, &binary);
-        let name = crate::cgroup::instance_name();
-        let home = state.join(name);
-        std::fs::create_dir(&home).map_err(making())?;
-        let lock = lock(&home).map_err(making())?;
+        let (home, lock) = claim(&state).map_err(making())?;
         Ok(Shared {
             options,
             binary,
@@ -217,9 +215,8 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let _left_for_the_next_sweep = std::fs::remove_dir_all(&self.home);
-        // Both only when nobody else is using them.
+        // Only when nobody else is using it.
         let _in_use = std::fs::remove_dir(&self.state);
-        crate::cgroup::remove_parent_if_empty(&self.options.cgroup_parent);
     }
 }
 
@@ -318,6 +315,21 @@ fn lock(dir: &Path) -> io::Result<OwnedFd> {
     )?;
     rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
     Ok(fd)
+}
+
+/// A locked directory of our own in `state`.
+fn claim(state: &Path) -> io::Result<(PathBuf, OwnedFd)> {
+    let mut tries = 0;
+    loop {
+        let home = state.join(crate::cgroup::instance_name());
+        let claimed = std::fs::create_dir_all(&home).and_then(|()| lock(&home));
+        // Someone else's sweep may have come between the two.
+        match claimed {
+            Ok(lock) if home.exists() => return Ok((home, lock)),
+            Err(error) if tries >= 5 => return Err(error),
+            _ => tries += 1,
+        }
+    }
 }
 
 /// Deletes the containers and files of executors that are gone.
