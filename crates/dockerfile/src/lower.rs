@@ -4,10 +4,12 @@
 mod args;
 mod check;
 mod copy;
+mod duration;
 mod expose;
 mod meta;
 mod name;
 mod outline;
+mod path;
 mod resolve;
 mod run;
 mod stage;

@@ -125,8 +125,11 @@ fn refuse(options: &Options) -> Result<(), Error> {
     if options.text("override-copy-image").is_some() {
         return not_yet("the option override-copy-image");
     }
-    if options.get("attest:sbom").is_some() {
-        return not_yet("SBOM attestations (attest:sbom)");
+    for name in ["attest:sbom", "build-arg:BUILDKIT_ATTEST_SBOM"] {
+        let wanted = |value: &str| !value.split(',').any(|part| part == "disabled=true");
+        if options.get(name).is_some_and(wanted) {
+            return not_yet("SBOM attestations (attest:sbom)");
+        }
     }
     if options
         .with_prefix("automount:")

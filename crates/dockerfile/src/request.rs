@@ -28,33 +28,45 @@ const CONVERT: &str = "frontend.convertllb";
 /// All answers have this version.
 const VERSION: &str = "1.0.0";
 
-/// Name, what it answers, its options, its metadata.
-const QUESTIONS: [(&str, &str, &[(&str, &str)], &[&str]); 5] = [
-    (
-        OUTLINE,
-        "List all parameters current build target supports",
-        &[("target", "Target build stage")],
-        &["result.json", "result.txt"],
-    ),
-    (
-        TARGETS,
-        "List all targets current build supports",
-        &[],
-        &["result.json", "result.txt"],
-    ),
-    (
-        LINT,
-        "Lint a Dockerfile",
-        &[],
-        &["result.json", "result.txt", "result.statuscode"],
-    ),
-    (CONVERT, "Convert Dockerfile to LLB", &[], &["result.json"]),
-    (
-        DESCRIBE,
-        "List available subrequest types",
-        &[],
-        &["result.json", "result.txt"],
-    ),
+/// One question.
+struct Question {
+    name: &'static str,
+    about: &'static str,
+    options: &'static [(&'static str, &'static str)],
+    answers: &'static [&'static str],
+}
+
+const QUESTIONS: [Question; 5] = [
+    Question {
+        name: OUTLINE,
+        about: "List all parameters current build target supports",
+        options: &[("target", "Target build stage")],
+        answers: &["result.json", "result.txt"],
+    },
+    Question {
+        name: TARGETS,
+        about: "List all targets current build supports",
+        options: &[],
+        answers: &["result.json", "result.txt"],
+    },
+    Question {
+        name: LINT,
+        about: "Lint a Dockerfile",
+        options: &[],
+        answers: &["result.json", "result.txt", "result.statuscode"],
+    },
+    Question {
+        name: CONVERT,
+        about: "Convert Dockerfile to LLB",
+        options: &[],
+        answers: &["result.json"],
+    },
+    Question {
+        name: DESCRIBE,
+        about: "List available subrequest types",
+        options: &[],
+        answers: &["result.json", "result.txt"],
+    },
 ];
 
 /// What can be asked.
@@ -69,22 +81,28 @@ pub(crate) fn describe() -> FrontendResult {
             .to_vec(),
     ];
     let mut list = Vec::new();
-    for (name, description, options, metadata) in QUESTIONS {
+    for Question {
+        name,
+        about,
+        options,
+        answers,
+    } in QUESTIONS
+    {
         let options: Vec<Value> = options
             .iter()
             .map(|(name, about)| named(name, about))
             .collect();
-        let metadata: Vec<Value> = metadata.iter().map(|name| named(name, "")).collect();
+        let metadata: Vec<Value> = answers.iter().map(|name| named(name, "")).collect();
         list.push(json!({
             "name": name,
             "version": VERSION,
             "type": "rpc",
-            "description": description,
+            "description": about,
             "opts": options,
             "metadata": metadata,
         }));
         let short = name.trim_start_matches("frontend.");
-        text.push([short, VERSION, description].map(str::to_owned).to_vec());
+        text.push([short, VERSION, about].map(str::to_owned).to_vec());
     }
     answer_with(&Value::Array(list), Some(columns(&text, 1)))
 }

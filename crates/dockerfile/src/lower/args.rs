@@ -98,7 +98,7 @@ impl Lowering<'_> {
     }
 
     /// Names of all arguments `FROM` may use.
-    pub(super) fn from_arg_names(&self) -> BTreeSet<String> {
+    pub(super) fn names_for_from(&self) -> BTreeSet<String> {
         self.args
             .names()
             .map(str::to_owned)

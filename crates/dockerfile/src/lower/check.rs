@@ -163,7 +163,7 @@ impl Lowering<'_> {
     }
 
     pub(super) fn check_from_args(&mut self, unmatched: &BTreeSet<String>, lines: Lines) {
-        let known = self.from_arg_names();
+        let known = self.names_for_from();
         for name in unmatched.iter().filter(|name| !known.contains(*name)) {
             let close = closest(name, known.iter().map(String::as_str));
             let message = format!("FROM argument '{name}' is not declared{}", hint(&close));

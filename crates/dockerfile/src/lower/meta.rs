@@ -1,5 +1,6 @@
 //! Walking through a stage, and the instructions that change its config only.
 
+use super::duration::go_duration;
 use super::name::upper_first;
 use super::outline::ArgInfo;
 use super::stage::Step;
@@ -22,19 +23,19 @@ impl Lowering<'_> {
     /// Does all instructions of a stage.
     pub(super) fn walk(&mut self, index: usize) -> Result<()> {
         self.inherit(index);
+        self.refuse_windows(index)?;
         let stage = &mut self.stages[index];
         stage.dispatched = true;
-        let platform = stage
+        stage
             .platform
-            .get_or_insert_with(|| self.target_platform.clone())
-            .clone();
+            .get_or_insert_with(|| self.target_platform.clone());
         let has_path = stage
             .image
             .config
             .env
             .iter()
             .any(|e| e.split('=').next() == Some("PATH"));
-        if !has_path && platform.os != "windows" {
+        if !has_path {
             stage.image.config.env.push(format!("PATH={DEFAULT_PATH}"));
         }
         for entry in &stage.image.config.env {
@@ -55,20 +56,35 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// Paths and shells are other ones there; half right would be wrong.
+    fn refuse_windows(&self, index: usize) -> Result<()> {
+        let stage = &self.stages[index];
+        let platform = stage.platform.as_ref().unwrap_or(&self.target_platform);
+        match platform.os.as_str() {
+            "windows" => Err(Error::NotYet {
+                what: "building for Windows".into(),
+            })
+            .at(stage.lines),
+            _ => Ok(()),
+        }
+    }
+
     /// Begins with what the stage below ended with.
     fn inherit(&mut self, index: usize) {
         let Some(base) = self.stages[index].base else {
             return;
         };
-        let base = self.stages[base].clone();
-        let stage = &mut self.stages[index];
-        stage.state = base.state;
-        stage.platform = base.platform;
-        stage.image = base.image;
+        let [base, stage] = self
+            .stages
+            .get_disjoint_mut([base, index])
+            .expect("a stage stands on an earlier one");
+        stage.state.clone_from(&base.state);
+        stage.platform.clone_from(&base.platform);
+        stage.image.clone_from(&base.image);
         stage.image.config.on_build.clear();
-        stage.base_image = base.base_image;
+        stage.base_image.clone_from(&base.base_image);
         stage.workdir_set = base.workdir_set;
-        stage.args.extend(base.args);
+        stage.args.extend(base.args.iter().cloned());
     }
 
     fn step(&mut self, index: usize, step: &Step) -> Result<(), Error> {
@@ -363,7 +379,7 @@ impl Lowering<'_> {
                 path: dir.clone(),
                 mode: 0o755,
                 make_parents: true,
-                owner: super::copy::owner(&stage.image.config.user),
+                owner: super::path::owner(&stage.image.config.user),
                 timestamp: self
                     .options
                     .epoch
@@ -429,55 +445,9 @@ fn is_signal(text: &str) -> bool {
     numbered || real_time || names.split(' ').any(|known| known == name)
 }
 
-/// Go's `time.Duration.String`: `1m30s`, `300ms`, `0s`.
-fn go_duration(ns: i64) -> String {
-    let fraction = |whole: u64, part: u64, digits: usize| {
-        if part == 0 {
-            return whole.to_string();
-        }
-        format!(
-            "{whole}.{}",
-            format!("{part:0digits$}").trim_end_matches('0')
-        )
-    };
-    let n = ns.unsigned_abs();
-    let sign = if ns < 0 { "-" } else { "" };
-    let text = match n {
-        0 => return "0s".into(),
-        1..1_000 => format!("{n}ns"),
-        1_000..1_000_000 => format!("{}µs", fraction(n / 1_000, n % 1_000, 3)),
-        1_000_000..1_000_000_000 => format!("{}ms", fraction(n / 1_000_000, n % 1_000_000, 6)),
-        _ => {
-            let seconds = n / 1_000_000_000;
-            let tail = format!("{}s", fraction(seconds % 60, n % 1_000_000_000, 9));
-            match (seconds / 3600, seconds / 60 % 60) {
-                (0, 0) => tail,
-                (0, minutes) => format!("{minutes}m{tail}"),
-                (hours, minutes) => format!("{hours}h{minutes}m{tail}"),
-            }
-        }
-    };
-    format!("{sign}{text}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_shown_as_go_does() {
-        let shown = [
-            0,
-            999,
-            1_500,
-            300_000_000,
-            10_000_000_000,
-            90_500_000_000,
-            3_600_000_000_000,
-        ];
-        let expected = ["0s", "999ns", "1.5µs", "300ms", "10s", "1m30.5s", "1h0m0s"];
-        assert_eq!(shown.map(go_duration), expected);
-    }
 
     /// Rows: F27
     #[test]

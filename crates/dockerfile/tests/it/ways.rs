@@ -282,12 +282,11 @@ async fn another_frontend_is_asked_when_the_file_says_so() {
     let bridge =
         FakeBridge::new("# syntax=docker/dockerfile:1 x\nanything\n").options(&[("target", "t")]);
     built(&bridge).await;
-    let nested = bridge.nested.lock().unwrap();
+    let nested = std::mem::take(&mut *bridge.nested.lock().unwrap());
     assert_eq!(nested[0].frontend, "gateway.v0");
     assert_eq!(nested[0].options["source"], "docker/dockerfile:1");
     assert_eq!(nested[0].options["cmdline"], "docker/dockerfile:1 x");
     assert_eq!(nested[0].options["target"], "t");
-    drop(nested);
     let bridge = FakeBridge::new("# syntax=docker/dockerfile:1\nFROM base:1\n")
         .options(&[("cmdline", "docker/dockerfile:1")]);
     built(&bridge).await;
