@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use progress::{Event, Follower};
+use progress::Event;
 
 use crate::display::color::Palette;
 use crate::display::plain::Plain;
@@ -166,14 +166,20 @@ impl Display {
         self.out.flush()
     }
 
-    /// Shows all that `follower` tells, until its build is closed.
-    pub async fn show(&mut self, mut follower: Follower) -> io::Result<()> {
+    /// Shows all that `build` tells, until nothing more happens.
+    pub async fn show(&mut self, build: &mut client::Build) -> io::Result<()> {
         let mut ticks = tokio::time::interval(self.interval.max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                batch = follower.next_batch(1024) => match batch {
-                    Some(events) => self.update(&events)?,
+                event = build.next() => match event {
+                    Some(event) => {
+                        let mut events = vec![event];
+                        while let Some(event) = build.ready() {
+                            events.push(event);
+                        }
+                        self.update(&events)?;
+                    }
                     None => return self.finish(SystemTime::now()),
                 },
                 _ = ticks.tick() => self.refresh(SystemTime::now())?,

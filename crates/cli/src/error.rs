@@ -42,6 +42,25 @@ pub enum Error {
     /// Nothing was written to standard input.
     #[error("standard input is empty: the context `-` wants a tar archive or a Dockerfile there")]
     EmptyInput,
+    /// What was given as a Dockerfile is something else.
+    #[error("standard input is larger than {0} bytes: is it a Dockerfile?")]
+    LargeDockerfile(u64),
+    /// An image layout has no such tag.
+    #[error("no image tagged {tag:?} in the layout {path:?}")]
+    NoTag {
+        /// The layout.
+        path: PathBuf,
+        /// The tag.
+        tag: String,
+    },
+    /// The Docker configuration cannot be read.
+    #[error("reading logins from {0}")]
+    BadLogins(String),
+    /// `--load` without Docker.
+    #[error(
+        "--load needs the program `docker` in PATH; use --output type=docker,dest=FILE to write an archive instead"
+    )]
+    NoDocker,
     /// A file could not be read or written.
     #[error("{doing} {path:?}")]
     File {
@@ -55,6 +74,9 @@ pub enum Error {
     /// The terminal or standard output is gone.
     #[error("writing output")]
     Output(#[source] io::Error),
+    /// The daemon answered with an error, or could not be reached.
+    #[error(transparent)]
+    Client(#[from] client::Error),
     /// The person at the terminal stopped it.
     #[error("canceled")]
     Interrupted,
@@ -72,8 +94,10 @@ impl Error {
             | Error::Conflict { .. }
             | Error::NoContext(_)
             | Error::EmptyInput
+            | Error::LargeDockerfile(_)
+            | Error::BadLogins(_)
             | Error::ChecksFailed(_) => Kind::InvalidInput,
-            Error::NoDockerfile(_) => Kind::NotFound,
+            Error::NoDockerfile(_) | Error::NoTag { .. } | Error::NoDocker => Kind::NotFound,
             Error::NotYet(_) => Kind::Unsupported,
             Error::File { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Kind::NotFound
@@ -82,6 +106,7 @@ impl Error {
                 Kind::Denied
             }
             Error::File { .. } | Error::Output(_) => Kind::Unavailable,
+            Error::Client(error) => error.kind(),
             Error::Interrupted => Kind::Canceled,
         }
     }

@@ -6,7 +6,10 @@
 
 pub mod build;
 pub mod display;
+pub mod du;
 mod error;
+pub mod prune;
 pub mod report;
+pub mod rim;
 
 pub use error::Error;

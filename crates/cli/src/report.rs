@@ -80,6 +80,42 @@ impl Failure {
     }
 }
 
+impl From<&crate::Error> for Failure {
+    fn from(error: &crate::Error) -> Failure {
+        let mut failure = Failure {
+            message: sentence(error),
+            ..Failure::default()
+        };
+        let crate::Error::Client(error) = error else {
+            return failure;
+        };
+        if let client::Error::Connect { .. } = error {
+            failure.hints.push(
+                "Is the daemon running? Without --addr, kiln builds in this process.".to_owned(),
+            );
+        }
+        for excerpt in error
+            .failure()
+            .map(|failure| failure.excerpts.as_slice())
+            .unwrap_or_default()
+        {
+            let place = Place {
+                filename: excerpt.source.filename.clone(),
+                text: String::from_utf8_lossy(&excerpt.source.data).into_owned(),
+                lines: excerpt
+                    .ranges
+                    .iter()
+                    .map(|range| (range.start.line as usize, range.end.line as usize))
+                    .collect(),
+            };
+            if !failure.places.contains(&place) {
+                failure.places.push(place);
+            }
+        }
+        failure
+    }
+}
+
 /// Advice for what people run into most.
 fn hints(message: &str) -> Vec<String> {
     let code = message.rsplit_once("exit code: ").and_then(|(_, rest)| {

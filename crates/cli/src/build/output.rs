@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use crate::Error;
 use crate::build::csv;
 use crate::build::flags::BuildFlags;
-use crate::build::name;
 use crate::build::plan::{Environment, bad};
 
 const FLAG: &str = "--output";
@@ -173,7 +172,11 @@ fn stdout(text: &str, environment: &Environment) -> Result<Dest, Error> {
 fn names(flags: &BuildFlags, exports: &mut [Export]) -> Result<(), Error> {
     let mut names = Vec::new();
     for tag in &flags.tag {
-        names.push(name::full(tag).map_err(|problem| bad("--tag", tag, &problem))?);
+        let name: oci::ImageName = match tag.parse() {
+            Ok(name) => name,
+            Err(error) => return Err(bad("--tag", tag, &format!("{error}"))),
+        };
+        names.push(name.or_latest().to_string());
     }
     for export in exports.iter_mut() {
         let named = matches!(export.kind.as_str(), "image" | "oci" | "docker");
