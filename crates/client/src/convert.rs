@@ -31,17 +31,13 @@ impl Skew {
     }
 }
 
-/// A time of the wire.
+/// A time of the wire. Go's zero time, which lies long before 1970, is 1970 too.
 pub(crate) fn time(stamp: &prost_types::Timestamp) -> SystemTime {
+    let seconds = u64::try_from(stamp.seconds).unwrap_or(0);
     let nanos = u64::try_from(stamp.nanos).unwrap_or(0);
-    let whole = match u64::try_from(stamp.seconds) {
-        Ok(after) => SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(after)),
-        Err(_) => {
-            SystemTime::UNIX_EPOCH.checked_sub(Duration::from_secs(stamp.seconds.unsigned_abs()))
-        }
-    };
-    whole
-        .and_then(|t| t.checked_add(Duration::from_nanos(nanos)))
+    let since = Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos));
+    SystemTime::UNIX_EPOCH
+        .checked_add(since)
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
