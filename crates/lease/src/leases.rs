@@ -115,6 +115,15 @@ impl Leases {
         })
     }
 
+    /// Tells other processes what is no longer held here. Until this, or the next lease, prune or
+    /// sweep of this process, they may take a thing for held that is not.
+    pub fn flush(&self) -> Result<()> {
+        if self.0.state().let_go.is_empty() {
+            return Ok(());
+        }
+        self.0.db.write(|tx| self.0.remove_rows(tx, &mut self.0.state()))
+    }
+
     /// Whether any living process holds the thing, or a pin does.
     pub fn is_held(&self, tx: &Tx<'_>, thing: &Thing) -> Result<bool> {
         {

@@ -167,7 +167,7 @@ impl Refs {
         };
         let prefix = self.0.parts.db.read(|tx| -> Result<_> {
             let (below, above) = (chain_of(tx, lower.id())?, chain_of(tx, upper.id())?);
-            Ok(begins(&below, &above).then_some(above.len() - below.len()))
+            Ok(begins(&below, &above).then(|| above.len() - below.len()))
         });
         match prefix? {
             Some(0) => Ok(None),
@@ -189,10 +189,12 @@ impl Refs {
         }
     }
 
-    /// Flushes what a crash of the machine would take: layers, and the rows about them. For quiet
-    /// moments; a killed process loses nothing without it.
+    /// Flushes what a crash of the machine would take: layers, and the rows about them, and tells
+    /// other processes what is no longer held here. For quiet moments, like the end of a build; a
+    /// killed process loses nothing without it.
     pub fn sync(&self) -> Result<()> {
         self.write_uses()?;
+        self.0.parts.leases.flush()?;
         self.0.parts.snapshots.sync()?;
         self.0.parts.db.checkpoint()?;
         Ok(())

@@ -228,6 +228,7 @@ async fn privileged_what_is_counted_is_what_is_on_disk_and_all_of_it_can_go() {
     let usage_count = usage.len();
     drop((image, a, b, diff, cache));
     // Another process sees what this one holds.
+    refs.sync().unwrap();
     let other = open(dir);
     assert_eq!(
         other.prune(&everything, &[]).unwrap().len(),
