@@ -63,7 +63,8 @@ impl Surroundings {
         format!("unix://{}", base.join(dir).join(file).display())
     }
 
-    fn config_file(&self, name: Name) -> PathBuf {
+    /// Where the settings are unless told otherwise.
+    pub fn config_file(&self, name: Name) -> PathBuf {
         let base = match (&self.config_home, &self.home, self.uid) {
             (_, _, 0) => PathBuf::from("/etc"),
             (Some(config), _, _) => config.clone(),

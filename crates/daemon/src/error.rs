@@ -56,7 +56,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// TCP without certificates on an address others can reach.
+    /// The address could not be opened.
     #[error("listening at {address}")]
     Listen {
         /// As given.
@@ -74,6 +74,12 @@ pub enum Error {
         doing: &'static str,
         /// The file.
         path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Signals could not be watched.
+    #[error("watching for signals")]
+    Signals {
         /// Why it failed.
         source: io::Error,
     },
@@ -103,7 +109,7 @@ impl Error {
                 Kind::Denied
             }
             Error::Listen { .. } | Error::File { .. } | Error::Serve(_) => Kind::Unavailable,
-            Error::Reflection(_) => Kind::Internal,
+            Error::Signals { .. } | Error::Reflection(_) => Kind::Internal,
         }
     }
 }

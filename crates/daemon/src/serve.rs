@@ -94,6 +94,12 @@ impl Services {
             .map_err(Error::Serve)
     }
 
+    /// Cancels the builds that run, refuses new ones, and waits until all have cleaned up.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        self.builds.idle().await;
+    }
+
     /// Answers at all `listeners` until `asked` says to stop; then refuses new builds,
     /// cancels those that run, and lets them clean up.
     pub async fn serve(

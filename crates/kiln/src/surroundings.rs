@@ -1,0 +1,32 @@
+//! The environment, read once.
+
+use std::path::PathBuf;
+
+use daemon::config::Surroundings;
+
+pub(crate) fn read() -> Surroundings {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let path = |name: &str| variable(name).map(PathBuf::from);
+    let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
+    let own_pid = std::process::id().to_string();
+    let for_us = text("LISTEN_PID").as_deref() == Some(own_pid.as_str());
+    let listen_fds = text("LISTEN_FDS")
+        .filter(|_| for_us)
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0);
+    let (size, speed) = (
+        text("BUILDKIT_STEP_LOG_MAX_SIZE"),
+        text("BUILDKIT_STEP_LOG_MAX_SPEED"),
+    );
+    Surroundings {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        home: path("HOME"),
+        runtime_dir: path("XDG_RUNTIME_DIR"),
+        data_home: path("XDG_DATA_HOME"),
+        config_home: path("XDG_CONFIG_HOME"),
+        notify_socket: path("NOTIFY_SOCKET"),
+        listen_fds,
+        log_limits: progress::LogLimits::parse(size.as_deref(), speed.as_deref()),
+    }
+}
