@@ -25,7 +25,10 @@ pub struct Blob {
 impl Blob {
     /// The blob `id` names.
     pub fn new(sources: &Sources, id: BlobId) -> Blob {
-        Blob { sources: sources.clone(), id: Arc::new(id) }
+        Blob {
+            sources: sources.clone(),
+            id: Arc::new(id),
+        }
     }
 
     /// Its key: the blob and the file it becomes. Asks nobody.
@@ -42,9 +45,18 @@ impl Blob {
             gid: u32,
         }
         let file = &self.id.file;
-        let preimage =
-            Preimage { digest: &self.id.digest, filename: &file.filename, perm: file.mode, uid: file.uid, gid: file.gid };
-        Key { text: go_json::digest(&preimage).to_string(), pin: self.id.digest.to_string(), last: true }
+        let preimage = Preimage {
+            digest: &self.id.digest,
+            filename: &file.filename,
+            perm: file.mode,
+            uid: file.uid,
+            gid: file.gid,
+        };
+        Key {
+            text: go_json::digest(&preimage).to_string(),
+            pin: self.id.digest.to_string(),
+            last: true,
+        }
     }
 
     /// The blob as a file, verified.
@@ -53,20 +65,38 @@ impl Blob {
         let parts = self.sources.parts();
         let transfer = cx.step.transfer(format!("blob {}", id.digest));
         let provider: Box<dyn Provider> = match &id.place {
-            BlobPlace::Registry(name) => Box::new(parts.registry.repository(name, cx.credentials.clone())),
-            BlobPlace::Layout { session, store } => {
-                Box::new(cx.session(session).await?.content()?.store(&format!("oci:{store}")))
+            BlobPlace::Registry(name) => {
+                Box::new(parts.registry.repository(name, cx.credentials.clone()))
             }
+            BlobPlace::Layout { session, store } => Box::new(
+                cx.session(session)
+                    .await?
+                    .content()?
+                    .store(&format!("oci:{store}")),
+            ),
         };
         let mut blob = Descriptor::new("application/octet-stream", id.digest, 0);
         blob.size = provider.size(&blob).await?;
-        let bytes = content::Verified::new(provider.read(&blob, 0).await?, &blob).map(|piece| Ok(piece?));
+        let bytes =
+            content::Verified::new(provider.read(&blob, 0).await?, &blob).map(|piece| Ok(piece?));
         let name = match id.file.filename.as_str() {
             "" => id.digest.hex(),
             given => file::safe_name(given),
         };
-        let meta = RecordMeta { description: format!("blob {}", id.digest), record_type: id.record_type };
-        let (kept, _) = file::keep(&parts.refs, meta, &name, &id.file, 0, bytes, (&transfer, blob.size)).await?;
+        let meta = RecordMeta {
+            description: format!("blob {}", id.digest),
+            record_type: id.record_type,
+        };
+        let (kept, _) = file::keep(
+            &parts.refs,
+            meta,
+            &name,
+            &id.file,
+            0,
+            bytes,
+            (&transfer, blob.size),
+        )
+        .await?;
         transfer.done();
         Ok(kept)
     }

@@ -59,7 +59,11 @@ impl Sources {
     /// Opens the sources.
     pub fn open(parts: Parts) -> Result<Sources> {
         parts.db.migrate("source", TABLES)?;
-        Ok(Sources(Arc::new(Inner { parts, web: Default::default(), git_locks: Default::default() })))
+        Ok(Sources(Arc::new(Inner {
+            parts,
+            web: Default::default(),
+            git_locks: Default::default(),
+        })))
     }
 
     pub(crate) fn parts(&self) -> &Parts {
@@ -93,15 +97,27 @@ impl Context {
                 return Ok(session);
             }
         }
-        Ok(self.group.any(&self.sessions, |session| async move { Ok(session) }).await?)
+        Ok(self
+            .group
+            .any(&self.sessions, |session| async move { Ok(session) })
+            .await?)
     }
 
     /// A secret of the build; `None` when no session has it.
     pub(crate) async fn secret(&self, id: &str) -> Result<Option<bytes::Bytes>> {
-        let asked = self.group.any(&self.sessions, |session| async move { session.secrets()?.get(id).await }).await;
+        let asked = self
+            .group
+            .any(&self.sessions, |session| async move {
+                session.secrets()?.get(id).await
+            })
+            .await;
         match asked {
             Ok(secret) => Ok(Some(secret)),
-            Err(error) if matches!(error.kind(), stdx::Kind::NotFound | stdx::Kind::Unsupported) => Ok(None),
+            Err(error)
+                if matches!(error.kind(), stdx::Kind::NotFound | stdx::Kind::Unsupported) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }

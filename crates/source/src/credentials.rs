@@ -19,7 +19,11 @@ pub struct SessionCredentials {
 impl SessionCredentials {
     /// For the sessions of `group`.
     pub fn new(sessions: Sessions, group: Group, salt: Vec<u8>) -> SessionCredentials {
-        SessionCredentials { sessions, group, salt }
+        SessionCredentials {
+            sessions,
+            group,
+            salt,
+        }
     }
 }
 
@@ -51,12 +55,17 @@ impl Credentials for SessionCredentials {
         }
         let login = self
             .group
-            .any(&self.sessions, |session| async move { session.auth()?.credentials(host).await })
+            .any(&self.sessions, |session| async move {
+                session.auth()?.credentials(host).await
+            })
             .await;
         match login {
             Ok(found) if found.secret.is_empty() => Ok(Login::Anonymous),
             Ok(found) if found.username.is_empty() => Ok(Login::Identity(found.secret)),
-            Ok(found) => Ok(Login::Password { username: found.username, secret: found.secret }),
+            Ok(found) => Ok(Login::Password {
+                username: found.username,
+                secret: found.secret,
+            }),
             Err(error) if offers_none(error.kind()) => Ok(Login::Anonymous),
             Err(error) => Err(failed(&error)),
         }
@@ -73,13 +82,18 @@ impl Credentials for SessionCredentials {
         let wanted = &wanted;
         let token = self
             .group
-            .any(&self.sessions, |session| async move { session.auth()?.fetch_token(wanted).await })
+            .any(&self.sessions, |session| async move {
+                session.auth()?.fetch_token(wanted).await
+            })
             .await
             .map_err(|error| failed(&error))?;
         let since = u64::try_from(token.issued_at).ok().filter(|at| *at > 0);
         Ok(Token {
             token: token.token,
-            expires_in: u64::try_from(token.expires_in).ok().filter(|s| *s > 0).map(Duration::from_secs),
+            expires_in: u64::try_from(token.expires_in)
+                .ok()
+                .filter(|s| *s > 0)
+                .map(Duration::from_secs),
             issued_at: since.map(|at| UNIX_EPOCH + Duration::from_secs(at)),
         })
     }

@@ -70,7 +70,9 @@ pub enum Error {
         reference: String,
     },
     /// No image for the wanted platform.
-    #[error("{reference}: no match for platform {wanted} in manifest: not found (it has {offered})")]
+    #[error(
+        "{reference}: no match for platform {wanted} in manifest: not found (it has {offered})"
+    )]
     NoPlatform {
         /// The image.
         reference: String,
@@ -200,18 +202,37 @@ impl Error {
 
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();
-        move |source| Error::Io { what, source: Arc::new(source) }
+        move |source| Error::Io {
+            what,
+            source: Arc::new(source),
+        }
     }
 }
 
 /// Git says what happened in words only.
 fn git_kind(reason: &str) -> Kind {
     let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
-    if has(&["Authentication failed", "Permission denied", "could not read Username", "terminal prompts disabled"]) {
+    if has(&[
+        "Authentication failed",
+        "Permission denied",
+        "could not read Username",
+        "terminal prompts disabled",
+    ]) {
         Kind::Denied
-    } else if has(&["Could not resolve host", "Connection", "timed out", "early EOF", "unable to access"]) {
+    } else if has(&[
+        "Could not resolve host",
+        "Connection",
+        "timed out",
+        "early EOF",
+        "unable to access",
+    ]) {
         Kind::Unavailable
-    } else if has(&["not found", "does not contain ref", "couldn't find remote ref", "does not exist"]) {
+    } else if has(&[
+        "not found",
+        "does not contain ref",
+        "couldn't find remote ref",
+        "does not exist",
+    ]) {
         Kind::NotFound
     } else {
         Kind::InvalidInput

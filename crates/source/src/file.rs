@@ -28,7 +28,11 @@ pub(crate) async fn keep(
     let failed = || Error::io(format!("writing {name}"));
     let mutable = refs.begin(None, meta)?;
     let tree = mutable.tree();
-    let mode = if attrs.mode == 0 { DEFAULT_MODE } else { attrs.mode & 0o7777 };
+    let mode = if attrs.mode == 0 {
+        DEFAULT_MODE
+    } else {
+        attrs.mode & 0o7777
+    };
     let file = tree.root().create_file(name, 0o600).map_err(failed())?;
     let mut file = tokio::fs::File::from_std(file);
     let (mut hasher, mut written) = (Hasher::default(), 0);
@@ -60,9 +64,20 @@ pub(crate) async fn keep(
 
 /// A file name that stays in its folder, whatever it was.
 pub(crate) fn safe_name(name: &str) -> String {
-    let last = name.trim().trim_end_matches('/').rsplit('/').next().unwrap_or("");
-    let usable = !matches!(last, "" | "." | "..") && last.len() <= 255 && !last.chars().any(char::is_control);
-    if usable { last.to_owned() } else { DEFAULT_NAME.to_owned() }
+    let last = name
+        .trim()
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or("");
+    let usable = !matches!(last, "" | "." | "..")
+        && last.len() <= 255
+        && !last.chars().any(char::is_control);
+    if usable {
+        last.to_owned()
+    } else {
+        DEFAULT_NAME.to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -71,10 +86,17 @@ mod tests {
 
     #[test]
     fn a_name_stays_in_its_folder() {
-        for (name, safe) in
-            [("a.txt", "a.txt"), ("  資料.txt ", "資料.txt"), ("../../etc/passwd", "passwd"), ("..", "download"), ("", "download"), ("a/", "a"),
-             ("a\0b", "download"), ("/", "download"), ("x/..", "download")]
-        {
+        for (name, safe) in [
+            ("a.txt", "a.txt"),
+            ("  資料.txt ", "資料.txt"),
+            ("../../etc/passwd", "passwd"),
+            ("..", "download"),
+            ("", "download"),
+            ("a/", "a"),
+            ("a\0b", "download"),
+            ("/", "download"),
+            ("x/..", "download"),
+        ] {
             assert_eq!(safe_name(name), safe, "{name}");
         }
     }

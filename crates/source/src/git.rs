@@ -46,7 +46,10 @@ pub struct Git {
 impl Git {
     /// The repository `id` names.
     pub fn new(sources: &Sources, id: GitId) -> Git {
-        Git { sources: sources.clone(), id: Arc::new(id) }
+        Git {
+            sources: sources.clone(),
+            id: Arc::new(id),
+        }
     }
 
     /// Its key: the commit, and what is taken of it.
@@ -57,7 +60,11 @@ impl Git {
             (Some(commit), false) => commit,
             _ => &found.object,
         };
-        Ok(Key { text: key(&self.id, commit, &found.reference), pin: found.object.clone(), last: true })
+        Ok(Key {
+            text: key(&self.id, commit, &found.reference),
+            pin: found.object.clone(),
+            last: true,
+        })
     }
 
     /// The files of that commit.
@@ -68,7 +75,11 @@ impl Git {
         let _alone = self.sources.0.git_locks.lock(&id.remote).await;
         let mirror = mirror::fetched(&self.sources, id, &found, &access).await?;
         let parts = self.sources.parts();
-        let shown = if id.reference.is_empty() { &found.reference } else { &id.reference };
+        let shown = if id.reference.is_empty() {
+            &found.reference
+        } else {
+            &id.reference
+        };
         let meta = RecordMeta {
             description: format!("git snapshot for {}#{shown}", redacted(&id.remote)),
             record_type: RecordType::GitCheckout,
@@ -100,8 +111,15 @@ impl Git {
         if matches(&found.object) || found.tagged.as_ref().is_some_and(matches) {
             return Ok(found);
         }
-        let or = found.tagged.as_ref().map(|tagged| format!(" or {tagged}")).unwrap_or_default();
-        Err(Error::GitChecksum { expected: id.checksum.clone(), found: format!("{}{or}", found.object) })
+        let or = found
+            .tagged
+            .as_ref()
+            .map(|tagged| format!(" or {tagged}"))
+            .unwrap_or_default();
+        Err(Error::GitChecksum {
+            expected: id.checksum.clone(),
+            found: format!("{}{or}", found.object),
+        })
     }
 }
 
@@ -138,7 +156,11 @@ mod tests {
     fn the_key_names_the_commit_and_what_is_taken_of_it() {
         let of = |identifier: &str, attrs: &[&str]| {
             let attrs = attrs.iter().map(|name| {
-                let value = if *name == "git.mtime" { "commit" } else { "true" };
+                let value = if *name == "git.mtime" {
+                    "commit"
+                } else {
+                    "true"
+                };
                 ((*name).to_owned(), value.to_owned())
             });
             match Identifier::parse(identifier, &attrs.collect()) {
@@ -148,9 +170,15 @@ mod tests {
         };
         assert_eq!(of("git://h/r", &[]), "C0");
         assert_eq!(of("git://h/r#main:a/b", &[]), "C0:a/b");
-        assert_eq!(of("git://h/r", &["git.keepgitdir"]), "C0.git#refs/heads/main");
         assert_eq!(
-            of("git://h/r#:x", &["git.keepgitdir", "git.skipsubmodules", "git.mtime"]),
+            of("git://h/r", &["git.keepgitdir"]),
+            "C0.git#refs/heads/main"
+        );
+        assert_eq!(
+            of(
+                "git://h/r#:x",
+                &["git.keepgitdir", "git.skipsubmodules", "git.mtime"]
+            ),
             "C0.git#refs/heads/main:x(skip-submodules)(mtime=commit)"
         );
     }

@@ -25,7 +25,11 @@ pub(crate) use request::Web;
 use request::{Reply, header, modified, redacted};
 
 /// Waits between attempts.
-const RETRIES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+const RETRIES: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
 /// So many ETags are offered to a server.
 const MAX_ETAGS: usize = 8;
 
@@ -58,7 +62,10 @@ struct Earlier {
 impl Http {
     /// The download `id` names.
     pub fn new(sources: &Sources, id: HttpId) -> Http {
-        Http { sources: sources.clone(), id: Arc::new(id) }
+        Http {
+            sources: sources.clone(),
+            id: Arc::new(id),
+        }
     }
 
     /// Its key: the content, and the file it becomes. Without a checksum the
@@ -72,7 +79,11 @@ impl Http {
             }
         };
         let text = key::of(&self.id, &filename, &digest, modified.as_deref()).to_string();
-        Ok(Key { text, pin: digest.to_string(), last: true })
+        Ok(Key {
+            text,
+            pin: digest.to_string(),
+            last: true,
+        })
     }
 
     /// The file.
@@ -82,11 +93,16 @@ impl Http {
 
     async fn resolved(&self, cx: &Context) -> Result<Resolved> {
         let request = key::request(&self.id).to_string();
-        let found = cx.resolutions.get_or(format!("http {request}"), self.resolve(&request, cx)).await?;
+        let found = cx
+            .resolutions
+            .get_or(format!("http {request}"), self.resolve(&request, cx))
+            .await?;
         match self.id.checksum {
-            Some(expected) if expected != found.digest => {
-                Err(Error::HttpChecksum { url: redacted(&self.id.url), expected, found: found.digest })
-            }
+            Some(expected) if expected != found.digest => Err(Error::HttpChecksum {
+                url: redacted(&self.id.url),
+                expected,
+                found: found.digest,
+            }),
             _ => Ok(found),
         }
     }
@@ -106,13 +122,20 @@ impl Http {
                 Err(error) if error.kind().is_transient() => error,
                 done => return done,
             };
-            let Some(delay) = delays.next() else { return Err(error) };
+            let Some(delay) = delays.next() else {
+                return Err(error);
+            };
             tracing::debug!(%error, "downloading again");
             tokio::time::sleep(*delay).await;
         }
     }
 
-    async fn unchanged(&self, earlier: &[Earlier], headers: &HeaderMap, cx: &Context) -> Option<Resolved> {
+    async fn unchanged(
+        &self,
+        earlier: &[Earlier],
+        headers: &HeaderMap,
+        cx: &Context,
+    ) -> Option<Resolved> {
         let mut headers = headers.clone();
         headers.insert(IF_NONE_MATCH, etags(earlier)?);
         let reply = self.send(Method::HEAD, headers, cx).await.ok()?;
@@ -161,27 +184,52 @@ impl Http {
         }
         if !reply.status.is_success() {
             let status = reply.status.as_u16();
-            return Err(Error::Http { url, reason: format!("invalid response status {status}"), status: Some(status) });
+            return Err(Error::Http {
+                url,
+                reason: format!("invalid response status {status}"),
+                status: Some(status),
+            });
         }
         let filename = self.filename(&reply.headers);
         let changed = header(&reply.headers, "last-modified").and_then(modified);
         let transfer = cx.step.transfer(format!("downloading {url}"));
-        let total = header(&reply.headers, "content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+        let total = header(&reply.headers, "content-length")
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
         let etag = header(&reply.headers, "etag").map(strong);
         let meta = RecordMeta::new(format!("http url {url}"));
         let refs = &self.sources.parts().refs;
         let time = changed.as_ref().map_or(0, |(_, seconds)| *seconds);
-        let (kept, digest) =
-            file::keep(refs, meta, &filename, &self.id.file, time, reply.body, (&transfer, total)).await?;
+        let (kept, digest) = file::keep(
+            refs,
+            meta,
+            &filename,
+            &self.id.file,
+            time,
+            reply.body,
+            (&transfer, total),
+        )
+        .await?;
         transfer.done();
         let modified = changed.map(|(text, _)| text);
         if let Some(etag) = etag {
             let sql = "INSERT OR REPLACE INTO source_downloads VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let row =
-                (request, &etag, digest.to_string(), &filename, modified.clone().unwrap_or_default(), kept.id());
+            let row = (
+                request,
+                &etag,
+                digest.to_string(),
+                &filename,
+                modified.clone().unwrap_or_default(),
+                kept.id(),
+            );
             self.sources.parts().db.write(|tx| tx.execute(sql, row))?;
         }
-        Ok(Resolved { digest, filename, modified, kept })
+        Ok(Resolved {
+            digest,
+            filename,
+            modified,
+            kept,
+        })
     }
 
     /// Downloads of this request whose files are still here, newest first.
@@ -199,12 +247,19 @@ impl Http {
             match (digest.parse(), parts.refs.get(&id)?) {
                 (Ok(digest), Some(kept)) if found.len() < MAX_ETAGS => {
                     let modified = Some(modified).filter(|modified| !modified.is_empty());
-                    found.push(Earlier { etag, digest, modified, kept });
+                    found.push(Earlier {
+                        etag,
+                        digest,
+                        modified,
+                        kept,
+                    });
                 }
                 (Ok(_), Some(_)) => {}
                 _ => {
                     let sql = "DELETE FROM source_downloads WHERE request = ?1 AND etag = ?2";
-                    parts.db.write(|tx| tx.execute(sql, [request, etag.as_str()]))?;
+                    parts
+                        .db
+                        .write(|tx| tx.execute(sql, [request, etag.as_str()]))?;
                 }
             }
         }
@@ -228,7 +283,9 @@ impl Http {
         if !self.id.file.filename.is_empty() {
             return file::safe_name(&self.id.file.filename);
         }
-        if let Some(name) = header(headers, "content-disposition").and_then(|text| request::disposition(&text)) {
+        if let Some(name) =
+            header(headers, "content-disposition").and_then(|text| request::disposition(&text))
+        {
             return file::safe_name(&name);
         }
         let url = reqwest::Url::parse(&self.id.url).ok();
@@ -241,15 +298,25 @@ impl Http {
 async fn upload(url: &reqwest::Url, method: Method, cx: &Context) -> Result<Reply> {
     if method != Method::GET {
         let reason = "uploads can only be read".to_owned();
-        return Err(Error::Http { url: url.to_string(), reason, status: Some(405) });
+        return Err(Error::Http {
+            url: url.to_string(),
+            reason,
+            status: Some(405),
+        });
     }
     let path = url.path();
     let bytes = cx
         .group
-        .any(&cx.sessions, |session| async move { session.upload()?.pull("buildkit-session", path).await })
+        .any(&cx.sessions, |session| async move {
+            session.upload()?.pull("buildkit-session", path).await
+        })
         .await?;
     let body: BoxStream<'static, Result<Bytes>> = bytes.map_err(Error::from).boxed();
-    Ok(Reply { status: StatusCode::OK, headers: HeaderMap::new(), body })
+    Ok(Reply {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        body,
+    })
 }
 
 /// An ETag without the mark that it is weak.
@@ -259,5 +326,9 @@ fn strong(etag: String) -> String {
 
 fn etags(earlier: &[Earlier]) -> Option<reqwest::header::HeaderValue> {
     let all: Vec<&str> = earlier.iter().map(|one| one.etag.as_str()).collect();
-    if all.is_empty() { None } else { all.join(", ").parse().ok() }
+    if all.is_empty() {
+        None
+    } else {
+        all.join(", ").parse().ok()
+    }
 }

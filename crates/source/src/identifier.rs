@@ -39,8 +39,13 @@ pub enum Identifier {
 impl Identifier {
     /// Reads the identifier and attributes of a source op.
     pub fn parse(identifier: &str, attrs: &BTreeMap<String, String>) -> Result<Identifier> {
-        let wrong = |reason: &str| Error::Identifier { identifier: identifier.into(), reason: reason.into() };
-        let (scheme, rest) = identifier.split_once("://").ok_or_else(|| wrong("it has no scheme"))?;
+        let wrong = |reason: &str| Error::Identifier {
+            identifier: identifier.into(),
+            reason: reason.into(),
+        };
+        let (scheme, rest) = identifier
+            .split_once("://")
+            .ok_or_else(|| wrong("it has no scheme"))?;
         let mut attrs = Attrs::new(identifier, attrs);
         let parsed = match scheme {
             "docker-image" => Identifier::Image(ImageId::parse(rest, &mut attrs)?),
@@ -62,7 +67,10 @@ mod tests {
     use super::*;
 
     fn parse(identifier: &str, attrs: &[(&str, &str)]) -> Result<Identifier> {
-        let attrs = attrs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let attrs = attrs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
         Identifier::parse(identifier, &attrs)
     }
 
@@ -73,17 +81,37 @@ mod tests {
             ("nothing", &[][..], "it has no scheme"),
             ("ftp://x", &[], "scheme `ftp` is not known"),
             ("docker-image://UPPER", &[], "UPPER"),
-            ("docker-image://docker.io/library/a:1", &[("image.layerlimit", "-1")], "image.layerlimit"),
-            ("docker-image://docker.io/library/a:1", &[("image.color", "red")], "image.color: not known"),
+            (
+                "docker-image://docker.io/library/a:1",
+                &[("image.layerlimit", "-1")],
+                "image.layerlimit",
+            ),
+            (
+                "docker-image://docker.io/library/a:1",
+                &[("image.color", "red")],
+                "image.color: not known",
+            ),
             ("docker-image://docker.io/library/a", &[], "object required"),
-            ("docker-image://docker.io/library/a:1", &[("git.keepgitdir", "true")], "git.keepgitdir: not known"),
-            ("docker-image://docker.io/library/a:1", &[("image.checksum", "md5:1")], "image.checksum"),
+            (
+                "docker-image://docker.io/library/a:1",
+                &[("git.keepgitdir", "true")],
+                "git.keepgitdir: not known",
+            ),
+            (
+                "docker-image://docker.io/library/a:1",
+                &[("image.checksum", "md5:1")],
+                "image.checksum",
+            ),
             ("oci-layout://l:1", &[], "digest"),
             ("local://", &[], "name"),
             ("local://a", &[("local.includepattern", "*.c")], "JSON list"),
             ("http://", &[], "host"),
             ("https://h/a", &[("http.perm", "rw")], "http.perm"),
-            ("git://h/r", &[("git.keepgitdir", "maybe")], "git.keepgitdir"),
+            (
+                "git://h/r",
+                &[("git.keepgitdir", "maybe")],
+                "git.keepgitdir",
+            ),
         ] {
             let error = parse(identifier, attrs).expect_err(identifier).to_string();
             assert!(error.contains(expected), "{identifier}: {error}");
@@ -92,12 +120,30 @@ mod tests {
 
     #[test]
     fn each_scheme_has_its_source() {
-        assert!(matches!(parse("docker-image://docker.io/library/a:1", &[]), Ok(Identifier::Image(_))));
+        assert!(matches!(
+            parse("docker-image://docker.io/library/a:1", &[]),
+            Ok(Identifier::Image(_))
+        ));
         let digest = oci::Digest::of("x");
-        assert!(matches!(parse(&format!("oci-layout://l@{digest}"), &[]), Ok(Identifier::Layout(_))));
-        assert!(matches!(parse(&format!("docker-image+blob://r.io/a@{digest}"), &[]), Ok(Identifier::Blob(_))));
-        assert!(matches!(parse("git://h/r.git#main:sub", &[]), Ok(Identifier::Git(_))));
-        assert!(matches!(parse("https://h/f.tar", &[]), Ok(Identifier::Http(_))));
-        assert!(matches!(parse("local://context", &[]), Ok(Identifier::Local(_))));
+        assert!(matches!(
+            parse(&format!("oci-layout://l@{digest}"), &[]),
+            Ok(Identifier::Layout(_))
+        ));
+        assert!(matches!(
+            parse(&format!("docker-image+blob://r.io/a@{digest}"), &[]),
+            Ok(Identifier::Blob(_))
+        ));
+        assert!(matches!(
+            parse("git://h/r.git#main:sub", &[]),
+            Ok(Identifier::Git(_))
+        ));
+        assert!(matches!(
+            parse("https://h/f.tar", &[]),
+            Ok(Identifier::Http(_))
+        ));
+        assert!(matches!(
+            parse("local://context", &[]),
+            Ok(Identifier::Local(_))
+        ));
     }
 }

@@ -56,13 +56,25 @@ impl Image {
     /// An image of a registry.
     pub fn new(sources: &Sources, id: ImageId, platform: &Platform) -> Image {
         let (layer_limit, record_type) = (id.layer_limit, id.record_type);
-        Image::at(sources, Where::Registry(id), platform, layer_limit, record_type)
+        Image::at(
+            sources,
+            Where::Registry(id),
+            platform,
+            layer_limit,
+            record_type,
+        )
     }
 
     /// An image of a layout on the client's side.
     pub fn layout(sources: &Sources, id: LayoutId, platform: &Platform) -> Image {
         let layer_limit = id.layer_limit;
-        Image::at(sources, Where::Layout(id), platform, layer_limit, RecordType::Regular)
+        Image::at(
+            sources,
+            Where::Layout(id),
+            platform,
+            layer_limit,
+            RecordType::Regular,
+        )
     }
 
     fn at(
@@ -73,7 +85,15 @@ impl Image {
         record_type: RecordType,
     ) -> Image {
         let platform = platform.clone().normalized();
-        Image { sources: sources.clone(), what: Arc::new(What { place, platform, layer_limit, record_type }) }
+        Image {
+            sources: sources.clone(),
+            what: Arc::new(What {
+                place,
+                platform,
+                layer_limit,
+                record_type,
+            }),
+        }
     }
 
     /// The image's name, as in messages.
@@ -98,12 +118,25 @@ impl Image {
     pub async fn cache_key(&self, cx: &Context, index: usize) -> Result<Key> {
         let pulled = self.pulled(cx).await?;
         let pin = pulled.root.digest.to_string();
-        let first = key::manifest(&pulled.root.digest, &self.what.platform, self.what.layer_limit).to_string();
+        let first = key::manifest(
+            &pulled.root.digest,
+            &self.what.platform,
+            self.what.layer_limit,
+        )
+        .to_string();
         if index == 0 {
-            return Ok(Key { text: first, pin, last: false });
+            return Ok(Key {
+                text: first,
+                pin,
+                last: false,
+            });
         }
         let text = key::config(&pulled.config, self.what.layer_limit)?.unwrap_or(first);
-        Ok(Key { text, pin, last: true })
+        Ok(Key {
+            text,
+            pin,
+            last: true,
+        })
     }
 
     /// The image's layers as a ref. Fetches no layer.
@@ -111,9 +144,15 @@ impl Image {
         let pulled = self.pulled(cx).await?;
         let refs = self.sources.parts().refs.clone();
         let (layers, record_type) = (pulled.layers.clone(), self.what.record_type);
-        let documents = [pulled.root.digest, pulled.manifest.digest, pulled.config_descriptor.digest];
+        let documents = [
+            pulled.root.digest,
+            pulled.manifest.digest,
+            pulled.config_descriptor.digest,
+        ];
         stdx::task::blocking(move || {
-            let Some(found) = refs.from_layers(layers)? else { return Ok(None) };
+            let Some(found) = refs.from_layers(layers)? else {
+                return Ok(None);
+            };
             for document in &documents {
                 found.attach(document)?;
             }
@@ -146,8 +185,19 @@ impl Image {
 
     /// The documents of the image, read once per build.
     async fn pulled(&self, cx: &Context) -> Result<Arc<Pulled>> {
-        let key = format!("image {} {} {:?} {}", self.reference(), self.what.platform, self.what.layer_limit, self.variant());
-        cx.resolutions.get_or(key, pull::pull(&self.sources, &self.what, &self.reference(), cx)).await
+        let key = format!(
+            "image {} {} {:?} {}",
+            self.reference(),
+            self.what.platform,
+            self.what.layer_limit,
+            self.variant()
+        );
+        cx.resolutions
+            .get_or(
+                key,
+                pull::pull(&self.sources, &self.what, &self.reference(), cx),
+            )
+            .await
     }
 
     /// What else makes one lookup differ from another.

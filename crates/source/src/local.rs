@@ -41,7 +41,10 @@ fn nothing(list: &Option<Vec<String>>) -> bool {
 impl Local {
     /// The directory `id` names.
     pub fn new(sources: &Sources, id: LocalId) -> Local {
-        Local { sources: sources.clone(), id: Arc::new(id) }
+        Local {
+            sources: sources.clone(),
+            id: Arc::new(id),
+        }
     }
 
     /// Holds for the session only: nobody knows what the directory has in it.
@@ -81,7 +84,12 @@ impl Local {
         let files = session.file_sync()?;
         let refs = &self.sources.parts().refs;
         let suffix = if id.metadata_only { ":metadata" } else { "" };
-        let kept_as = format!("local:{}:{}:{}{suffix}", id.name, id.shared_key, session.shared_key());
+        let kept_as = format!(
+            "local:{}:{}:{}{suffix}",
+            id.name,
+            id.shared_key,
+            session.shared_key()
+        );
         let meta = RecordMeta {
             description: format!("local source for {}", id.name),
             record_type: RecordType::LocalSource,
@@ -90,7 +98,11 @@ impl Local {
         let transfer = Arc::new(cx.step.transfer(format!("transferring {}:", id.name)));
         let shown = Arc::clone(&transfer);
         let observer: Observer = Arc::new(move |bytes| shown.set(bytes, 0));
-        let root = kept.tree().root().try_clone().map_err(crate::Error::io("opening the kept directory"))?;
+        let root = kept
+            .tree()
+            .root()
+            .try_clone()
+            .map_err(crate::Error::io("opening the kept directory"))?;
         let summary = match files.sync_into(&id.request(), root, Some(observer)).await {
             Ok(summary) => summary,
             Err(error) => {
@@ -121,7 +133,11 @@ fn key(id: &LocalId, session: &str) -> Key {
         metadata_exceptions: &id.metadata_except,
     };
     let digest = go_json::digest(&preimage);
-    Key { text: format!("session:{}:{digest}", id.name), pin: digest.to_string(), last: true }
+    Key {
+        text: format!("session:{}:{digest}", id.name),
+        pin: digest.to_string(),
+        last: true,
+    }
 }
 
 #[cfg(test)]
@@ -134,9 +150,16 @@ mod tests {
     /// Rows: S19
     #[test]
     fn the_key_of_a_directory_is_buildkits() {
-        let attrs = [("local.followpaths", r#"[".dockerignore"]"#), ("local.sharedkeyhint", "context")];
-        let attrs = attrs.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        let Ok(Identifier::Local(id)) = Identifier::parse("local://context", &attrs) else { panic!("local") };
+        let attrs = [
+            ("local.followpaths", r#"[".dockerignore"]"#),
+            ("local.sharedkeyhint", "context"),
+        ];
+        let attrs = attrs
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        let Ok(Identifier::Local(id)) = Identifier::parse("local://context", &attrs) else {
+            panic!("local")
+        };
         assert_eq!(
             key(&id, "uxforns0cq36j8zcd20ibu8x9").text,
             "session:context:sha256:e668096e9101f4d2991aef79191f5f76f547a6a4e00c46814a958ebef9f3eb13"

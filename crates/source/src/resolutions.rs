@@ -21,7 +21,13 @@ impl Resolutions {
         key: impl Into<String>,
         ask: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let slot = self.slots.lock().expect("not poisoned").entry(key.into()).or_default().clone();
+        let slot = self
+            .slots
+            .lock()
+            .expect("not poisoned")
+            .entry(key.into())
+            .or_default()
+            .clone();
         let mut known = slot.lock().await;
         if let Some(known) = known.as_ref().and_then(|known| known.downcast_ref::<T>()) {
             return Ok(known.clone());

@@ -19,3 +19,4 @@ pub mod image;
 pub mod registry;
 pub mod tar;
 pub mod tree;
+pub mod web;

@@ -26,9 +26,13 @@ impl Access {
     pub(super) async fn open(sources: &Sources, id: &GitId, cx: &Context) -> Result<Access> {
         let failed = || Error::io("a folder for git's login");
         let parts = sources.parts();
-        let scratch = tempfile::Builder::new().prefix("git-").tempdir_in(&parts.scratch).map_err(failed())?;
+        let scratch = tempfile::Builder::new()
+            .prefix("git-")
+            .tempdir_in(&parts.scratch)
+            .map_err(failed())?;
         // Nobody else is to reach the agent through us.
-        std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o700)).map_err(failed())?;
+        std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o700))
+            .map_err(failed())?;
         let mut ssh_command = "ssh -F /dev/null".to_owned();
         if id.known_hosts.is_empty() {
             ssh_command.push_str(" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null");
@@ -54,12 +58,19 @@ impl Access {
             ssh_socket: socket,
             protocols: "http:https:git:ssh",
         };
-        Ok(Access { cli, _scratch: scratch, _agent: agent })
+        Ok(Access {
+            cli,
+            _scratch: scratch,
+            _agent: agent,
+        })
     }
 
     /// Git with this login, in a repository or in none.
     pub(super) fn git(&self, git_dir: Option<&std::path::Path>) -> Cli {
-        Cli { git_dir: git_dir.map(Into::into), ..self.cli.clone() }
+        Cli {
+            git_dir: git_dir.map(Into::into),
+            ..self.cli.clone()
+        }
     }
 }
 
@@ -68,7 +79,13 @@ async fn login(id: &GitId, cx: &Context) -> Result<Vec<(String, String)>> {
     let Some(host) = reqwest::Url::parse(&id.remote)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
-        .and_then(|url| Some(format!("{}{}", url.host_str()?, url.port().map(|p| format!(":{p}")).unwrap_or_default())))
+        .and_then(|url| {
+            Some(format!(
+                "{}{}",
+                url.host_str()?,
+                url.port().map(|p| format!(":{p}")).unwrap_or_default()
+            ))
+        })
     else {
         return Ok(Vec::new());
     };
@@ -79,11 +96,17 @@ async fn login(id: &GitId, cx: &Context) -> Result<Vec<(String, String)>> {
         (header.clone(), header, false),
         (token.clone(), token, true),
     ];
-    for (name, _, is_token) in names.into_iter().filter(|(_, secret, _)| !secret.is_empty()) {
-        let Some(secret) = cx.secret(&name).await? else { continue };
+    for (name, _, is_token) in names
+        .into_iter()
+        .filter(|(_, secret, _)| !secret.is_empty())
+    {
+        let Some(secret) = cx.secret(&name).await? else {
+            continue;
+        };
         let text = String::from_utf8_lossy(&secret).trim().to_owned();
         let value = if is_token {
-            let encoded = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{text}"));
+            let encoded =
+                base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{text}"));
             format!("basic {encoded}")
         } else {
             text
@@ -96,7 +119,10 @@ async fn login(id: &GitId, cx: &Context) -> Result<Vec<(String, String)>> {
 
 /// Where the login goes: this remote, or all of GitHub for its submodules.
 fn scope(remote: &str) -> &str {
-    ["https://github.com/", "https://www.github.com/"].into_iter().find(|all| remote.starts_with(all)).unwrap_or(remote)
+    ["https://github.com/", "https://www.github.com/"]
+        .into_iter()
+        .find(|all| remote.starts_with(all))
+        .unwrap_or(remote)
 }
 
 /// Listens for git's ssh and passes its requests to the client's agent.

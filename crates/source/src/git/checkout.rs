@@ -14,7 +14,12 @@ use crate::identifier::{GitId, Mtime, redacted};
 const ASIDE: &str = ".kiln-checkout";
 
 /// Writes the files of the commit into `target`, which is empty.
-pub(super) async fn checkout(id: &GitId, found: &Found, mirror: &Mirror, target: &Root) -> Result<()> {
+pub(super) async fn checkout(
+    id: &GitId,
+    found: &Found,
+    mirror: &Mirror,
+    target: &Root,
+) -> Result<()> {
     let folder = id.folder();
     let path = path_of(target)?;
     if id.keep_git_dir && folder.is_empty() {
@@ -30,15 +35,24 @@ pub(super) async fn checkout(id: &GitId, found: &Found, mirror: &Mirror, target:
         move_up(&folder, target)?;
     }
     if id.mtime == Mtime::Commit {
-        let time = mirror.git.run("reading the time of", &["show", "-s", "--format=%ct", found.commit_id()]).await?;
+        let time = mirror
+            .git
+            .run(
+                "reading the time of",
+                &["show", "-s", "--format=%ct", found.commit_id()],
+            )
+            .await?;
         let seconds: i64 = time.trim().parse().map_err(|_| Error::Git {
             what: "reading the time of".into(),
             remote: redacted(&id.remote),
             reason: format!("`{}` is no time", time.trim()),
         })?;
-        let root = target.try_clone().map_err(Error::io("opening a checkout"))?;
+        let root = target
+            .try_clone()
+            .map_err(Error::io("opening a checkout"))?;
         let set = stdx::task::blocking(move || set_times(&root, Time::from_seconds(seconds)));
-        set.await.map_err(Error::io("setting times of a checkout"))?;
+        set.await
+            .map_err(Error::io("setting times of a checkout"))?;
     }
     Ok(())
 }
@@ -48,7 +62,11 @@ async fn plain(found: &Found, mirror: &Mirror, work_tree: &Path) -> Result<Cli> 
     // The index belongs to whatever was checked out before.
     let _ = std::fs::remove_file(mirror.dir.join("index"));
     let git = mirror.git.at(&mirror.dir, Some(work_tree));
-    git.run("failed to checkout remote", &["read-tree", "--reset", "-u", found.commit_id()]).await?;
+    git.run(
+        "failed to checkout remote",
+        &["read-tree", "--reset", "-u", found.commit_id()],
+    )
+    .await?;
     Ok(git)
 }
 
@@ -58,33 +76,58 @@ async fn clone(id: &GitId, found: &Found, mirror: &Mirror, work_tree: &Path) -> 
     let git = mirror.git.at(&work_tree.join(".git"), Some(work_tree));
     // Over the file protocol: git's short cut for local clones copies what it finds.
     let near = git.local();
-    let format = if found.object.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+    let format = if found.object.len() == 64 {
+        "--object-format=sha256"
+    } else {
+        "--object-format=sha1"
+    };
     near.run(what, &["init", "--quiet", format]).await?;
     let from = format!("file://{}", mirror.dir.display());
     near.run(what, &["remote", "add", "origin", &from]).await?;
     let own = format!("refs/kiln/{}", found.object);
-    mirror.git.run(what, &["update-ref", "--no-deref", &own, &found.object]).await?;
+    mirror
+        .git
+        .run(what, &["update-ref", "--no-deref", &own, &found.object])
+        .await?;
     let spec = match found.reference.starts_with("refs/") {
         true => format!("{own}:{}", found.reference),
         false => own,
     };
-    near.run(what, &["fetch", "-u", "--depth=1", "--no-tags", "origin", &spec]).await?;
-    near.run(what, &["checkout", "--quiet", "--detach", found.commit_id()]).await?;
-    near.run(what, &["remote", "set-url", "origin", &redacted(&id.remote)]).await?;
-    near.run(what, &["reflog", "expire", "--all", "--expire=now"]).await?;
+    near.run(
+        what,
+        &["fetch", "-u", "--depth=1", "--no-tags", "origin", &spec],
+    )
+    .await?;
+    near.run(
+        what,
+        &["checkout", "--quiet", "--detach", found.commit_id()],
+    )
+    .await?;
+    near.run(
+        what,
+        &["remote", "set-url", "origin", &redacted(&id.remote)],
+    )
+    .await?;
+    near.run(what, &["reflog", "expire", "--all", "--expire=now"])
+        .await?;
     Ok(git)
 }
 
 /// Removes what would make two clones of one commit differ.
 fn after_clone(work_tree: &Path) -> Result<()> {
     match std::fs::remove_file(work_tree.join(".git/FETCH_HEAD")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("removing FETCH_HEAD")(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("removing FETCH_HEAD")(error))
+        }
         _ => Ok(()),
     }
 }
 
 async fn submodules(id: &GitId, git: &Cli) -> Result<()> {
-    let has_some = git.work_tree.as_ref().is_some_and(|tree| tree.join(".gitmodules").symlink_metadata().is_ok());
+    let has_some = git
+        .work_tree
+        .as_ref()
+        .is_some_and(|tree| tree.join(".gitmodules").symlink_metadata().is_ok());
     if id.skip_submodules || !has_some {
         return Ok(());
     }
@@ -103,9 +146,13 @@ fn move_up(folder: &str, target: &Root) -> Result<()> {
     for entry in target.read_dir(&from).map_err(failed())? {
         // A file that has the very name of our folder would need room of its own.
         if entry.name == ASIDE {
-            return Err(failed()(std::io::Error::other(format!("it has a file named {ASIDE}"))));
+            return Err(failed()(std::io::Error::other(format!(
+                "it has a file named {ASIDE}"
+            ))));
         }
-        target.rename(from.join(&entry.name), Path::new(&entry.name)).map_err(failed())?;
+        target
+            .rename(from.join(&entry.name), Path::new(&entry.name))
+            .map_err(failed())?;
     }
     target.remove_tree(ASIDE).map_err(failed())
 }

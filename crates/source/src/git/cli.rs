@@ -14,8 +14,16 @@ use crate::identifier::redacted;
 /// More output than this is not kept.
 const MAX_OUTPUT: usize = 4 << 20;
 /// Proxies are the one thing the surroundings may say.
-const PROXIES: [&str; 8] =
-    ["http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
+const PROXIES: [&str; 8] = [
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+];
 
 /// Git in one repository, or in none.
 #[derive(Clone)]
@@ -36,41 +44,83 @@ pub(super) struct Cli {
 impl Cli {
     /// The same in this repository.
     pub(super) fn at(&self, git_dir: &Path, work_tree: Option<&Path>) -> Cli {
-        Cli { git_dir: Some(git_dir.into()), work_tree: work_tree.map(Into::into), ..self.clone() }
+        Cli {
+            git_dir: Some(git_dir.into()),
+            work_tree: work_tree.map(Into::into),
+            ..self.clone()
+        }
     }
 
     /// The same, able to read repositories on this disk, and logged in nowhere.
     pub(super) fn local(&self) -> Cli {
-        Cli { protocols: "file", config: Vec::new(), ssh_socket: None, ..self.clone() }
+        Cli {
+            protocols: "file",
+            config: Vec::new(),
+            ssh_socket: None,
+            ..self.clone()
+        }
     }
 
     /// What git prints; `what` names the attempt in errors.
     pub(super) async fn run(&self, what: &str, args: &[&str]) -> Result<String> {
-        let failed = |reason: String| Error::Git { what: what.into(), remote: redacted(&self.remote), reason };
+        let failed = |reason: String| Error::Git {
+            what: what.into(),
+            remote: redacted(&self.remote),
+            reason,
+        };
         let mut command = tokio::process::Command::new("/bin/sh");
         // Files get the usual modes whatever our own umask is.
-        command.args(["-c", "umask 022; exec \"$@\"", "sh"]).arg(&self.program).args(self.options()).args(args);
+        command
+            .args(["-c", "umask 022; exec \"$@\"", "sh"])
+            .arg(&self.program)
+            .args(self.options())
+            .args(args);
         command.env_clear().envs(self.environment());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        if let Some(dir) = self.work_tree.as_ref().or(self.git_dir.as_ref()).filter(|dir| dir.is_dir()) {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        if let Some(dir) = self
+            .work_tree
+            .as_ref()
+            .or(self.git_dir.as_ref())
+            .filter(|dir| dir.is_dir())
+        {
             command.current_dir(dir);
         }
-        let mut child = command.spawn().map_err(|error| failed(format!("cannot start git: {error}")))?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| failed(format!("cannot start git: {error}")))?;
         let mut group = Group(child.id());
-        let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
-        let (status, out, err) = tokio::join!(child.wait(), self.gather(out, false), self.gather(err, true));
+        let (out, err) = (
+            child.stdout.take().expect("piped"),
+            child.stderr.take().expect("piped"),
+        );
+        let (status, out, err) = tokio::join!(
+            child.wait(),
+            self.gather(out, false),
+            self.gather(err, true)
+        );
         group.0 = None;
         let status = status.map_err(|error| failed(error.to_string()))?;
         if status.success() {
             return Ok(String::from_utf8_lossy(&out).into_owned());
         }
         let said = String::from_utf8_lossy(&err).trim().to_owned();
-        Err(failed(if said.is_empty() { status.to_string() } else { said }))
+        Err(failed(if said.is_empty() {
+            status.to_string()
+        } else {
+            said
+        }))
     }
 
     /// Whether git ends well.
     pub(super) async fn succeeds(&self, args: &[&str]) -> bool {
-        let quiet = Cli { step: StepProgress::none(), ..self.clone() };
+        let quiet = Cli {
+            step: StepProgress::none(),
+            ..self.clone()
+        };
         quiet.run("git", args).await.is_ok()
     }
 
@@ -134,7 +184,11 @@ impl Cli {
             ("safe.directory", "*"),
         ];
         let config = ours.iter().map(|(key, value)| (*key, *value));
-        let config = config.chain(self.config.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let config = config.chain(
+            self.config
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str())),
+        );
         let mut count = 0;
         for (key, value) in config {
             set(&format!("GIT_CONFIG_KEY_{count}"), key.as_ref());
@@ -151,7 +205,10 @@ struct Group(Option<u32>);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let id = self.0.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        let id = self
+            .0
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(rustix::process::Pid::from_raw);
         if let Some(id) = id {
             let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
         }

@@ -15,8 +15,14 @@ use crate::error::{Error, Result};
 use crate::identifier::{GitId, redacted};
 
 /// Files a killed git leaves and the next one trips over.
-const LEFT_LOCKS: [&str; 6] =
-    ["shallow.lock", "index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "FETCH_HEAD.lock"];
+const LEFT_LOCKS: [&str; 6] = [
+    "shallow.lock",
+    "index.lock",
+    "HEAD.lock",
+    "config.lock",
+    "packed-refs.lock",
+    "FETCH_HEAD.lock",
+];
 
 /// A mirror that has the commit that is wanted.
 pub(super) struct Mirror {
@@ -27,11 +33,20 @@ pub(super) struct Mirror {
 
 /// The mirror of the remote, after fetching what is missing. A mirror that
 /// cannot be used any more is thrown away and begun anew.
-pub(super) async fn fetched(sources: &Sources, id: &GitId, found: &Found, access: &Access) -> Result<Mirror> {
+pub(super) async fn fetched(
+    sources: &Sources,
+    id: &GitId,
+    found: &Found,
+    access: &Access,
+) -> Result<Mirror> {
     let first = fetch_into(sources, id, found, access).await;
     match first {
         Err(Error::Git { reason, .. }) if is_beyond_use(&reason) => {
-            tracing::warn!(remote = redacted(&id.remote), reason, "the mirror is begun anew");
+            tracing::warn!(
+                remote = redacted(&id.remote),
+                reason,
+                "the mirror is begun anew"
+            );
             sources.parts().refs.forget_named(&kept_as(id, found))?;
             fetch_into(sources, id, found, access).await
         }
@@ -57,27 +72,56 @@ fn is_beyond_use(reason: &str) -> bool {
 }
 
 fn kept_as(id: &GitId, found: &Found) -> String {
-    let format = if found.object.len() == 64 { ":sha256" } else { "" };
+    let format = if found.object.len() == 64 {
+        ":sha256"
+    } else {
+        ""
+    };
     format!("git:{}{format}", id.remote)
 }
 
-async fn fetch_into(sources: &Sources, id: &GitId, found: &Found, access: &Access) -> Result<Mirror> {
+async fn fetch_into(
+    sources: &Sources,
+    id: &GitId,
+    found: &Found,
+    access: &Access,
+) -> Result<Mirror> {
     let meta = RecordMeta {
         description: format!("shared git repo for {}", redacted(&id.remote)),
         record_type: RecordType::Regular,
     };
-    let kept = sources.parts().refs.named(&kept_as(id, found), None, Sharing::Locked, meta).await?;
+    let kept = sources
+        .parts()
+        .refs
+        .named(&kept_as(id, found), None, Sharing::Locked, meta)
+        .await?;
     let dir = path_of(kept.tree().root())?;
     let git = access.git(Some(&dir));
     if !dir.join("HEAD").exists() {
-        let format = if found.object.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
-        git.run("failed to init repo for", &["init", "--quiet", "--bare", format]).await?;
-        git.run("failed add origin repo", &["remote", "add", "origin", &id.remote]).await?;
+        let format = if found.object.len() == 64 {
+            "--object-format=sha256"
+        } else {
+            "--object-format=sha1"
+        };
+        git.run(
+            "failed to init repo for",
+            &["init", "--quiet", "--bare", format],
+        )
+        .await?;
+        git.run(
+            "failed add origin repo",
+            &["remote", "add", "origin", &id.remote],
+        )
+        .await?;
     }
     for lock in LEFT_LOCKS {
         let _ = std::fs::remove_file(dir.join(lock));
     }
-    let mirror = Mirror { git, dir, _kept: kept };
+    let mirror = Mirror {
+        git,
+        dir,
+        _kept: kept,
+    };
     if !mirror.has(found).await {
         mirror.fetch(found).await?;
     }
@@ -96,12 +140,27 @@ impl Mirror {
         let own = format!("refs/kiln/{}", found.object);
         if !is_commit(&found.reference) {
             let spec = format!("+{}:{}", found.reference, found.reference);
-            self.git.run(what, &["fetch", "--depth=1", "--no-tags", "--force", "origin", &spec]).await?;
+            self.git
+                .run(
+                    what,
+                    &[
+                        "fetch",
+                        "--depth=1",
+                        "--no-tags",
+                        "--force",
+                        "origin",
+                        &spec,
+                    ],
+                )
+                .await?;
         }
         if !self.has(found).await {
             // The ref moved on meanwhile, or a commit was named: many servers give it by itself.
             let spec = format!("{}:{own}", found.object);
-            let alone = self.git.run(what, &["fetch", "--depth=1", "--no-tags", "origin", &spec]).await;
+            let alone = self
+                .git
+                .run(what, &["fetch", "--depth=1", "--no-tags", "origin", &spec])
+                .await;
             if let Err(error) = alone {
                 tracing::debug!(%error, "the commit alone is not to be had");
                 self.fetch_all(what).await?;
@@ -117,8 +176,12 @@ impl Mirror {
                 ),
             });
         }
-        self.git.run(what, &["update-ref", "--no-deref", &own, &found.object]).await?;
-        self.git.run(what, &["reflog", "expire", "--all", "--expire=now"]).await?;
+        self.git
+            .run(what, &["update-ref", "--no-deref", &own, &found.object])
+            .await?;
+        self.git
+            .run(what, &["reflog", "expire", "--all", "--expire=now"])
+            .await?;
         Ok(())
     }
 
@@ -127,7 +190,11 @@ impl Mirror {
         if self.dir.join("shallow").exists() {
             args.push("--unshallow");
         }
-        args.extend(["origin", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]);
+        args.extend([
+            "origin",
+            "+refs/heads/*:refs/heads/*",
+            "+refs/tags/*:refs/tags/*",
+        ]);
         self.git.run(what, &args).await?;
         Ok(())
     }
@@ -140,10 +207,15 @@ pub(super) fn path_of(root: &Root) -> Result<PathBuf> {
     let link = format!("/proc/self/fd/{}", root.as_fd().as_raw_fd());
     let failed = || Error::io("finding the path of a folder for git");
     let path = std::fs::read_link(&link).map_err(failed())?;
-    let (here, there) =
-        (std::fs::metadata(Path::new(&link)).map_err(failed())?, std::fs::metadata(&path).map_err(failed())?);
+    let (here, there) = (
+        std::fs::metadata(Path::new(&link)).map_err(failed())?,
+        std::fs::metadata(&path).map_err(failed())?,
+    );
     if (here.dev(), here.ino()) == (there.dev(), there.ino()) {
         return Ok(path);
     }
-    Err(failed()(std::io::Error::other(format!("{} is another folder", path.display()))))
+    Err(failed()(std::io::Error::other(format!(
+        "{} is another folder",
+        path.display()
+    ))))
 }

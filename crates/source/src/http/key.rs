@@ -14,7 +14,10 @@ struct Header<'a> {
 }
 
 fn headers(id: &HttpId) -> Vec<Header<'_>> {
-    id.headers.iter().map(|(name, value)| Header { name, value }).collect()
+    id.headers
+        .iter()
+        .map(|(name, value)| Header { name, value })
+        .collect()
 }
 
 #[derive(Serialize)]
@@ -40,7 +43,12 @@ pub(super) fn of(id: &HttpId, filename: &str, checksum: &Digest, modified: Optio
     go_json::digest(&preimage(id, filename, checksum, modified))
 }
 
-fn preimage<'a>(id: &'a HttpId, filename: &'a str, checksum: &'a Digest, modified: Option<&'a str>) -> Preimage<'a> {
+fn preimage<'a>(
+    id: &'a HttpId,
+    filename: &'a str,
+    checksum: &'a Digest,
+    modified: Option<&'a str>,
+) -> Preimage<'a> {
     Preimage {
         filename,
         perm: id.file.mode,
@@ -57,7 +65,15 @@ fn preimage<'a>(id: &'a HttpId, filename: &'a str, checksum: &'a Digest, modifie
 pub(super) fn request(id: &HttpId) -> Digest {
     let file = &id.file;
     let headers: Vec<_> = id.headers.iter().collect();
-    go_json::digest(&(&id.url, &file.filename, file.mode, file.uid, file.gid, &id.auth_header_secret, headers))
+    go_json::digest(&(
+        &id.url,
+        &file.filename,
+        file.mode,
+        file.uid,
+        file.gid,
+        &id.auth_header_secret,
+        headers,
+    ))
 }
 
 #[cfg(test)]
@@ -66,7 +82,10 @@ mod tests {
     use crate::Identifier;
 
     fn id(url: &str, attrs: &[(&str, &str)]) -> HttpId {
-        let attrs = attrs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let attrs = attrs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
         match Identifier::parse(url, &attrs) {
             Ok(Identifier::Http(id)) => id,
             other => panic!("{other:?}"),
@@ -82,8 +101,16 @@ mod tests {
             go_json::to_string(&preimage(&plain, "a&b", &digest, None)),
             format!(r#"{{"Filename":"a\u0026b","Perm":0,"UID":0,"GID":0,"Checksum":"{digest}"}}"#)
         );
-        let full = id("https://h/a", &[("http.perm", "0644"), ("http.uid", "7"), ("http.header.accept", "x"),
-            ("http.header.Cookie", "dropped"), ("http.authheadersecret", "s")]);
+        let full = id(
+            "https://h/a",
+            &[
+                ("http.perm", "0644"),
+                ("http.uid", "7"),
+                ("http.header.accept", "x"),
+                ("http.header.Cookie", "dropped"),
+                ("http.authheadersecret", "s"),
+            ],
+        );
         let time = "Sun, 06 Nov 1994 08:49:37 GMT";
         assert_eq!(
             go_json::to_string(&preimage(&full, "a", &digest, Some(time))),

@@ -46,12 +46,18 @@ impl Web {
                         .read_timeout(STALL)
                 };
                 // Without any root certificate on this machine plain HTTP still works.
-                builder().build().or_else(|_| builder().tls_certs_only([]).build())
+                builder()
+                    .build()
+                    .or_else(|_| builder().tls_certs_only([]).build())
             })
             .await
         };
         let made = self.client.get_or_try_init(make).await;
-        made.map_err(|error| Error::Http { url: "https".into(), reason: error.to_string(), status: Some(501) })
+        made.map_err(|error| Error::Http {
+            url: "https".into(),
+            reason: error.to_string(),
+            status: Some(501),
+        })
     }
 
     /// Sends a request. The login goes to the address's own host only: the
@@ -64,10 +70,22 @@ impl Web {
             status: None,
         };
         let client = self.client().await?;
-        let answer = client.request(method, url).headers(headers).send().await.map_err(failed.clone())?;
+        let answer = client
+            .request(method, url)
+            .headers(headers)
+            .send()
+            .await
+            .map_err(failed.clone())?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        let body = answer.bytes_stream().map(move |piece| piece.map_err(failed.clone())).boxed();
-        Ok(Reply { status, headers, body })
+        let body = answer
+            .bytes_stream()
+            .map(move |piece| piece.map_err(failed.clone()))
+            .boxed();
+        Ok(Reply {
+            status,
+            headers,
+            body,
+        })
     }
 }
 
@@ -86,18 +104,32 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// The headers of a request, with the login the build has for the host.
 pub(super) async fn headers(id: &HttpId, cx: &Context) -> Result<HeaderMap> {
-    let wrong = |reason: &str| Error::Http { url: redacted(&id.url), reason: reason.into(), status: Some(400) };
+    let wrong = |reason: &str| Error::Http {
+        url: redacted(&id.url),
+        reason: reason.into(),
+        status: Some(400),
+    };
     let mut headers = HeaderMap::new();
     for (name, value) in &id.headers {
-        let name: HeaderName = name.parse().map_err(|_| wrong("a header's name cannot be sent"))?;
-        headers.insert(name, value.parse().map_err(|_| wrong("a header's value cannot be sent"))?);
+        let name: HeaderName = name
+            .parse()
+            .map_err(|_| wrong("a header's name cannot be sent"))?;
+        headers.insert(
+            name,
+            value
+                .parse()
+                .map_err(|_| wrong("a header's value cannot be sent"))?,
+        );
     }
     let mut login = None;
     if id.auth_header_secret.is_empty() {
         let url = Url::parse(&id.url).map_err(|error| wrong(&error.to_string()))?;
         let host = url.host_str().unwrap_or("");
         if host != "buildkit-session" {
-            login = cx.secret(&format!("HTTP_AUTH_HEADER_{host}")).await?.map(|secret| secret.to_vec());
+            login = cx
+                .secret(&format!("HTTP_AUTH_HEADER_{host}"))
+                .await?
+                .map(|secret| secret.to_vec());
             if let Some(token) = cx.secret(&format!("HTTP_AUTH_TOKEN_{host}")).await? {
                 login = Some([b"Bearer ", &token[..]].concat());
             }
@@ -105,12 +137,16 @@ pub(super) async fn headers(id: &HttpId, cx: &Context) -> Result<HeaderMap> {
     } else {
         let secret = cx.secret(&id.auth_header_secret).await?;
         let secret = secret.ok_or_else(|| {
-            wrong(&format!("failed to retrieve HTTP auth secret {}", id.auth_header_secret))
+            wrong(&format!(
+                "failed to retrieve HTTP auth secret {}",
+                id.auth_header_secret
+            ))
         })?;
         login = Some(secret.to_vec());
     }
     if let Some(login) = login {
-        let mut value = HeaderValue::from_bytes(login.trim_ascii()).map_err(|_| wrong("the login cannot be sent"))?;
+        let mut value = HeaderValue::from_bytes(login.trim_ascii())
+            .map_err(|_| wrong("the login cannot be sent"))?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
@@ -134,15 +170,20 @@ pub(super) fn modified(text: String) -> Option<(String, i64)> {
 pub(super) fn disposition(text: &str) -> Option<String> {
     let mut plain = None;
     for part in split(text).skip(1) {
-        let Some((name, value)) = part.split_once('=') else { continue };
+        let Some((name, value)) = part.split_once('=') else {
+            continue;
+        };
         let value = value.trim();
         match name.trim().to_ascii_lowercase().as_str() {
             "filename*" => {
                 let encoded = value.splitn(3, '\'').nth(2)?;
-                return Some(unescaped(encoded)).filter(|name| !name.is_empty() && !name.ends_with('/'));
+                return Some(unescaped(encoded))
+                    .filter(|name| !name.is_empty() && !name.ends_with('/'));
             }
             "filename" => {
-                let inner = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+                let inner = value
+                    .strip_prefix('"')
+                    .and_then(|value| value.strip_suffix('"'));
                 plain = Some(inner.map_or(value.to_owned(), |inner| inner.replace("\\\"", "\"")));
             }
             _ => {}
@@ -195,7 +236,10 @@ mod tests {
         for (text, name) in [
             (r#"attachment; filename="a b;c.txt""#, Some("a b;c.txt")),
             ("attachment; filename=x.tar; size=1", Some("x.tar")),
-            ("attachment; filename*=UTF-8''%e2%82%ac.txt; filename=old", Some("€.txt")),
+            (
+                "attachment; filename*=UTF-8''%e2%82%ac.txt; filename=old",
+                Some("€.txt"),
+            ),
             ("inline", None),
             ("attachment; filename=dir/", None),
         ] {

@@ -13,16 +13,29 @@ pub(super) struct Attrs<'a> {
 
 impl<'a> Attrs<'a> {
     pub(super) fn new(identifier: &'a str, attrs: &'a BTreeMap<String, String>) -> Attrs<'a> {
-        Attrs { identifier, left: attrs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect() }
+        Attrs {
+            identifier,
+            left: attrs
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()))
+                .collect(),
+        }
     }
 
     /// The identifier itself is wrong.
     pub(super) fn wrong(&self, reason: impl Into<String>) -> Error {
-        Error::Identifier { identifier: self.identifier.into(), reason: reason.into() }
+        Error::Identifier {
+            identifier: self.identifier.into(),
+            reason: reason.into(),
+        }
     }
 
     fn invalid(&self, name: &str, reason: impl Into<String>) -> Error {
-        Error::Attribute { identifier: self.identifier.into(), name: name.into(), reason: reason.into() }
+        Error::Attribute {
+            identifier: self.identifier.into(),
+            name: name.into(),
+            reason: reason.into(),
+        }
     }
 
     /// The text of an attribute.
@@ -43,13 +56,20 @@ impl<'a> Attrs<'a> {
     ) -> Result<Option<T>> {
         match self.left.remove(name) {
             None => Ok(None),
-            Some(value) => read(value).map(Some).map_err(|reason| self.invalid(name, reason)),
+            Some(value) => read(value)
+                .map(Some)
+                .map_err(|reason| self.invalid(name, reason)),
         }
     }
 
     /// A parsed attribute.
-    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, name: &str) -> Result<Option<T>> {
-        self.read(name, |value| value.parse().map_err(|error| format!("`{value}`: {error}")))
+    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>> {
+        self.read(name, |value| {
+            value.parse().map_err(|error| format!("`{value}`: {error}"))
+        })
     }
 
     /// `true` or `false`, in the spellings Go accepts.
@@ -72,24 +92,36 @@ impl<'a> Attrs<'a> {
                 [b'0', _, ..] => (&value[1..], 8),
                 _ => (value, 10),
             };
-            u32::from_str_radix(digits, radix).map_err(|_| format!("`{value}` is no number from 0 on"))
+            u32::from_str_radix(digits, radix)
+                .map_err(|_| format!("`{value}` is no number from 0 on"))
         })
     }
 
     /// A JSON list of strings; `null` is none.
     pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<String>>> {
         let read = self.read(name, |value| {
-            serde_json::from_str::<Option<Vec<String>>>(value).map_err(|error| format!("not a JSON list of strings: {error}"))
+            serde_json::from_str::<Option<Vec<String>>>(value)
+                .map_err(|error| format!("not a JSON list of strings: {error}"))
         })?;
         Ok(read.flatten())
     }
 
     /// All attributes whose names begin with `prefix`, without it.
     pub(super) fn all(&mut self, prefix: &str) -> Vec<(String, String)> {
-        let names: Vec<&str> = self.left.keys().copied().filter(|name| name.starts_with(prefix)).collect();
+        let names: Vec<&str> = self
+            .left
+            .keys()
+            .copied()
+            .filter(|name| name.starts_with(prefix))
+            .collect();
         names
             .into_iter()
-            .map(|name| (name[prefix.len()..].to_owned(), self.left.remove(name).expect("just seen").to_owned()))
+            .map(|name| {
+                (
+                    name[prefix.len()..].to_owned(),
+                    self.left.remove(name).expect("just seen").to_owned(),
+                )
+            })
             .collect()
     }
 

@@ -48,12 +48,18 @@ impl GitId {
     pub(super) fn parse(rest: &str, attrs: &mut Attrs<'_>) -> Result<GitId> {
         let (remote, fragment) = rest.split_once('#').unwrap_or((rest, ""));
         let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
-        let full = attrs.text(attr::GIT_FULL_URL).filter(|full| !full.is_empty());
+        let full = attrs
+            .text(attr::GIT_FULL_URL)
+            .filter(|full| !full.is_empty());
         let remote = with_scheme(full.as_deref().unwrap_or(remote));
         let id = GitId {
             remote,
             reference: reference.to_owned(),
-            subdir: if clean(subdir).is_empty() { String::new() } else { subdir.to_owned() },
+            subdir: if clean(subdir).is_empty() {
+                String::new()
+            } else {
+                subdir.to_owned()
+            },
             keep_git_dir: attrs.truth(attr::GIT_KEEP_DIR)?,
             checksum: attrs.text_or_empty(attr::GIT_CHECKSUM),
             skip_submodules: attrs.truth(attr::GIT_SKIP_SUBMODULES)?,
@@ -61,7 +67,9 @@ impl GitId {
                 .read(attr::GIT_MTIME, |value| match value {
                     "" | "checkout" => Ok(Mtime::Checkout),
                     "commit" => Ok(Mtime::Commit),
-                    other => Err(format!("invalid mtime `{other}`, expected checkout or commit")),
+                    other => Err(format!(
+                        "invalid mtime `{other}`, expected checkout or commit"
+                    )),
                 })?
                 .unwrap_or_default(),
             fetch_by_commit: attrs.truth(attr::GIT_FETCH_BY_COMMIT)?,
@@ -93,7 +101,8 @@ impl GitId {
     pub fn check(&self) -> Result<(), String> {
         let remote = &self.remote;
         let scheme = remote.split_once("://").map(|(scheme, _)| scheme);
-        let known = matches!(scheme, Some("http" | "https" | "git" | "ssh")) || scheme.is_none() && is_scp(remote);
+        let known = matches!(scheme, Some("http" | "https" | "git" | "ssh"))
+            || scheme.is_none() && is_scp(remote);
         if !known || remote.starts_with('-') || remote.chars().any(|c| c.is_control() || c == ' ') {
             return Err(format!("`{}` is no git address", redacted(remote)));
         }
@@ -110,10 +119,20 @@ impl GitId {
         if !self.checksum.is_empty()
             && !(self.checksum.len() <= 64 && self.checksum.bytes().all(|b| b.is_ascii_hexdigit()))
         {
-            return Err(format!("invalid checksum {} for Git URL, expected hex commit hash", self.checksum));
+            return Err(format!(
+                "invalid checksum {} for Git URL, expected hex commit hash",
+                self.checksum
+            ));
         }
-        if self.subdir.split('/').any(|part| part == ".." || part == ".git") {
-            return Err(format!("folder `{}` leads outside of the files", self.subdir));
+        if self
+            .subdir
+            .split('/')
+            .any(|part| part == ".." || part == ".git")
+        {
+            return Err(format!(
+                "folder `{}` leads outside of the files",
+                self.subdir
+            ));
         }
         Ok(())
     }
@@ -124,24 +143,41 @@ fn check_ref(name: &str) -> Result<(), String> {
     let bad = name.starts_with(['-', '/', '.', '+'])
         || name.ends_with(['/', '.'])
         || name.ends_with(".lock")
-        || ["..", "//", "@{", "/."].iter().any(|part| name.contains(part))
-        || name.chars().any(|c| c.is_control() || " ~^:?*[\\".contains(c));
-    if bad { Err(format!("`{name}` is no git ref")) } else { Ok(()) }
+        || ["..", "//", "@{", "/."]
+            .iter()
+            .any(|part| name.contains(part))
+        || name
+            .chars()
+            .any(|c| c.is_control() || " ~^:?*[\\".contains(c));
+    if bad {
+        Err(format!("`{name}` is no git ref"))
+    } else {
+        Ok(())
+    }
 }
 
 /// The form `user@host:path`.
 fn is_scp(remote: &str) -> bool {
-    let Some((host, path)) = remote.split_once(':') else { return false };
+    let Some((host, path)) = remote.split_once(':') else {
+        return false;
+    };
     !path.is_empty() && host.contains('@') && !host.contains('/')
 }
 
 fn with_scheme(remote: &str) -> String {
-    if remote.contains("://") || is_scp(remote) { remote.to_owned() } else { format!("https://{remote}") }
+    if remote.contains("://") || is_scp(remote) {
+        remote.to_owned()
+    } else {
+        format!("https://{remote}")
+    }
 }
 
 /// A path without its empty and `.` parts, relative.
 fn clean(path: &str) -> String {
-    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
+    path.split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// An address without the password in it.
@@ -163,7 +199,10 @@ mod tests {
     use super::*;
 
     fn parse(identifier: &str, attrs: &[(&str, &str)]) -> Result<GitId, String> {
-        let attrs: BTreeMap<_, _> = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let attrs: BTreeMap<_, _> = attrs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         match Identifier::parse(identifier, &attrs) {
             Ok(Identifier::Git(id)) => Ok(id),
             Ok(other) => panic!("{other:?}"),
@@ -175,10 +214,27 @@ mod tests {
     #[test]
     fn address_ref_and_folder_are_taken_apart() {
         let id = parse("git://github.com/a/b.git#v1:sub/./dir/", &[]).unwrap();
-        assert_eq!((id.remote.as_str(), id.reference.as_str(), id.folder().as_str()),
-            ("https://github.com/a/b.git", "v1", "sub/dir"));
-        let id = parse("git://github.com/a/b.git#:/", &[("git.fullurl", "git@github.com:a/b.git")]).unwrap();
-        assert_eq!((id.remote.as_str(), id.reference.as_str(), id.subdir.as_str()), ("git@github.com:a/b.git", "", ""));
+        assert_eq!(
+            (
+                id.remote.as_str(),
+                id.reference.as_str(),
+                id.folder().as_str()
+            ),
+            ("https://github.com/a/b.git", "v1", "sub/dir")
+        );
+        let id = parse(
+            "git://github.com/a/b.git#:/",
+            &[("git.fullurl", "git@github.com:a/b.git")],
+        )
+        .unwrap();
+        assert_eq!(
+            (
+                id.remote.as_str(),
+                id.reference.as_str(),
+                id.subdir.as_str()
+            ),
+            ("git@github.com:a/b.git", "", "")
+        );
     }
 
     /// Rows: S14
@@ -195,10 +251,26 @@ mod tests {
             "user@-oProxyCommand=x:path",
             "https://h/\nx",
         ] {
-            assert!(parse("git://h/r", &[("git.fullurl", full)]).is_err(), "{full}");
+            assert!(
+                parse("git://h/r", &[("git.fullurl", full)]).is_err(),
+                "{full}"
+            );
         }
-        for fragment in ["--upload-pack=x", "a..b", "a b", "x:../up", "x:a/../../b", "x:.git/hooks", "a.lock", "+a", "a^{}"] {
-            assert!(parse(&format!("git://h/r#{fragment}"), &[]).is_err(), "{fragment}");
+        for fragment in [
+            "--upload-pack=x",
+            "a..b",
+            "a b",
+            "x:../up",
+            "x:a/../../b",
+            "x:.git/hooks",
+            "a.lock",
+            "+a",
+            "a^{}",
+        ] {
+            assert!(
+                parse(&format!("git://h/r#{fragment}"), &[]).is_err(),
+                "{fragment}"
+            );
         }
         assert!(parse("git://h/r", &[("git.checksum", "--x")]).is_err());
         assert_eq!(redacted("https://u:secret@h/x"), "https://u:xxxxx@h/x");

@@ -50,7 +50,8 @@ pub struct HttpId {
 
 impl HttpId {
     pub(super) fn parse(identifier: &str, attrs: &mut Attrs<'_>) -> Result<HttpId> {
-        let url = reqwest::Url::parse(identifier).map_err(|error| attrs.wrong(error.to_string()))?;
+        let url =
+            reqwest::Url::parse(identifier).map_err(|error| attrs.wrong(error.to_string()))?;
         if url.host_str().is_none_or(str::is_empty) {
             return Err(attrs.wrong("it has no host"));
         }
@@ -58,7 +59,9 @@ impl HttpId {
             .all(attr::HTTP_HEADER)
             .into_iter()
             .filter_map(|(name, value)| {
-                let known = SETTABLE.iter().find(|(lower, _)| name.eq_ignore_ascii_case(lower));
+                let known = SETTABLE
+                    .iter()
+                    .find(|(lower, _)| name.eq_ignore_ascii_case(lower));
                 known.map(|(_, canonical)| ((*canonical).to_owned(), value))
             })
             .collect();

@@ -49,7 +49,9 @@ impl ImageId {
     }
 
     pub(super) fn parse(rest: &str, attrs: &mut Attrs<'_>) -> Result<ImageId> {
-        let name: ImageName = rest.parse().map_err(|error| attrs.wrong(format!("{error}")))?;
+        let name: ImageName = rest
+            .parse()
+            .map_err(|error| attrs.wrong(format!("{error}")))?;
         if name.tag().is_none() && name.digest().is_none() {
             return Err(attrs.wrong("object required: it has neither tag nor digest"));
         }
@@ -106,7 +108,10 @@ impl LayoutId {
     pub(super) fn parse(rest: &str, attrs: &mut Attrs<'_>) -> Result<LayoutId> {
         let (name, digest) = with_digest(rest, attrs)?;
         Ok(LayoutId {
-            store: attrs.text(attr::OCI_STORE).filter(|store| !store.is_empty()).unwrap_or_else(|| store_of(&name)),
+            store: attrs
+                .text(attr::OCI_STORE)
+                .filter(|store| !store.is_empty())
+                .unwrap_or_else(|| store_of(&name)),
             reference: rest.to_owned(),
             digest,
             session: attrs.text_or_empty(attr::OCI_SESSION),
@@ -125,11 +130,15 @@ fn store_of(name: &str) -> String {
 }
 
 fn with_digest(rest: &str, attrs: &Attrs<'_>) -> Result<(String, Digest)> {
-    let (name, digest) = rest.split_once('@').ok_or_else(|| attrs.wrong("a digest is required"))?;
+    let (name, digest) = rest
+        .split_once('@')
+        .ok_or_else(|| attrs.wrong("a digest is required"))?;
     if name.is_empty() {
         return Err(attrs.wrong("it has no name"));
     }
-    let digest = digest.parse().map_err(|error| attrs.wrong(format!("{error}")))?;
+    let digest = digest
+        .parse()
+        .map_err(|error| attrs.wrong(format!("{error}")))?;
     Ok((name.to_owned(), digest))
 }
 
@@ -164,14 +173,24 @@ impl BlobId {
     pub(super) fn parse(rest: &str, layout: bool, attrs: &mut Attrs<'_>) -> Result<BlobId> {
         let (name, digest) = with_digest(rest, attrs)?;
         let place = if layout {
-            let store = attrs.text(attr::OCI_STORE).filter(|store| !store.is_empty());
+            let store = attrs
+                .text(attr::OCI_STORE)
+                .filter(|store| !store.is_empty());
             BlobPlace::Layout {
                 session: attrs.text_or_empty(attr::OCI_SESSION),
                 store: store.unwrap_or_else(|| store_of(&name)),
             }
         } else {
-            BlobPlace::Registry(rest.parse().map_err(|error| attrs.wrong(format!("{error}")))?)
+            BlobPlace::Registry(
+                rest.parse()
+                    .map_err(|error| attrs.wrong(format!("{error}")))?,
+            )
         };
-        Ok(BlobId { place, digest, file: FileAttrs::parse(attrs)?, record_type: record_type(attrs)? })
+        Ok(BlobId {
+            place,
+            digest,
+            file: FileAttrs::parse(attrs)?,
+            record_type: record_type(attrs)?,
+        })
     }
 }

@@ -46,23 +46,38 @@ pub(crate) fn layers(
     })?;
     let diff_ids = config.rootfs.diff_ids.unwrap_or_default();
     if diff_ids.len() != layers.len() {
-        return Err(Error::Mismatch { diff_ids: diff_ids.len(), layers: layers.len() });
+        return Err(Error::Mismatch {
+            diff_ids: diff_ids.len(),
+            layers: layers.len(),
+        });
     }
     if let Some(limit) = limit.filter(|limit| *limit > layers.len()) {
-        return Err(Error::LayerLimit { limit, layers: layers.len() });
+        return Err(Error::LayerLimit {
+            limit,
+            layers: layers.len(),
+        });
     }
-    let mut times = config.history.unwrap_or_default().into_iter().filter(|entry| !entry.empty_layer);
-    let described = layers.into_iter().zip(diff_ids).map(|(descriptor, diff_id)| LayerBlob {
-        descriptor,
-        diff_id,
-        description: format!("pulled from {reference}"),
-        created: times.next().and_then(|entry| time_of(&entry.created?)),
-    });
+    let mut times = config
+        .history
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|entry| !entry.empty_layer);
+    let described = layers
+        .into_iter()
+        .zip(diff_ids)
+        .map(|(descriptor, diff_id)| LayerBlob {
+            descriptor,
+            diff_id,
+            description: format!("pulled from {reference}"),
+            created: times.next().and_then(|entry| time_of(&entry.created?)),
+        });
     Ok(described.take(limit.unwrap_or(usize::MAX)).collect())
 }
 
 fn time_of(text: &str) -> Option<SystemTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok().map(SystemTime::from)
+    OffsetDateTime::parse(text, &Rfc3339)
+        .ok()
+        .map(SystemTime::from)
 }
 
 #[cfg(test)]
@@ -83,10 +98,28 @@ mod tests {
         );
         let both = || vec![layer("1"), layer("2")];
         let found = layers("r", config.as_bytes(), both(), None).unwrap();
-        assert_eq!(found.iter().map(|layer| layer.diff_id.0).collect::<Vec<_>>(), [id("a"), id("b")]);
-        let seconds = |layer: &LayerBlob| layer.created.map(|t| t.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs());
-        assert_eq!(found.iter().map(seconds).collect::<Vec<_>>(), [Some(2), None]);
-        assert_eq!(layers("r", config.as_bytes(), both(), Some(1)).unwrap().len(), 1);
+        assert_eq!(
+            found
+                .iter()
+                .map(|layer| layer.diff_id.0)
+                .collect::<Vec<_>>(),
+            [id("a"), id("b")]
+        );
+        let seconds = |layer: &LayerBlob| {
+            layer
+                .created
+                .map(|t| t.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs())
+        };
+        assert_eq!(
+            found.iter().map(seconds).collect::<Vec<_>>(),
+            [Some(2), None]
+        );
+        assert_eq!(
+            layers("r", config.as_bytes(), both(), Some(1))
+                .unwrap()
+                .len(),
+            1
+        );
         let say = |layers: Result<Vec<LayerBlob>>| layers.unwrap_err().to_string();
         assert_eq!(
             say(layers("r", config.as_bytes(), both(), Some(3))),
@@ -96,6 +129,6 @@ mod tests {
             say(layers("r", config.as_bytes(), vec![layer("1")], None)),
             "mismatched image rootfs and manifest layers 2 1"
         );
-        assert!(say(layers("r", b"[]", both(), None)).contains("failed to resolve rootfs"));
+        assert!(say(layers("r", b"{", both(), None)).contains("failed to resolve rootfs"));
     }
 }

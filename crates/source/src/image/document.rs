@@ -36,29 +36,50 @@ impl Document {
             #[serde(default)]
             fs_layers: Option<serde::de::IgnoredAny>,
         }
-        let wrong = |reason: String| Error::Document { reference: reference.into(), reason };
-        if matches!(kind, media_type::DOCKER_SCHEMA1 | media_type::DOCKER_SCHEMA1_SIGNED) {
-            return Err(Error::Schema1 { reference: reference.into() });
+        let wrong = |reason: String| Error::Document {
+            reference: reference.into(),
+            reason,
+        };
+        if matches!(
+            kind,
+            media_type::DOCKER_SCHEMA1 | media_type::DOCKER_SCHEMA1_SIGNED
+        ) {
+            return Err(Error::Schema1 {
+                reference: reference.into(),
+            });
         }
-        let raw: Raw =
-            serde_json::from_slice(bytes).map_err(|error| wrong(format!("manifest cannot be read: {error}")))?;
+        let raw: Raw = serde_json::from_slice(bytes)
+            .map_err(|error| wrong(format!("manifest cannot be read: {error}")))?;
         if raw.schema_version == 1 || raw.fs_layers.is_some() {
-            return Err(Error::Schema1 { reference: reference.into() });
+            return Err(Error::Schema1 {
+                reference: reference.into(),
+            });
         }
         // A document that is both could be read as one thing here and as another elsewhere.
         match (raw.manifests, raw.config) {
-            (Some(_), Some(_)) => Err(wrong("ambiguous: it is a manifest and an index at once".into())),
-            (Some(manifests), None) if !media_type::is_manifest(kind) => Ok(Document::Index(manifests)),
-            (None, Some(config)) if !media_type::is_index(kind) => {
-                Ok(Document::Manifest { config, layers: raw.layers.unwrap_or_default() })
+            (Some(_), Some(_)) => Err(wrong(
+                "ambiguous: it is a manifest and an index at once".into(),
+            )),
+            (Some(manifests), None) if !media_type::is_manifest(kind) => {
+                Ok(Document::Index(manifests))
             }
-            _ => Err(wrong(format!("not a manifest or index, though it says {kind}"))),
+            (None, Some(config)) if !media_type::is_index(kind) => Ok(Document::Manifest {
+                config,
+                layers: raw.layers.unwrap_or_default(),
+            }),
+            _ => Err(wrong(format!(
+                "not a manifest or index, though it says {kind}"
+            ))),
         }
     }
 }
 
 /// The entry of an index that suits `wanted` best; of equals, the first.
-pub(crate) fn choose<'a>(reference: &str, manifests: &'a [Descriptor], wanted: &Platform) -> Result<&'a Descriptor> {
+pub(crate) fn choose<'a>(
+    reference: &str,
+    manifests: &'a [Descriptor],
+    wanted: &Platform,
+) -> Result<&'a Descriptor> {
     let images = manifests.iter().filter(|entry| is_image(entry));
     let ranked = images.clone().filter_map(|entry| {
         let rank = match &entry.platform {
@@ -68,19 +89,32 @@ pub(crate) fn choose<'a>(reference: &str, manifests: &'a [Descriptor], wanted: &
         };
         Some((rank, entry))
     });
-    ranked.min_by_key(|(rank, _)| *rank).map(|(_, entry)| entry).ok_or_else(|| {
-        let offered: Vec<String> = images.filter_map(|entry| entry.platform.as_ref()).map(|p| p.to_string()).collect();
-        Error::NoPlatform {
-            reference: reference.into(),
-            wanted: wanted.to_string(),
-            offered: if offered.is_empty() { "none".into() } else { offered.join(", ") },
-        }
-    })
+    ranked
+        .min_by_key(|(rank, _)| *rank)
+        .map(|(_, entry)| entry)
+        .ok_or_else(|| {
+            let offered: Vec<String> = images
+                .filter_map(|entry| entry.platform.as_ref())
+                .map(|p| p.to_string())
+                .collect();
+            Error::NoPlatform {
+                reference: reference.into(),
+                wanted: wanted.to_string(),
+                offered: if offered.is_empty() {
+                    "none".into()
+                } else {
+                    offered.join(", ")
+                },
+            }
+        })
 }
 
 /// Attestations lie among the images of an index.
 fn is_image(entry: &Descriptor) -> bool {
-    let attestation = entry.annotations.get("vnd.docker.reference.type").is_some_and(|kind| kind == "attestation-manifest");
+    let attestation = entry
+        .annotations
+        .get("vnd.docker.reference.type")
+        .is_some_and(|kind| kind == "attestation-manifest");
     let kind = &entry.media_type;
     !attestation && (kind.is_empty() || media_type::is_manifest(kind) || media_type::is_index(kind))
 }
@@ -100,8 +134,16 @@ mod tests {
     #[test]
     fn the_best_manifest_for_a_platform_is_chosen() {
         let mut attestation = entry("attestation", "linux/amd64");
-        attestation.annotations.insert("vnd.docker.reference.type".into(), "attestation-manifest".into());
-        let index = [attestation, entry("amd64", "linux/amd64"), entry("v6", "linux/arm/v6"), entry("v7", "linux/arm/v7")];
+        attestation.annotations.insert(
+            "vnd.docker.reference.type".into(),
+            "attestation-manifest".into(),
+        );
+        let index = [
+            attestation,
+            entry("amd64", "linux/amd64"),
+            entry("v6", "linux/arm/v6"),
+            entry("v7", "linux/arm/v7"),
+        ];
         let chosen = |platform: &str| {
             let wanted: Platform = platform.parse().unwrap();
             choose("r", &index, &wanted.normalized()).map(|entry| entry.digest)
@@ -110,22 +152,42 @@ mod tests {
         assert_eq!(chosen("linux/arm/v7").unwrap(), Digest::of("v7"));
         assert_eq!(chosen("linux/arm/v6").unwrap(), Digest::of("v6"));
         let error = chosen("linux/s390x").unwrap_err().to_string();
-        assert!(error.contains("no match for platform linux/s390x") && error.contains("linux/arm/v7"), "{error}");
+        assert!(
+            error.contains("no match for platform linux/s390x") && error.contains("linux/arm/v7"),
+            "{error}"
+        );
         let unsaid = [entry("unsaid", "")];
-        assert_eq!(choose("r", &unsaid, &Platform::host()).unwrap().digest, Digest::of("unsaid"));
+        assert_eq!(
+            choose("r", &unsaid, &Platform::host()).unwrap().digest,
+            Digest::of("unsaid")
+        );
     }
 
     /// Rows: S07, P14
     #[test]
     fn old_broken_and_ambiguous_documents_are_refused() {
-        let parse = |kind: &str, text: &str| Document::parse("r", kind, text.as_bytes()).unwrap_err().to_string();
+        let parse = |kind: &str, text: &str| {
+            Document::parse("r", kind, text.as_bytes())
+                .unwrap_err()
+                .to_string()
+        };
         assert!(parse(media_type::DOCKER_SCHEMA1_SIGNED, "{}").contains("deprecated-image-specs"));
-        assert!(parse("application/json", r#"{"schemaVersion":1,"fsLayers":[]}"#).contains("schema 1"));
+        assert!(
+            parse("application/json", r#"{"schemaVersion":1,"fsLayers":[]}"#).contains("schema 1")
+        );
         assert!(parse(media_type::OCI_MANIFEST, "{").contains("cannot be read"));
         let config = r#"{"mediaType":"x","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":0}"#;
         let both = format!(r#"{{"schemaVersion":2,"manifests":[],"config":{config}}}"#);
         assert!(parse(media_type::OCI_INDEX, &both).contains("ambiguous"));
-        assert!(parse(media_type::OCI_MANIFEST, r#"{"schemaVersion":2,"manifests":[]}"#).contains("not a manifest"));
-        assert!(parse(media_type::OCI_MANIFEST, r#"{"schemaVersion":2}"#).contains("not a manifest"));
+        assert!(
+            parse(
+                media_type::OCI_MANIFEST,
+                r#"{"schemaVersion":2,"manifests":[]}"#
+            )
+            .contains("not a manifest")
+        );
+        assert!(
+            parse(media_type::OCI_MANIFEST, r#"{"schemaVersion":2}"#).contains("not a manifest")
+        );
     }
 }

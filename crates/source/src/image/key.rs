@@ -1,7 +1,7 @@
 //! Cache keys of images (P18). Their text is BuildKit's, so that caches can be
 //! exchanged: golden vectors hold it to that.
 
-use oci::{Digest, DiffId, Platform};
+use oci::{DiffId, Digest, Platform};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -67,7 +67,10 @@ pub(crate) fn config(config: &[u8], limit: Option<usize>) -> Result<Option<Strin
     if let Some(limit) = limit {
         if limit > diff_ids.len() {
             let reason = format!("image has {} layers, limit is {limit}", diff_ids.len());
-            return Err(Error::Document { reference: "image config".into(), reason });
+            return Err(Error::Document {
+                reference: "image config".into(),
+                reason,
+            });
         }
         diff_ids.truncate(limit);
     }
@@ -92,10 +95,17 @@ mod tests {
             "sha256:65a8da2b84d719ac383a17bcee6153cb71ce4778fedc75a9538e2496789e042c"
         );
         assert_eq!(
-            Digest::of(llb::preimage::source(&manifest(&digest, &amd64, None).to_string())).to_string(),
+            Digest::of(llb::preimage::source(
+                &manifest(&digest, &amd64, None).to_string()
+            ))
+            .to_string(),
             "sha256:bfbba476851a06dbff485e553607ce8426fea1bc517567a85605335a587e8abf"
         );
-        let arm = Platform { os_version: "1<2".into(), os_features: vec!["f".into()], .."linux/arm/v7".parse().unwrap() };
+        let arm = Platform {
+            os_version: "1<2".into(),
+            os_features: vec!["f".into()],
+            .."linux/arm/v7".parse().unwrap()
+        };
         assert_eq!(
             go_json::to_string(&Preimage::new(&digest, &arm, Some(2))),
             format!(
@@ -108,13 +118,28 @@ mod tests {
     #[test]
     fn the_key_of_a_config_is_its_chain() {
         let ids = ["a", "b"].map(|text| DiffId(Digest::of(text)));
-        let json = format!(r#"{{"rootfs":{{"type":"layers","diff_ids":["{}","{}"]}}}}"#, ids[0], ids[1]);
+        let json = format!(
+            r#"{{"rootfs":{{"type":"layers","diff_ids":["{}","{}"]}}}}"#,
+            ids[0], ids[1]
+        );
         let chain = |n: usize| oci::chain_id(&ids[..n]).unwrap().to_string();
         assert_eq!(config(json.as_bytes(), None).unwrap(), Some(chain(2)));
         assert_eq!(config(json.as_bytes(), Some(1)).unwrap(), Some(chain(1)));
-        assert!(config(json.as_bytes(), Some(3)).unwrap_err().to_string().contains("image has 2 layers, limit is 3"));
-        assert_eq!(config(b"not json", None).unwrap(), Some(Digest::of("not json").to_string()));
-        for empty in [r#"{"rootfs":{"type":"layers","diff_ids":null}}"#, r#"{"rootfs":{"type":"x"}}"#, "{}"] {
+        assert!(
+            config(json.as_bytes(), Some(3))
+                .unwrap_err()
+                .to_string()
+                .contains("image has 2 layers, limit is 3")
+        );
+        assert_eq!(
+            config(b"not json", None).unwrap(),
+            Some(Digest::of("not json").to_string())
+        );
+        for empty in [
+            r#"{"rootfs":{"type":"layers","diff_ids":null}}"#,
+            r#"{"rootfs":{"type":"x"}}"#,
+            "{}",
+        ] {
             assert_eq!(config(empty.as_bytes(), None).unwrap(), None, "{empty}");
         }
     }

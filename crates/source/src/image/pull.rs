@@ -67,12 +67,17 @@ impl Provider for PlaceProvider {
 impl Place {
     pub(crate) async fn open(sources: &Sources, place: &Where, cx: &Context) -> Result<Place> {
         match place {
-            Where::Registry(id) => {
-                Ok(Place::Registry(sources.parts().registry.repository(&id.name, cx.credentials.clone())))
-            }
+            Where::Registry(id) => Ok(Place::Registry(
+                sources
+                    .parts()
+                    .registry
+                    .repository(&id.name, cx.credentials.clone()),
+            )),
             Where::Layout(id) => {
                 let session = cx.session(&id.session).await?;
-                Ok(Place::Layout(session.content()?.store(&format!("oci:{}", id.store))))
+                Ok(Place::Layout(
+                    session.content()?.store(&format!("oci:{}", id.store)),
+                ))
             }
         }
     }
@@ -90,12 +95,23 @@ impl Place {
 }
 
 /// Reads the documents of an image (P11, P13).
-pub(super) async fn pull(sources: &Sources, what: &What, reference: &str, cx: &Context) -> Result<Arc<Pulled>> {
+pub(super) async fn pull(
+    sources: &Sources,
+    what: &What,
+    reference: &str,
+    cx: &Context,
+) -> Result<Arc<Pulled>> {
     let transfer = cx.step.transfer(format!("resolve {reference}"));
     let place = Place::open(sources, &what.place, cx).await?;
-    let mut reading = Reading { store: sources.parts().refs.store(), sources, place, leases: Vec::new() };
+    let mut reading = Reading {
+        store: sources.parts().refs.store(),
+        sources,
+        place,
+        leases: Vec::new(),
+    };
     let root = reading.root(what, reference, cx).await?;
-    let (manifest, config_descriptor, layers) = reading.manifest(reference, &root, &what.platform).await?;
+    let (manifest, config_descriptor, layers) =
+        reading.manifest(reference, &root, &what.platform).await?;
     let config = reading.document(&config_descriptor).await?;
     let mut layers = config::layers(reference, &config, layers, what.layer_limit)?;
     for layer in &mut layers {
@@ -103,7 +119,14 @@ pub(super) async fn pull(sources: &Sources, what: &What, reference: &str, cx: &C
     }
     transfer.done();
     let _leases = reading.leases;
-    Ok(Arc::new(Pulled { root, manifest, config_descriptor, config, layers, _leases }))
+    Ok(Arc::new(Pulled {
+        root,
+        manifest,
+        config_descriptor,
+        config,
+        layers,
+        _leases,
+    }))
 }
 
 struct Reading<'a> {
@@ -122,9 +145,11 @@ impl Reading<'_> {
                 let key = format!("name {} {:?}", id.name, id.mode);
                 let root = cx.resolutions.get_or(key, self.resolve(id, cx)).await?;
                 match id.checksum {
-                    Some(expected) if expected != root.digest => {
-                        Err(Error::ImageChecksum { reference: reference.into(), expected, found: root.digest })
-                    }
+                    Some(expected) if expected != root.digest => Err(Error::ImageChecksum {
+                        reference: reference.into(),
+                        expected,
+                        found: root.digest,
+                    }),
                     _ => Ok(root),
                 }
             }
@@ -135,7 +160,9 @@ impl Reading<'_> {
     /// A digest that is here and came from this repository needs no asking
     /// (S03, P12); else the mode decides (P27).
     async fn resolve(&self, id: &ImageId, cx: &Context) -> Result<Descriptor> {
-        let Place::Registry(repository) = &self.place else { unreachable!("only names are resolved") };
+        let Place::Registry(repository) = &self.place else {
+            unreachable!("only names are resolved")
+        };
         if let Some(digest) = id.name.digest() {
             if self.came_from(repository, &digest)? {
                 return self.described_here(&id.name, digest);
@@ -152,9 +179,14 @@ impl Reading<'_> {
                 Ok(found)
             }
             Err(error) if id.mode == ResolveMode::Default && error.kind() == Kind::Unavailable => {
-                let Some(here) = self.remembered(&id.name)? else { return Err(error.into()) };
+                let Some(here) = self.remembered(&id.name)? else {
+                    return Err(error.into());
+                };
                 tracing::warn!(name = %id.name, %error, "using what the name stood for the last time");
-                cx.step.log(progress::Stream::Err, format!("{error}; using {} from an earlier build\n", here.digest));
+                cx.step.log(
+                    progress::Stream::Err,
+                    format!("{error}; using {} from an earlier build\n", here.digest),
+                );
                 Ok(here)
             }
             Err(error) => Err(error.into()),
@@ -187,18 +219,31 @@ impl Reading<'_> {
         let sql = "SELECT media_type, digest, size FROM source_names WHERE name = ?1";
         let found = self.sources.parts().db.read(|tx| {
             tx.row(sql, [name.to_string()], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, i64>(2)?,
+                ))
             })
         })?;
-        let Some((media_type, digest, size)) = found else { return Ok(None) };
-        let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
+        let Some((media_type, digest, size)) = found else {
+            return Ok(None);
+        };
+        let Ok(digest) = digest.parse::<Digest>() else {
+            return Ok(None);
+        };
         let here = self.store.contains(&digest)?;
         Ok(here.then(|| Descriptor::new(media_type, digest, size.unsigned_abs())))
     }
 
     fn remember(&self, name: &ImageName, found: &Descriptor) -> Result<()> {
         let sql = "INSERT OR REPLACE INTO source_names VALUES (?1, ?2, ?3, ?4)";
-        let row = (name.to_string(), &found.media_type, found.digest.to_string(), found.size as i64);
+        let row = (
+            name.to_string(),
+            &found.media_type,
+            found.digest.to_string(),
+            found.size as i64,
+        );
         self.sources.parts().db.write(|tx| tx.execute(sql, row))?;
         Ok(())
     }
@@ -207,7 +252,12 @@ impl Reading<'_> {
     async fn describe(&self, reference: &str, digest: Digest) -> Result<Descriptor> {
         let mut bare = Descriptor::new("application/octet-stream", digest, 0);
         bare.size = self.place.provider().size(&bare).await?;
-        let bytes = content::collect(self.place.provider().read(&bare, 0).await?, &bare, MAX_DOCUMENT).await?;
+        let bytes = content::collect(
+            self.place.provider().read(&bare, 0).await?,
+            &bare,
+            MAX_DOCUMENT,
+        )
+        .await?;
         bare.media_type = detect(&bytes).ok_or_else(|| Error::Document {
             reference: reference.into(),
             reason: "it is no manifest or index".into(),
@@ -225,8 +275,13 @@ impl Reading<'_> {
         let mut at = root.clone();
         for _ in 0..MAX_DEPTH {
             // Asked before it is fetched: a registry that converts it would hide what it is.
-            if matches!(at.media_type.as_str(), media_type::DOCKER_SCHEMA1 | media_type::DOCKER_SCHEMA1_SIGNED) {
-                return Err(Error::Schema1 { reference: reference.into() });
+            if matches!(
+                at.media_type.as_str(),
+                media_type::DOCKER_SCHEMA1 | media_type::DOCKER_SCHEMA1_SIGNED
+            ) {
+                return Err(Error::Schema1 {
+                    reference: reference.into(),
+                });
             }
             let bytes = self.document(&at).await?;
             match Document::parse(reference, &at.media_type, &bytes)? {
@@ -234,7 +289,10 @@ impl Reading<'_> {
                 Document::Index(manifests) => at = choose(reference, &manifests, platform)?.clone(),
             }
         }
-        Err(Error::Document { reference: reference.into(), reason: "indexes within indexes".into() })
+        Err(Error::Document {
+            reference: reference.into(),
+            reason: "indexes within indexes".into(),
+        })
     }
 
     /// A small document: here, or fetched, verified and kept, and held until
@@ -242,14 +300,25 @@ impl Reading<'_> {
     async fn document(&mut self, wanted: &Descriptor) -> Result<Bytes> {
         if wanted.size > MAX_DOCUMENT {
             let (digest, size) = (wanted.digest, wanted.size);
-            return Err(content::Error::TooLarge { digest, size, limit: MAX_DOCUMENT }.into());
+            return Err(content::Error::TooLarge {
+                digest,
+                size,
+                limit: MAX_DOCUMENT,
+            }
+            .into());
         }
-        let lease = self.sources.parts().refs.leases().hold(lease::Thing::Blob(wanted.digest));
+        let lease = self
+            .sources
+            .parts()
+            .refs
+            .leases()
+            .hold(lease::Thing::Blob(wanted.digest));
         self.leases.push(lease.map_err(refs::Error::from)?);
         self.store.fetch(&self.place.provider(), wanted).await?;
         if let Place::Registry(repository) = &self.place {
             let key = format!("{SOURCE_ANNOTATION}{}", repository.registry());
-            self.store.add_to_label(&wanted.digest, &key, repository.path())?;
+            self.store
+                .add_to_label(&wanted.digest, &key, repository.path())?;
         }
         Ok(self.store.read_all(&wanted.digest, MAX_DOCUMENT)?)
     }

@@ -1,0 +1,321 @@
+//! A real git against a real git daemon on this machine.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use session::Attachables;
+use stdx::Kind;
+
+use crate::setup::{State, files, state};
+
+/// A served folder of repositories.
+struct Served {
+    dir: tempfile::TempDir,
+    daemon: Child,
+    port: u16,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // The daemon is the leader of a group of its own, with its helpers in it.
+        if let Some(id) = rustix::process::Pid::from_raw(self.daemon.id() as i32) {
+            let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
+        }
+        let _ = self.daemon.wait();
+    }
+}
+
+fn git(dir: &Path, args: &[&str]) -> String {
+    let out = Command::new("git")
+        .args([
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@t",
+            "-c",
+            "protocol.file.allow=always",
+        ])
+        .args(args)
+        .current_dir(dir)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("HOME", dir)
+        .env("GIT_COMMITTER_DATE", "1700000000 +0000")
+        .env("GIT_AUTHOR_DATE", "1700000000 +0000")
+        .output()
+        .unwrap();
+    assert!(
+        out.status.success(),
+        "git {args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+}
+
+/// `r` with a few commits, a branch, a tag; `None` without a git daemon here.
+fn served() -> Option<Served> {
+    use std::os::unix::process::CommandExt;
+    let dir = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let daemon = Command::new("git")
+        .args([
+            "daemon",
+            "--export-all",
+            "--reuseaddr",
+            "--listen=127.0.0.1",
+        ])
+        .args([
+            format!("--port={port}"),
+            format!("--base-path={}", dir.path().display()),
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .ok()?;
+    let served = Served { dir, daemon, port };
+    for _ in 0..200 {
+        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let r = served.repo("r");
+    std::fs::create_dir_all(r.join("sub/deep")).unwrap();
+    std::fs::write(r.join("a.txt"), "one").unwrap();
+    std::fs::write(r.join("sub/deep/b.txt"), "deep").unwrap();
+    std::fs::write(r.join("run.sh"), "x").unwrap();
+    std::os::unix::fs::symlink("/etc", r.join("escape")).unwrap();
+    commit(&r, "first");
+    git(&r, &["tag", "-a", "v1", "-m", "v1"]);
+    std::fs::write(r.join("a.txt"), "two").unwrap();
+    commit(&r, "second");
+    Some(served)
+}
+
+fn commit(repo: &Path, message: &str) -> String {
+    git(repo, &["add", "-A"]);
+    git(repo, &["commit", "-q", "-m", message]);
+    git(repo, &["rev-parse", "HEAD"])
+}
+
+impl Served {
+    fn repo(&self, name: &str) -> std::path::PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        git(&path, &["init", "-q", "-b", "main"]);
+        path
+    }
+
+    fn url(&self, name: &str) -> String {
+        format!("git://127.0.0.1:{}/{name}", self.port)
+    }
+}
+
+async fn fetch(
+    state: &State,
+    url: &str,
+    fragment: &str,
+    attrs: &[(&str, &str)],
+) -> source::Result<(source::Key, std::collections::BTreeMap<String, String>)> {
+    let build = state.build(Attachables::new());
+    let mut all = vec![("git.fullurl", url)];
+    all.extend_from_slice(attrs);
+    let source = state.source(&format!("git://127.0.0.1/r#{fragment}"), &all)?;
+    let key = source.cache_key(&build.cx, 0).await?;
+    let fetched = source.fetch(&build.cx).await?.unwrap();
+    Ok((key, files(&fetched).await))
+}
+
+/// Rows: S14, S15
+#[tokio::test]
+async fn privileged_branches_tags_commits_and_folders() {
+    let Some(state) = state() else { return };
+    let Some(served) = served() else { return };
+    let (url, r) = (served.url("r"), served.dir.path().join("r"));
+    let (key, files) = fetch(&state, &url, "", &[]).await.unwrap();
+    assert_eq!(
+        (key.text, files["a.txt"].as_str()),
+        (git(&r, &["rev-parse", "HEAD"]), "two")
+    );
+    assert_eq!(files["escape"], "-> /etc");
+    assert!(!files.keys().any(|name| name.contains(".git")));
+    let first = git(&r, &["rev-parse", "v1^{commit}"]);
+    let (key, files) = fetch(&state, &url, "v1", &[]).await.unwrap();
+    assert_eq!(
+        (key.text.as_str(), files["a.txt"].as_str()),
+        (first.as_str(), "one")
+    );
+    assert_eq!(key.pin, git(&r, &["rev-parse", "v1"]));
+    let (key, files) = fetch(&state, &url, &format!("{first}:sub"), &[])
+        .await
+        .unwrap();
+    assert_eq!(key.text, format!("{first}:sub"));
+    assert_eq!(
+        files.into_iter().collect::<Vec<_>>(),
+        [
+            ("deep/".to_owned(), String::new()),
+            ("deep/b.txt".to_owned(), "deep".to_owned())
+        ]
+    );
+    let third = {
+        std::fs::write(r.join("a.txt"), "three").unwrap();
+        commit(&r, "third")
+    };
+    let (key, files) = fetch(&state, &url, "main", &[("git.checksum", &third[..12])])
+        .await
+        .unwrap();
+    assert_eq!((key.text, files["a.txt"].as_str()), (third, "three"));
+}
+
+/// Rows: S14
+#[tokio::test]
+async fn privileged_a_kept_git_dir_is_a_working_one() {
+    let Some(state) = state() else { return };
+    let Some(served) = served() else { return };
+    let (key, files) = fetch(
+        &state,
+        &served.url("r"),
+        "main",
+        &[("git.keepgitdir", "true")],
+    )
+    .await
+    .unwrap();
+    assert!(key.text.ends_with(".git#refs/heads/main"), "{}", key.text);
+    assert!(files.contains_key(".git/HEAD") && !files.contains_key(".git/FETCH_HEAD"));
+    assert!(
+        files[".git/config"].contains(&served.url("r")),
+        "{}",
+        files[".git/config"]
+    );
+    assert!(!files[".git/config"].contains("file://"));
+}
+
+/// Rows: S14
+#[tokio::test]
+async fn privileged_submodules_come_along_unless_they_shall_not() {
+    let Some(state) = state() else { return };
+    let Some(served) = served() else { return };
+    let outer = served.repo("outer");
+    git(
+        &outer,
+        &["submodule", "--quiet", "add", &served.url("r"), "inner"],
+    );
+    commit(&outer, "with a submodule");
+    let (_, files) = fetch(&state, &served.url("outer"), "", &[]).await.unwrap();
+    assert_eq!(files["inner/a.txt"], "two");
+    let (key, files) = fetch(
+        &state,
+        &served.url("outer"),
+        "",
+        &[("git.skipsubmodules", "true")],
+    )
+    .await
+    .unwrap();
+    assert!(key.text.ends_with("(skip-submodules)") && !files.contains_key("inner/a.txt"));
+    let hostile = served.repo("hostile");
+    let modules = "[submodule \"x\"]\n\tpath = x\n\turl = file:///etc\n";
+    std::fs::write(hostile.join(".gitmodules"), modules).unwrap();
+    let some = git(&served.dir.path().join("r"), &["rev-parse", "HEAD"]);
+    git(&hostile, &["add", "-A"]);
+    git(
+        &hostile,
+        &[
+            "update-index",
+            "--add",
+            "--cacheinfo",
+            &format!("160000,{some},x"),
+        ],
+    );
+    git(&hostile, &["commit", "-q", "-m", "x"]);
+    let error = fetch(&state, &served.url("hostile"), "", &[])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("transport 'file' not allowed"), "{error}");
+}
+
+/// Rows: S14
+#[tokio::test]
+async fn privileged_what_is_not_there_and_damage_are_told_apart() {
+    let Some(state) = state() else { return };
+    let Some(served) = served() else { return };
+    let url = served.url("r");
+    let error = fetch(&state, &url, "nope", &[]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert!(
+        error.to_string().contains("does not contain ref nope"),
+        "{error}"
+    );
+    let error = fetch(&state, &url, "main", &[("git.checksum", "deadbeef")])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("expected checksum to match deadbeef, got "),
+        "{error}"
+    );
+    fetch(&state, &url, "main", &[]).await.unwrap();
+    // A mirror that lost its objects is begun anew.
+    let mut broken = 0;
+    for entry in walk(state.dir.path()) {
+        if entry.extension().is_some_and(|e| e == "pack")
+            || entry
+                .parent()
+                .is_some_and(|p| p.file_name().is_some_and(|n| n.len() == 2))
+        {
+            std::fs::write(&entry, "junk")
+                .or_else(|_| std::fs::remove_file(&entry))
+                .unwrap();
+            broken += 1;
+        }
+    }
+    assert!(broken > 0);
+    let (_, files) = fetch(&state, &url, "main", &[]).await.unwrap();
+    assert_eq!(files["a.txt"], "two");
+}
+
+fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(walk(&path))
+        } else {
+            found.push(path)
+        }
+    }
+    found.retain(|path| path.components().any(|part| part.as_os_str() == "objects"));
+    found
+}
+
+/// Rows: S16
+#[tokio::test]
+async fn privileged_files_may_get_the_time_of_the_commit() {
+    let Some(state) = state() else { return };
+    let Some(served) = served() else { return };
+    let build = state.build(Attachables::new());
+    let attrs = [
+        ("git.fullurl", served.url("r")),
+        ("git.mtime", "commit".to_owned()),
+    ];
+    let attrs: Vec<(&str, &str)> = attrs.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    let source = state.source("git://127.0.0.1/r", &attrs).unwrap();
+    let fetched = source.fetch(&build.cx).await.unwrap().unwrap();
+    let tree = fetched
+        .tree(&content::Memory::default(), &build.cx.step)
+        .await
+        .unwrap();
+    for name in ["a.txt", "sub", "sub/deep/b.txt"] {
+        assert_eq!(
+            tree.root().lstat(name).unwrap().mtime.seconds,
+            1_700_000_000,
+            "{name}"
+        );
+    }
+    assert_eq!(tree.root().lstat("a.txt").unwrap().mode & 0o777, 0o644);
+    assert!(state.refs.usage(&refs::Filter::default()).is_ok());
+}

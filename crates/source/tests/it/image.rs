@@ -1,0 +1,242 @@
+//! Images from a registry that may be gone, and from a layout.
+
+use std::sync::Arc;
+
+use content::Memory;
+use session::Attachables;
+use source::{Error, Source};
+use stdx::Kind;
+use testkit::image::{Blob, Image};
+use testkit::registry::{Fault, Server};
+
+use crate::setup::state;
+
+fn image(source: Source) -> source::Image {
+    match source {
+        Source::Image(image) => image,
+        _ => panic!("an image"),
+    }
+}
+
+/// Rows: S01, S02, P13
+#[tokio::test]
+async fn privileged_no_layer_is_fetched_before_it_is_read() {
+    let Some(state) = state() else { return };
+    let server = Server::start().await;
+    let (amd64, arm) = (Image::seeded(1, 3, 2, 100), Image::seeded(2, 3, 2, 100));
+    server.add_image("app", "", &amd64);
+    server.add_image("app", "", &arm);
+    let index = Image::index(&[("linux/arm64", &arm), ("linux/amd64", &amd64)]);
+    server.add_manifest("app", "1", &index);
+    let build = state.build(Attachables::new());
+    let name = format!("docker-image://{}/app:1", server.host());
+    let app = state.source(&name, &[]).unwrap();
+    let first = app.cache_key(&build.cx, 0).await.unwrap();
+    let second = app.cache_key(&build.cx, 1).await.unwrap();
+    assert_eq!((first.last, second.last), (false, true));
+    assert_eq!(first.pin, index.descriptor.digest.to_string());
+    assert_eq!(
+        second.text,
+        oci::chain_id(&amd64.diff_ids).unwrap().to_string()
+    );
+    let fetched = app.fetch(&build.cx).await.unwrap().unwrap();
+    assert_eq!(server.count("GET", "/blobs/"), 1, "the config");
+    assert_eq!(
+        server.count("HEAD", "/manifests/1"),
+        1,
+        "the name is asked for once per build"
+    );
+    assert_eq!(
+        fetched.description(),
+        format!("pulled from {}/app:1", server.host())
+    );
+    let provider = image(app).provider(&build.cx).await.unwrap();
+    fetched.tree(&provider, &build.cx.step).await.unwrap();
+    assert_eq!(server.count("GET", "/blobs/"), 4);
+}
+
+/// Rows: S03, S04, P12, P27
+#[tokio::test]
+async fn privileged_what_is_here_serves_when_the_registry_is_gone() {
+    let Some(state) = state() else { return };
+    let server = Server::start().await;
+    let manifest = server.add_image("app", "1", &Image::seeded(1, 1, 1, 10));
+    let by_tag = format!("docker-image://{}/app:1", server.host());
+    let by_digest = format!("docker-image://{}/app@{}", server.host(), manifest.digest);
+    let key = async |name: &str, mode: &str| {
+        let build = state.build(Attachables::new());
+        let app = state.source(name, &[("image.resolvemode", mode)]).unwrap();
+        app.cache_key(&build.cx, 1).await
+    };
+    let first = key(&by_tag, "default").await.unwrap();
+    server.forget();
+    assert_eq!(key(&by_digest, "pull").await.unwrap().text, first.text);
+    assert_eq!(key(&by_tag, "local").await.unwrap().text, first.text);
+    assert_eq!(
+        server.asked().len(),
+        0,
+        "a digest and a local name ask nobody"
+    );
+    server.fault(Fault::status(503));
+    assert_eq!(key(&by_tag, "default").await.unwrap().text, first.text);
+    assert_eq!(
+        key(&by_tag, "pull").await.unwrap_err().kind(),
+        Kind::Unavailable
+    );
+}
+
+/// Rows: S05, S06, S07, P14, P16, P17
+#[tokio::test]
+async fn privileged_limits_checksums_and_old_formats() {
+    let Some(state) = state() else { return };
+    let server = Server::start().await;
+    let image = Image::seeded(1, 3, 1, 10);
+    let manifest = server.add_image("app", "1", &image);
+    let old = Blob::new(
+        oci::media_type::DOCKER_SCHEMA1_SIGNED,
+        r#"{"schemaVersion":1,"fsLayers":[]}"#,
+    );
+    server.add_manifest("app", "old", &old);
+    let key = async |name: &str, attrs: &[(&str, &str)]| {
+        let build = state.build(Attachables::new());
+        let app = state
+            .source(
+                &format!("docker-image://{}/app:{name}", server.host()),
+                attrs,
+            )
+            .unwrap();
+        app.cache_key(&build.cx, 1).await
+    };
+    let limited = key("1", &[("image.layerlimit", "2")]).await.unwrap();
+    assert_eq!(
+        limited.text,
+        oci::chain_id(&image.diff_ids[..2]).unwrap().to_string()
+    );
+    assert!(matches!(
+        key("1", &[("image.layerlimit", "4")]).await,
+        Err(Error::LayerLimit {
+            limit: 4,
+            layers: 3
+        })
+    ));
+    let right = manifest.digest.to_string();
+    key("1", &[("image.checksum", &right)]).await.unwrap();
+    let other = oci::Digest::of("other").to_string();
+    let error = key("1", &[("image.checksum", &other)])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.ends_with(&format!("does not match expected checksum {other}")),
+        "{error}"
+    );
+    assert!(matches!(key("old", &[]).await, Err(Error::Schema1 { .. })));
+    assert_eq!(key("none", &[]).await.unwrap_err().kind(), Kind::NotFound);
+}
+
+/// Rows: C14
+#[tokio::test]
+async fn privileged_a_tag_means_the_same_all_through_a_build() {
+    let Some(state) = state() else { return };
+    let server = Server::start().await;
+    server.add_image("app", "1", &Image::seeded(1, 1, 1, 10));
+    let name = format!("docker-image://{}/app:1", server.host());
+    let build = state.build(Attachables::new());
+    let before = state
+        .source(&name, &[])
+        .unwrap()
+        .cache_key(&build.cx, 0)
+        .await
+        .unwrap();
+    server.add_image("app", "1", &Image::seeded(2, 1, 1, 10));
+    let after = state
+        .source(&name, &[])
+        .unwrap()
+        .cache_key(&build.cx, 0)
+        .await
+        .unwrap();
+    assert_eq!(before.pin, after.pin);
+    let limited = state.source(&name, &[("image.layerlimit", "1")]).unwrap();
+    assert_eq!(
+        limited.cache_key(&build.cx, 0).await.unwrap().pin,
+        before.pin
+    );
+    let next = state.build(Attachables::new());
+    let later = state
+        .source(&name, &[])
+        .unwrap()
+        .cache_key(&next.cx, 0)
+        .await
+        .unwrap();
+    assert_ne!(later.pin, before.pin);
+}
+
+/// Rows: S12, P34
+#[tokio::test]
+async fn privileged_a_layout_comes_from_the_clients_store() {
+    let Some(state) = state() else { return };
+    let image = Image::seeded(1, 2, 1, 10);
+    let store = Memory::default();
+    for blob in image.layers.iter().chain([&image.config, &image.manifest]) {
+        store.add(&blob.descriptor.media_type, blob.bytes.clone());
+    }
+    let mut offers = Attachables::new();
+    offers.content = Some(Arc::new(
+        session::local::Stores::new().with("oci:lay", Arc::new(store)),
+    ));
+    let build = state.build(offers);
+    let digest = image.manifest.descriptor.digest;
+    let layout = state
+        .source(&format!("oci-layout://lay@{digest}"), &[])
+        .unwrap();
+    let key = layout.cache_key(&build.cx, 1).await.unwrap();
+    assert_eq!(
+        key.text,
+        oci::chain_id(&image.diff_ids).unwrap().to_string()
+    );
+    let fetched = layout.fetch(&build.cx).await.unwrap().unwrap();
+    let provider = self::image(layout).provider(&build.cx).await.unwrap();
+    fetched.tree(&provider, &build.cx.step).await.unwrap();
+    let absent = state
+        .source(
+            &format!("oci-layout://lay@{}", oci::Digest::of("absent")),
+            &[],
+        )
+        .unwrap();
+    assert_eq!(
+        absent.cache_key(&build.cx, 0).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
+}
+
+/// Rows: S13
+#[tokio::test]
+async fn privileged_one_blob_becomes_a_file() {
+    let Some(state) = state() else { return };
+    let server = Server::start().await;
+    let blob = Blob::new("x", "policy text");
+    server.add_blob("app", &blob);
+    let build = state.build(Attachables::new());
+    let name = format!(
+        "docker-image+blob://{}/app@{}",
+        server.host(),
+        blob.descriptor.digest
+    );
+    let source = state
+        .source(
+            &name,
+            &[("http.filename", "../p.rego"), ("http.perm", "0640")],
+        )
+        .unwrap();
+    let fetched = source.fetch(&build.cx).await.unwrap().unwrap();
+    assert_eq!(
+        crate::setup::files(&fetched).await,
+        [("p.rego".to_owned(), "policy text".to_owned())].into()
+    );
+    server.fault(Fault::new(testkit::registry::Effect::Flip));
+    let again = state.source(&name, &[]).unwrap();
+    assert_eq!(
+        again.fetch(&build.cx).await.err().unwrap().kind(),
+        Kind::Internal
+    );
+}

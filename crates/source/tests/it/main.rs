@@ -1,0 +1,8 @@
+//! Sources against servers over real TCP, a real git, and a session in this
+//! process. Results are kept in real layer directories, which needs root.
+
+mod git;
+mod http;
+mod image;
+mod local;
+mod setup;
