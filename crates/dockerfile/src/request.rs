@@ -71,10 +71,7 @@ const QUESTIONS: [Question; 5] = [
 
 /// What can be asked.
 pub(crate) fn describe() -> FrontendResult {
-    let named = |name: &str, description: &str| match description {
-        "" => json!({ "name": name }),
-        description => json!({ "name": name, "description": description }),
-    };
+    let named = |name: &str, description: &str| json!({ "name": name, "description": description });
     let mut text = vec![
         ["NAME", "VERSION", "DESCRIPTION"]
             .map(str::to_owned)
@@ -244,7 +241,7 @@ fn targets(ui: &Ui<'_>, source: &Source) -> FrontendResult {
         }
     }
     let json = json!({ "targets": list, "sources": [STANDARD.encode(&ui.file.data)] });
-    answer_with(&json, Some(columns(&rows, 4)))
+    answer_with(&json, Some(columns(&rows, 1)))
 }
 
 fn outline(ui: &Ui<'_>, source: &Source, outline: &Outline) -> FrontendResult {
@@ -379,7 +376,7 @@ async fn lint(ui: &mut Ui<'_>, source: &Source) -> Result<FrontendResult, fronte
     if let Some(error) = &failed {
         let line = |l: &frontend::SourceLocation| l.ranges.first().map_or(0, |r| r.start.line);
         let lines = error.locations().first().map_or(0, line);
-        json["error"] =
+        json["buildError"] =
             json!({ "message": error.to_string(), "location": place(Lines::one(lines)) });
         text.push_str(&format!("ERROR: {error}\n"));
     }

@@ -114,7 +114,7 @@ pub struct Tree {
     pub escape: char,
     /// The value of the `check` directive.
     pub check: Option<String>,
-    /// Instructions with an empty line inside a continuation.
+    /// Last lines of instructions with an empty line inside a continuation.
     pub empty_continuations: Vec<Lines>,
     /// What is wrong.
     pub faults: Vec<Fault>,

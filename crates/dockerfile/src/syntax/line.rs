@@ -99,7 +99,7 @@ impl<'a> Parser<'a> {
             self.comments.clear();
             return;
         }
-        let text = self.joined(line, first);
+        let text = self.joined(line);
         let comments = std::mem::take(&mut self.comments);
         let lines = Lines {
             first,
@@ -121,7 +121,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Joins `line` with the lines that continue it.
-    fn joined(&mut self, line: &str, first: u32) -> String {
+    fn joined(&mut self, line: &str) -> String {
         let (part, mut more) = without_continuation(line, self.tree.escape);
         let mut text = part.to_owned();
         let mut empty = false;
@@ -140,10 +140,7 @@ impl<'a> Parser<'a> {
             more = continues;
         }
         if empty {
-            self.tree.empty_continuations.push(Lines {
-                first,
-                last: self.number,
-            });
+            self.tree.empty_continuations.push(Lines::one(self.number));
         }
         text
     }
@@ -269,7 +266,7 @@ mod tests {
         assert_eq!(texts(source), ["FROM a", "RUN x   y  z", "RUN w\\\\"]);
         let tree = parse(source.as_bytes());
         assert_eq!(tree.nodes[1].lines, Lines { first: 2, last: 6 });
-        assert_eq!(tree.empty_continuations, [Lines { first: 2, last: 6 }]);
+        assert_eq!(tree.empty_continuations, [Lines::one(6)]);
     }
 
     /// Rows: F10, F15

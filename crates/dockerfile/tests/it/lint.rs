@@ -22,7 +22,7 @@ async fn every_rule_speaks() {
         ),
         (
             "FROM base:1\nRUN a \\\n\n b",
-            "NoEmptyContinuation: Empty continuation line (line 2)",
+            "NoEmptyContinuation: Empty continuation line (line 4)",
         ),
         (
             "FROM base:1\nRun a\nRUN b",

@@ -71,7 +71,7 @@ async fn targets_are_listed() {
     );
     assert_eq!(
         text,
-        "TARGET       DESCRIPTION\nbuild        makes it\n(default)    \n"
+        "TARGET    DESCRIPTION\nbuild     makes it\n(default) \n"
     );
 }
 
@@ -130,10 +130,13 @@ async fn a_check_lists_warnings_and_mistakes() {
 
     let (json, _, status) = ask("FROM base:1\nCPY a b\n", "frontend.lint", &[]).await;
     assert_eq!(
-        json["error"]["message"],
+        json["buildError"]["message"],
         "unknown instruction: CPY (did you mean COPY?)"
     );
-    assert_eq!(json["error"]["location"]["ranges"][0]["start"]["line"], 2);
+    assert_eq!(
+        json["buildError"]["location"]["ranges"][0]["start"]["line"],
+        2
+    );
     assert_eq!(status.unwrap(), "1");
 
     let (json, _, status) = ask("FROM base:1\n", "frontend.lint", &[]).await;
