@@ -1,1 +1,73 @@
-//! How each op of a graph is done: exec, file, source, build, merge, diff; cache mounts.
+//! How each op of a graph is done: exec, file, source, build, merge, diff.
+//!
+//! [`Deeds`] makes, from a vertex of a [graph](llb::Graph), the [`solver::Op`] that knows
+//! its cache key and does its work. What the work needs is of two kinds: [`Parts`], the same
+//! for every build of a daemon, and a [`Build`], what one build has of its own (its client's
+//! sessions, its logins, what it is allowed).
+#![forbid(unsafe_code)]
+
+mod contents;
+mod error;
+mod exec;
+mod file;
+mod graph;
+mod output;
+mod read;
+mod source_op;
+mod stack;
+
+use std::sync::Arc;
+
+use ::source::{Resolutions, Sources};
+use content::Provider;
+use executor::Executor;
+use oci::Platform;
+use refs::Refs;
+use registry::Credentials;
+use session::{Group, Sessions};
+
+pub use contents::ContentsCache;
+pub use error::{Error, ExitError};
+pub use graph::Deeds;
+pub use output::{Output, Results};
+pub use read::{DirEntry, EntryKind, read_dir, read_file, stat};
+
+/// The result of anything here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What ops of all builds work with.
+pub struct Parts {
+    /// Where results are.
+    pub refs: Refs,
+    /// Where files come from.
+    pub sources: Sources,
+    /// What runs processes.
+    pub executor: Arc<dyn Executor>,
+    /// What is known of trees by content.
+    pub contents: ContentsCache,
+    /// The platform of ops that name none.
+    pub platform: Platform,
+    /// DNS settings of sandboxes instead of the host's.
+    pub dns: Option<executor::Dns>,
+    /// Parent of the cgroups of steps that name none.
+    pub cgroup_parent: Option<String>,
+}
+
+/// What one build has of its own.
+pub struct Build {
+    /// All sessions.
+    pub sessions: Sessions,
+    /// Those of this build.
+    pub group: Group,
+    /// Its logins.
+    pub credentials: Arc<dyn Credentials>,
+    /// What names meant so far in it.
+    pub resolutions: Arc<Resolutions>,
+    /// Where blobs of lazy results are fetched from: the store, then wherever a
+    /// descriptor says it came from, with this build's logins.
+    pub provider: Arc<dyn Provider>,
+    /// `RUN --network=host` is allowed.
+    pub allow_network_host: bool,
+    /// `RUN --security=insecure` is allowed.
+    pub allow_security_insecure: bool,
+}

@@ -1,0 +1,140 @@
+//! Why an op could not be done.
+
+use std::sync::Arc;
+
+use solver::OpError;
+use stdx::Kind;
+
+/// A process ended with a code that is not allowed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("process {command:?} did not complete successfully: {how}")]
+pub struct ExitError {
+    /// What was run, as one line.
+    pub command: String,
+    /// Its exit code; 128 and the signal's number when a signal ended it.
+    pub code: i32,
+    /// `exit code: 2`, `killed by signal 9`, `killed for lack of memory`.
+    pub how: String,
+    /// It was killed for lack of memory.
+    pub oom: bool,
+}
+
+/// Why an op could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A source.
+    #[error(transparent)]
+    Source(#[from] ::source::Error),
+    /// Results: fetching, unpacking, committing.
+    #[error(transparent)]
+    Refs(#[from] refs::Error),
+    /// Digesting what is in a tree.
+    #[error("failed to calculate checksum of {path}")]
+    Contents {
+        /// The path that was to be digested.
+        path: String,
+        /// Why it could not be.
+        source: contenthash::Error,
+    },
+    /// The process could not be run at all.
+    #[error(transparent)]
+    Executor(#[from] executor::Error),
+    /// The process ran and failed.
+    #[error(transparent)]
+    Exit(#[from] ExitError),
+    /// A session did not have what the step needs.
+    #[error("{what}")]
+    Session {
+        /// Like `secret token`.
+        what: String,
+        /// Why not.
+        source: session::Error,
+    },
+    /// A path that must be there is not.
+    #[error("{path}: not found")]
+    NotFound {
+        /// The path as it was written.
+        path: String,
+    },
+    /// A wildcard that must match something does not.
+    #[error("no file matches {pattern}")]
+    NoMatch {
+        /// The pattern as it was written.
+        pattern: String,
+    },
+    /// Reading or changing files.
+    #[error("{doing}")]
+    Io {
+        /// What was done, with the path.
+        doing: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Unpacking an archive.
+    #[error("failed to unpack {path}")]
+    Unpack {
+        /// The archive.
+        path: String,
+        /// Why it failed.
+        source: layer::Error,
+    },
+    /// A user or group that the tree's files do not know.
+    #[error("no {what} {name:?} in {file}")]
+    NoUser {
+        /// `user` or `group`.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Where it was looked for.
+        file: &'static str,
+    },
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The build is not allowed to.
+    #[error("{what} is not allowed: {remedy}")]
+    Denied {
+        /// Like `network mode host`.
+        what: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Understood, but not done.
+    #[error("not supported yet: {0}")]
+    Unsupported(String),
+}
+
+impl Error {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::Source(error) => error.kind(),
+            Error::Refs(error) => error.kind(),
+            Error::Contents { source, .. } => source.kind(),
+            Error::Executor(error) => error.kind(),
+            Error::Session { source, .. } => source.kind(),
+            Error::Unpack { source, .. } => source.kind(),
+            Error::Exit(exit) if exit.oom => Kind::Unavailable,
+            Error::Exit(_) => Kind::Internal,
+            Error::NotFound { .. } | Error::NoMatch { .. } => Kind::NotFound,
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Kind::Unavailable,
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Kind::NotFound,
+            Error::Io { .. } => Kind::Internal,
+            Error::NoUser { .. } | Error::Invalid(_) => Kind::InvalidInput,
+            Error::Denied { .. } => Kind::Denied,
+            Error::Unsupported(_) => Kind::Unsupported,
+        }
+    }
+
+    /// Something done with files failed.
+    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
+        let doing = doing.into();
+        move |source| Error::Io { doing, source }
+    }
+}
+
+impl From<Error> for OpError {
+    fn from(error: Error) -> OpError {
+        Arc::new(error)
+    }
+}

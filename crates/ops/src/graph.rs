@@ -1,0 +1,83 @@
+//! From a vertex of a graph to the code that does it.
+
+use std::sync::Arc;
+
+use llb::OpKind;
+use solver::{Op, VertexSpec};
+
+use crate::exec::ExecOp;
+use crate::file::FileOp;
+use crate::source_op::SourceOp;
+use crate::stack::{DiffOp, MergeOp, PassthroughOp};
+use crate::{Build, Error, Output, Parts, Result};
+
+/// Makes the ops of one build.
+#[derive(Clone)]
+pub struct Deeds {
+    /// What all builds share.
+    pub parts: Arc<Parts>,
+    /// What this one has.
+    pub build: Arc<Build>,
+}
+
+impl Deeds {
+    /// The graph's vertices as the solver wants them. `ignore_cache` marks all of them.
+    pub fn vertices(&self, graph: &llb::Graph, ignore_cache: bool) -> Result<Vec<VertexSpec<Output>>> {
+        let all = graph.vertices();
+        let mut specs = Vec::with_capacity(all.len());
+        for vertex in all {
+            let inputs = vertex.inputs.iter().map(|input| solver::Edge {
+                vertex: all[input.vertex].digest,
+                output: input.output,
+            });
+            let op = self.op(vertex)?;
+            let name = vertex.name().map_or_else(|| default_name(&vertex.op.kind), str::to_owned);
+            let mut spec = VertexSpec::new(vertex.digest, name, inputs.collect(), op);
+            spec.ignore_cache = ignore_cache || vertex.metadata.ignore_cache;
+            spec.export_cache = vertex.metadata.export_cache;
+            spec.limited = matches!(vertex.op.kind, OpKind::Exec(_) | OpKind::File(_));
+            spec.group = vertex.metadata.progress_group.as_ref().map(|group| progress::Group {
+                id: group.id.clone(),
+                name: group.name.clone(),
+                weak: group.weak,
+            });
+            specs.push(spec);
+        }
+        Ok(specs)
+    }
+
+    fn op(&self, vertex: &llb::Vertex) -> Result<Arc<dyn Op<Output = Output>>> {
+        let deeds = self.clone();
+        Ok(match &vertex.op.kind {
+            OpKind::Source(source) => Arc::new(SourceOp::new(deeds, source, vertex.op.platform.as_ref())?),
+            OpKind::Exec(_) => Arc::new(ExecOp::new(deeds, vertex)?),
+            OpKind::File(_) => Arc::new(FileOp::new(deeds, vertex)?),
+            OpKind::Merge(merge) => Arc::new(MergeOp::new(deeds, merge, vertex.inputs.len())),
+            OpKind::Diff(diff) => Arc::new(DiffOp::new(deeds, diff, vertex.inputs.len())),
+            OpKind::Passthrough(pass) => Arc::new(PassthroughOp::new(pass, vertex.inputs.len())),
+            OpKind::Build(_) => return Err(Error::Unsupported("nested builds from a file (build op)".into())),
+        })
+    }
+}
+
+/// How a step is known whose author gave it no name.
+fn default_name(kind: &OpKind) -> String {
+    match kind {
+        OpKind::Source(source) => source.identifier.clone(),
+        OpKind::Exec(exec) => exec.args.join(" "),
+        OpKind::File(file) => {
+            let names = file.actions.iter().map(|action| match &action.kind {
+                llb::ActionKind::Copy(copy) => format!("copy {} {}", copy.src, copy.dest),
+                llb::ActionKind::Mkfile(mkfile) => format!("mkfile {}", mkfile.path),
+                llb::ActionKind::Mkdir(mkdir) => format!("mkdir {}", mkdir.path),
+                llb::ActionKind::Rm(rm) => format!("rm {}", rm.path),
+                llb::ActionKind::Symlink(link) => format!("symlink {} -> {}", link.path, link.target),
+            });
+            names.collect::<Vec<_>>().join(", ")
+        }
+        OpKind::Merge(_) => "merge".into(),
+        OpKind::Diff(_) => "diff".into(),
+        OpKind::Passthrough(_) => "passthrough".into(),
+        OpKind::Build(_) => "build".into(),
+    }
+}
