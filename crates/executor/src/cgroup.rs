@@ -33,6 +33,8 @@ pub(crate) enum DeviceRules {
 
 /// The cgroups of one executor.
 pub(crate) struct Cgroups {
+    /// Name of this instance.
+    name: String,
     v2: Option<V2>,
     /// Controller, parent and instance.
     v1: Vec<(String, Dir, Dir)>,
@@ -82,6 +84,7 @@ impl Cgroups {
         });
         let v1 = v1.collect();
         Ok(Cgroups {
+            name,
             v2,
             v1,
             parents: hosts,
@@ -113,7 +116,7 @@ impl Cgroups {
             (Some(parent), Some(_), Some(root)) => {
                 let parent = check_parent(parent)?;
                 let base = Dir::make_path(root.as_fd(), &parent, true).map_err(failed)?;
-                let dir = base.make(id).map_err(failed)?;
+                let dir = base.make(&format!("{}-{id}", self.name)).map_err(failed)?;
                 if security == Security::Sandbox {
                     crate::devices::attach(dir.fd()).map_err(failed)?;
                 }

@@ -285,6 +285,18 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets go of the host's session keyring. Kernels without keys have none to let go of.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let anonymous = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name asks for an anonymous keyring; no memory is involved.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, anonymous) };
+    match check(result) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        done => done.map(drop),
+    }
+}
+
 /// Runs a program in place of this one. Returns only when that failed.
 pub(crate) fn execve(program: &str, args: &[CString], env: &[CString]) -> io::Error {
     let Ok(program) = CString::new(program) else {

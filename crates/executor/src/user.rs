@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
@@ -114,17 +114,21 @@ fn read(root: BorrowedFd<'_>, path: &str, spec: &str) -> Result<String, Error> {
         user: spec.to_string(),
         reason,
     };
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
     let fd = match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
         Ok(fd) => fd,
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
         Err(error) => return Err(failed(format!("/{path}: {error}"))),
     };
+    // Opening a device can already do something, so look first.
     let stat = rustix::fs::fstat(fd.as_fd()).map_err(|error| failed(error.to_string()))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(failed(format!("/{path} is not a regular file")));
     }
+    let same = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let fd = rustix::fs::open(same, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| failed(format!("/{path}: {error}")))?;
     let mut bytes = Vec::new();
     let mut limited = File::from(fd).take(MOST_BYTES + 1);
     limited

@@ -74,6 +74,7 @@ fn set_up(
     rustix::process::setsid().named("starting a session")?;
     // Nobody may look into this process while it still holds handles of the host.
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).named("hiding the starting process")?;
+    sys::new_session_keyring().named("leaving the host's keys")?;
     for join in &spec.joins {
         rustix::io::write(&fds[*join], b"0").named("joining a cgroup")?;
     }

@@ -43,6 +43,42 @@ pub async fn users_groups_and_directories_are_as_asked(executor: Arc<dyn Executo
     );
 }
 
+/// Files of a hostile image that would block, never end, or do something when opened.
+/// Rows: X15
+pub async fn strange_passwd_files_are_refused(executor: Arc<dyn Executor>) {
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    let rootfs = Rootfs::busybox();
+    let passwd = rootfs.path().join("etc/passwd");
+    let group = rootfs.path().join("etc/group");
+    let mode = Mode::from_raw_mode(0o644);
+    for (kind, device) in [
+        (FileType::Fifo, 0),
+        (FileType::CharacterDevice, makedev(1, 5)),
+    ] {
+        std::fs::remove_file(&passwd).unwrap();
+        mknodat(CWD, &passwd, kind, mode, device).unwrap();
+        let error = run(&*executor, rootfs.sh("true")).await.unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("/etc/passwd is not a regular file"),
+            "{error}"
+        );
+    }
+    std::fs::remove_file(&passwd).unwrap();
+    std::fs::remove_file(&group).unwrap();
+    symlink("/proc/self/environ", &passwd).unwrap();
+    std::fs::File::create(&group)
+        .unwrap()
+        .set_len(10 << 30)
+        .unwrap();
+    let error = run(&*executor, rootfs.sh("true")).await.unwrap_err();
+    assert!(
+        error.to_string().contains("/etc/group is larger"),
+        "{error}"
+    );
+}
+
 /// Rows: X11
 pub async fn extra_hosts_are_in_the_hosts_file(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();

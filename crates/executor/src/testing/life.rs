@@ -143,6 +143,21 @@ pub async fn a_terminal_is_one_and_changes_size(executor: Arc<dyn Executor>) {
     assert!(ran.out.contains("33 77"), "{ran:?}");
 }
 
+/// Rows: X01
+pub async fn many_run_at_once(executor: Arc<dyn Executor>) {
+    let roots: Vec<Rootfs> = (0..16).map(|_| Rootfs::busybox()).collect();
+    let runs = roots.iter().zip(0..).map(|(root, number)| {
+        run(
+            &*executor,
+            root.sh(&format!("echo {number}; exit {number}")),
+        )
+    });
+    for (number, ran) in (0..).zip(futures::future::join_all(runs).await) {
+        let ran = ran.unwrap();
+        assert_eq!((ran.exit.code, ran.out), (number, format!("{number}\n")));
+    }
+}
+
 pub async fn a_second_process_joins_the_first(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
     let mut process = rootfs.sh("echo here > /tmp/mark; exec sleep 60");

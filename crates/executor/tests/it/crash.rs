@@ -130,6 +130,87 @@ async fn privileged_killing_the_owner_kills_its_containers() {
     assert_eq!(cgroups(parent), 0, "stale cgroups are not swept");
 }
 
+/// Not a test: starts one short container after the other until it is killed.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by the test below"]
+async fn privileged_busy_victim() {
+    let parent = std::env::var("KILN_TEST_PARENT").expect("started by a test");
+    let dir = std::env::var("KILN_TEST_ROOT").expect("started by a test");
+    let options = NativeOptions {
+        cgroup_parent: parent,
+        ..NativeOptions::default()
+    };
+    let native = Native::start(options).await.unwrap();
+    let tree = std::sync::Arc::new(snapshot::Tree::open(dir).unwrap());
+    loop {
+        let args = ["/bin/sh", "-c", "setsid sleep 98769 & true"];
+        let runs = (0..4).map(|_| run(&native, executor::Process::new(tree.clone(), args)));
+        futures::future::join_all(runs).await;
+    }
+}
+
+/// Killed at any moment, it leaves no process, no mount and no cgroup.
+/// Rows: X17
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_killing_the_owner_at_any_moment_leaves_nothing() {
+    if !testing::is_root() {
+        return;
+    }
+    let parent = "kiln-test-crash-any";
+    let rootfs = Rootfs::busybox();
+    let mounts = || {
+        std::fs::read_to_string("/proc/self/mounts")
+            .unwrap()
+            .lines()
+            .count()
+    };
+    let before = mounts();
+    // Mount points that are there already: these containers share one root.
+    for dir in ["proc", "dev", "sys"] {
+        std::fs::create_dir(rootfs.path().join(dir)).unwrap();
+    }
+    for file in ["etc/hosts", "etc/resolv.conf"] {
+        std::fs::write(rootfs.path().join(file), "").unwrap();
+    }
+    for round in 0..25u64 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crash::privileged_busy_victim", "--ignored"])
+            .env("KILN_TEST_PARENT", parent)
+            .env("KILN_TEST_ROOT", rootfs.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // Spread over start-up and the first containers; the order does not matter.
+        std::thread::sleep(Duration::from_millis(5 + round * 37 % 90));
+        let helper = helper_of(child.id()).filter(|_| round % 3 == 0);
+        child.kill().unwrap();
+        if let Some(helper) = helper {
+            rustix::process::kill_process(helper, rustix::process::Signal::KILL).ok();
+        }
+        child.wait().unwrap();
+        wait_until_gone("98769");
+    }
+    let options = NativeOptions {
+        cgroup_parent: parent.to_string(),
+        ..NativeOptions::default()
+    };
+    let native = Native::start(options).await.unwrap();
+    assert!(
+        run(&native, rootfs.sh("true"))
+            .await
+            .unwrap()
+            .exit
+            .success()
+    );
+    drop(native);
+    let begun = Instant::now();
+    while cgroups(parent) > 0 && begun.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((cgroups(parent), mounts()), (0, before));
+}
+
 /// Rows: X17
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_killing_the_helper_is_an_error_and_the_next_run_works() {

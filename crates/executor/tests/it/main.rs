@@ -4,5 +4,6 @@ mod crash;
 mod escapes;
 mod native;
 mod runtime;
+mod trees;
 
 executor::helper_hook!();

@@ -1,0 +1,79 @@
+//! Trees as the snapshotters give them: detached mounts and plain directories.
+
+use std::sync::Arc;
+
+use executor::testing::{self, Rootfs, run};
+use executor::{Executor, Mount, Native, NativeOptions, Process};
+use snapshot::{Choice, Snapshotter};
+
+async fn through(choice: Choice) {
+    if !testing::is_root() {
+        return;
+    }
+    let native: Arc<dyn Executor> =
+        Arc::new(Native::start(NativeOptions::default()).await.unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots: Arc<dyn Snapshotter> = snapshot::open(dir.path(), choice).unwrap();
+    let base = base_layer(&*snapshots);
+
+    let active = snapshots.begin(&[base.clone()]).unwrap();
+    let script = "echo new > /made; rm /etc/group; mkdir /kept";
+    let step = Process::new(active.tree().clone(), ["/bin/sh", "-c", script]);
+    assert!(run(&*native, step).await.unwrap().exit.success());
+    let change = snapshots.commit(active).unwrap();
+
+    // Several containers read the same tree at once, as a root and as a mount.
+    let stack = [base.clone(), change];
+    let view = snapshots.view(&stack).unwrap();
+    let roots: Vec<_> = (0..3).map(|_| snapshots.begin(&stack).unwrap()).collect();
+    let runs = roots.iter().map(|root| {
+        let script = "cat /made /m/made; ls /etc/group; echo no > /m/x; ls -d /proc /etc/hosts";
+        let mut process = Process::new(root.tree().clone(), ["/bin/sh", "-c", script]);
+        process.mounts = vec![
+            Mount::tree("/m", view.clone()),
+            Mount::tree("/sub", view.clone()),
+        ];
+        if let executor::MountSource::Tree { subpath, .. } = &mut process.mounts[1].source {
+            *subpath = "kept".to_string();
+        }
+        run(&*native, process)
+    });
+    for ran in futures::future::join_all(runs).await {
+        let ran = ran.unwrap();
+        assert_eq!(
+            ran.out,
+            "new\nnew\n/proc\n/etc/hosts\n".replace("/proc\n/etc/hosts", "/etc/hosts\n/proc"),
+            "{ran:?}"
+        );
+        assert!(ran.err.contains("Read-only file system"), "{ran:?}");
+    }
+}
+
+fn base_layer(snapshots: &dyn Snapshotter) -> snapshot::LayerId {
+    let rootfs = Rootfs::busybox();
+    let active = snapshots.new_layer().unwrap();
+    let target = format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(active.tree().root()))
+    );
+    let status = std::process::Command::new("/bin/busybox")
+        .args(["cp", "-a"])
+        .arg(rootfs.path().join("."))
+        .arg(std::fs::read_link(target).unwrap())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    snapshots.commit(active).unwrap()
+}
+
+/// Rows: X02
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_overlay_trees_are_roots_and_mounts() {
+    through(Choice::Overlay).await;
+}
+
+/// Rows: X02
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_copied_trees_are_roots_and_mounts() {
+    through(Choice::Native).await;
+}
