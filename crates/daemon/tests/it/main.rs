@@ -1,5 +1,6 @@
 //! The daemon as its users and clients see it.
 
 mod config;
+mod life;
 mod listen;
 mod services;

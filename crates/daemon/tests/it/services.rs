@@ -31,7 +31,7 @@ use tonic::transport::{Channel, Endpoint};
 
 /// Builds nothing, but tells of it.
 #[derive(Default)]
-struct Pretender {
+pub(crate) struct Pretender {
     sessions: Sessions,
 }
 
