@@ -16,7 +16,6 @@ pub struct Active {
     pub(crate) tree: Arc<Tree>,
     pub(crate) lowers: Vec<LayerId>,
     pub(crate) kept: Option<KeptId>,
-    pub(crate) is_change: bool,
     pub(crate) began: Began,
     pub(crate) finished: bool,
 }
@@ -39,10 +38,6 @@ impl Active {
     /// Its name, when it stays after being dropped.
     pub fn kept(&self) -> Option<&KeptId> {
         self.kept.as_ref()
-    }
-
-    pub(crate) fn fs(&self) -> PathBuf {
-        fs_of(&self.dir)
     }
 }
 

@@ -76,7 +76,6 @@ impl Overlay {
             tree: Arc::new(tree),
             lowers: lowers.to_vec(),
             kept,
-            is_change: true,
             began: Began::default(),
             finished: false,
         })

@@ -166,7 +166,11 @@ pub fn keeps_what_files_are(on: Arc<dyn Snapshotter>) {
     });
     let tree = on.view(&[a, b]).unwrap();
     let stat = tree.root().lstat("tool").unwrap();
-    assert_eq!((stat.mode, stat.mtime, stat.nlink), (0o4751, time, 2));
+    assert_eq!((stat.mode, stat.mtime), (0o4751, time));
+    assert!(
+        stat.nlink >= 2,
+        "a view made of links adds names of its own"
+    );
     assert_eq!(stat.ino, tree.root().lstat("second-name").unwrap().ino);
     let note = tree.root().xattr("tool", "user.note".as_ref()).unwrap();
     assert_eq!(note.as_deref(), Some(&b"seen"[..]));
