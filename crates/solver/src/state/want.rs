@@ -164,7 +164,15 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         if vertex.inputs.is_empty() && !vertex.mapped() {
             self.ask_map(edge.0);
         } else if !contents && self.untried_content(edge) {
-            self.enter(edge, Stage::Contents);
+            let known_without_result = !self.at(edge).matched.is_empty();
+            if known_without_result && self.at(edge).want() < Some(Level::Output) {
+                // Its node is enough to find what rests on it. Inputs are made
+                // for their content only once the output itself is wanted.
+                self.name_node(edge);
+                self.reach(edge, Level::Slow);
+            } else {
+                self.enter(edge, Stage::Contents);
+            }
         } else {
             self.give_up(edge, false);
         }
