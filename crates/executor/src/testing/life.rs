@@ -38,6 +38,19 @@ pub async fn a_signal_that_ends_it_is_told(executor: Arc<dyn Executor>) {
 }
 
 /// Rows: X17
+pub async fn a_signal_reaches_its_handler(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let (control, controller, _started) = Control::new();
+    let process = rootfs.sh("trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done");
+    let (io, mut out, _err) = Io::channels(4);
+    let (exit, ()) = tokio::join!(executor.run(process, io, control), async {
+        assert_eq!(out.recv().await.as_deref(), Some(&b"ready\n"[..]));
+        controller.signal(libc::SIGTERM).await;
+    });
+    assert_eq!(exit.unwrap().code, 5);
+}
+
+/// Rows: X17
 pub async fn a_program_that_is_not_there_is_an_error(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
     let mut process = rootfs.sh("");

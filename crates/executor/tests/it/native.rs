@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use executor::{Executor, Native, NativeOptions, testing};
+use executor::testing::Rootfs;
+use executor::{Control, Executor, Mount, MountSource, Native, NativeOptions, Process, testing};
 
 async fn native() -> Option<Arc<dyn Executor>> {
     if !testing::is_root() {
@@ -20,6 +21,7 @@ mod privileged_native {
     executor::executor_suite!(
         native: exit_codes_and_streams_arrive,
         a_signal_that_ends_it_is_told,
+        a_signal_reaches_its_handler,
         a_program_that_is_not_there_is_an_error,
         much_output_arrives_whole,
         input_arrives_and_ends,
@@ -82,4 +84,105 @@ mod privileged_native_without_cgroups {
         mounts_appear_in_order_and_leave_no_stubs,
         too_much_memory_is_told_apart,
     );
+}
+
+/// Rows: X12
+#[tokio::test]
+async fn privileged_a_container_can_ask_for_its_cgroup_parent() {
+    let Some(native) = native().await else { return };
+    let rootfs = Rootfs::busybox();
+    let (control, controller, started) = Control::new();
+    let mut process = rootfs.sh("exec sleep 60");
+    process.cgroup_parent = Some("kiln-test-parent/inner".into());
+    let children = || {
+        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+        let dirs = roots.map(|root| std::fs::read_dir(format!("{root}/kiln-test-parent/inner")));
+        let dirs = dirs.into_iter().flatten().flatten().flatten();
+        dirs.filter(|entry| entry.path().is_dir()).count()
+    };
+    let (result, ()) = tokio::join!(testing::run_with(&*native, process, control), async {
+        if started.await.is_ok() {
+            assert_eq!(children(), 1);
+            controller.cancel();
+        }
+    });
+    let error = result.unwrap_err();
+    assert!(
+        matches!(error.kind(), stdx::Kind::Canceled | stdx::Kind::Unsupported),
+        "{error}"
+    );
+    assert_eq!(children(), 0);
+    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+        for dir in ["kiln-test-parent/inner", "kiln-test-parent"] {
+            let _either_root = std::fs::remove_dir(format!("{root}/{dir}"));
+        }
+    }
+    for (parent, kind) in [
+        ("a.slice:b:c", stdx::Kind::Unsupported),
+        ("../up", stdx::Kind::InvalidInput),
+    ] {
+        let mut process = rootfs.sh("true");
+        process.cgroup_parent = Some(parent.into());
+        assert_eq!(
+            testing::run(&*native, process).await.unwrap_err().kind(),
+            kind,
+            "{parent}"
+        );
+    }
+}
+
+/// Requests that make no sense are refused before anything is touched.
+/// Rows: X02, X12
+#[tokio::test]
+async fn privileged_nonsense_is_refused_with_its_reason() {
+    let Some(native) = native().await else { return };
+    let rootfs = Rootfs::busybox();
+    let tmpfs = |target: &str| Mount {
+        target: target.into(),
+        source: MountSource::Tmpfs { size: None },
+        readonly: false,
+    };
+    let tree = rootfs.tree();
+    type Spoil = Box<dyn Fn(&mut Process)>;
+    let cases: Vec<(&str, Spoil)> = vec![
+        ("there is no program to run", Box::new(|p| p.args.clear())),
+        (
+            "it contains a NUL byte",
+            Box::new(|p| p.args.push("a\0b".into())),
+        ),
+        (
+            "working directory is not valid: it must be absolute",
+            Box::new(|p| p.cwd = "x".into()),
+        ),
+        (
+            "mount point x: it must be absolute",
+            Box::new(move |p| p.mounts.push(tmpfs("x"))),
+        ),
+        (
+            "mount point /./..: it is the root",
+            Box::new(move |p| p.mounts.push(tmpfs("/./.."))),
+        ),
+        (
+            "mount point /etc/passwd: it is there and not a directory",
+            Box::new(move |p| p.mounts.push(tmpfs("/etc/passwd"))),
+        ),
+        ("host name", Box::new(|p| p.hostname = "a b".into())),
+        (
+            "is the most",
+            Box::new(move |p| {
+                p.mounts = (0..300)
+                    .map(|n| Mount::tree(format!("/m{n}"), tree.clone()))
+                    .collect();
+            }),
+        ),
+    ];
+    for (reason, spoil) in cases {
+        let mut process = rootfs.sh("true");
+        process.remove_mount_stubs_recursive = true;
+        spoil(&mut process);
+        let error = testing::run(&*native, process).await.unwrap_err();
+        assert!(error.to_string().contains(reason), "{error}");
+        assert_eq!(error.kind(), stdx::Kind::InvalidInput, "{error}");
+    }
+    assert!(!rootfs.path().join("m0").exists());
 }

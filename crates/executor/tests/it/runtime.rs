@@ -32,6 +32,7 @@ macro_rules! promises {
         executor::executor_suite!(
             $make: exit_codes_and_streams_arrive,
             a_signal_that_ends_it_is_told,
+        a_signal_reaches_its_handler,
             a_program_that_is_not_there_is_an_error,
             much_output_arrives_whole,
             input_arrives_and_ends,

@@ -16,7 +16,7 @@ async fn through(choice: Choice) {
     let snapshots: Arc<dyn Snapshotter> = snapshot::open(dir.path(), choice).unwrap();
     let base = base_layer(&*snapshots);
 
-    let active = snapshots.begin(&[base.clone()]).unwrap();
+    let active = snapshots.begin(std::slice::from_ref(&base)).unwrap();
     let script = "echo new > /made; rm /etc/group; mkdir /kept";
     let step = Process::new(active.tree().clone(), ["/bin/sh", "-c", script]);
     assert!(run(&*native, step).await.unwrap().exit.success());
