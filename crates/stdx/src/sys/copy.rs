@@ -16,7 +16,9 @@ pub fn copy_data(from: &File, to: &File) -> io::Result<u64> {
     }
     let mut at = 0;
     while at < length {
-        let Some((start, end)) = next_data(from, at, length)? else { break };
+        let Some((start, end)) = next_data(from, at, length)? else {
+            break;
+        };
         copy_range(from, to, start, end)?;
         at = end;
     }

@@ -1,0 +1,124 @@
+//! Archives: an OCI layout in one pass, and what `docker load` wants.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::Arc;
+
+use exporter::archive::{Format, stream};
+use exporter::{Error, ImageOptions, Source, image};
+use futures::TryStreamExt as _;
+use oci::Digest;
+use serde_json::Value;
+
+use super::setup::{State, attrs, source, state, tar};
+
+async fn archive(
+    state: &State,
+    pairs: &[(&str, &str)],
+    format: Format,
+) -> BTreeMap<String, Vec<u8>> {
+    let result = state.on(None, &tar(&[("hello", "world")]));
+    let options = ImageOptions::parse(&attrs(pairs)).unwrap();
+    let written = image::write(&source(Some(result), &[]), &options, &state.cx)
+        .await
+        .unwrap();
+    let pieces = stream(Arc::new(written), format, options.epoch, state.cx.clone()).unwrap();
+    let bytes: Vec<u8> = pieces.try_collect::<Vec<_>>().await.unwrap().concat();
+    let mut reader = layer::tar::Reader::new(&bytes[..]);
+    let mut files = BTreeMap::new();
+    while let Some(entry) = reader.entry().unwrap() {
+        let mut contents = Vec::new();
+        reader.read_to_end(&mut contents).unwrap();
+        files.insert(entry.display(), contents);
+    }
+    files
+}
+
+/// Rows: E04, W63
+#[tokio::test]
+async fn privileged_an_oci_archive_holds_every_blob_and_names_the_image() {
+    let Some(state) = state() else { return };
+    let pairs = [
+        ("name", "app:1,reg.example/app:2"),
+        ("source-date-epoch", "0"),
+    ];
+    let files = archive(&state, &pairs, Format::Oci).await;
+    for (path, bytes) in &files {
+        if let Some(hex) = path
+            .strip_prefix("blobs/sha256/")
+            .filter(|hex| !hex.is_empty())
+        {
+            assert_eq!(Digest::of(bytes).hex(), hex);
+        }
+    }
+    assert_eq!(files["oci-layout"], br#"{"imageLayoutVersion":"1.0.0"}"#);
+    assert!(!files.contains_key("manifest.json"));
+    let index: Value = serde_json::from_slice(&files["index.json"]).unwrap();
+    let names: Vec<&str> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            entry["annotations"]["io.containerd.image.name"]
+                .as_str()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(names, ["docker.io/library/app:1", "reg.example/app:2"]);
+    let annotations = &index["manifests"][0]["annotations"];
+    assert_eq!(
+        annotations["org.opencontainers.image.created"],
+        "1970-01-01T00:00:00Z"
+    );
+    assert_eq!(annotations["org.opencontainers.image.ref.name"], "1");
+}
+
+/// Rows: E04, W63
+#[tokio::test]
+async fn privileged_a_docker_archive_has_its_manifest_and_takes_one_platform() {
+    let Some(state) = state() else { return };
+    let pairs = [("name", "app"), ("oci-mediatypes", "false")];
+    let files = archive(&state, &pairs, Format::Docker).await;
+    let manifest: Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+    assert_eq!(manifest[0]["RepoTags"][0], "app:latest");
+    for path in [&manifest[0]["Config"], &manifest[0]["Layers"][0]] {
+        assert!(files.contains_key(path.as_str().unwrap()), "{path}");
+    }
+    let platforms =
+        br#"{"Platforms":[{"ID":"x","Platform":{"architecture":"amd64","os":"linux"}}]}"#;
+    let metadata = BTreeMap::from([("refs.platforms".to_owned(), (&platforms[..]).into())]);
+    let many = Source::new(None, BTreeMap::from([("x".to_owned(), None)]), &metadata).unwrap();
+    let written = image::write(&many, &ImageOptions::default(), &state.cx)
+        .await
+        .unwrap();
+    let refused = stream(Arc::new(written), Format::Docker, None, state.cx.clone());
+    assert!(matches!(refused.err(), Some(Error::DockerList)));
+}
+
+/// Rows: W61, W15, W4, W10
+#[tokio::test]
+async fn privileged_an_empty_image_and_an_index_have_their_response_keys() {
+    let Some(state) = state() else { return };
+    let options = ImageOptions::parse(&attrs(&[("name", "a,b"), ("annotation.x", "y")])).unwrap();
+    let written = image::write(&source(None, &[]), &options, &state.cx)
+        .await
+        .unwrap();
+    let response = written.response();
+    assert_eq!(
+        response["image.name"],
+        "docker.io/library/a:latest,docker.io/library/b:latest"
+    );
+    assert_eq!(
+        response["containerimage.digest"],
+        written.descriptor.digest.to_string()
+    );
+    assert!(response.contains_key("containerimage.config.digest"));
+    let text = String::from_utf8(written.document(&written.descriptor).unwrap().to_vec()).unwrap();
+    assert!(
+        text.contains("\"annotations\": {\n    \"x\": \"y\"\n  }"),
+        "{text}"
+    );
+    let options = ImageOptions::parse(&attrs(&[("annotation-index.x", "y")])).unwrap();
+    let refused = image::write(&source(None, &[]), &options, &state.cx).await;
+    assert!(matches!(refused.err(), Some(Error::NoIndex)));
+}
