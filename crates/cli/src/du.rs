@@ -45,8 +45,8 @@ fn text(records: &[DiskRecord], verbose: bool, now: SystemTime) -> String {
     } else {
         let _ = writeln!(
             text,
-            "{:<28} {:<12} {:>10}  {}",
-            "ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED"
+            "{:<28} {:<12} {:>10}  LAST ACCESSED",
+            "ID", "RECLAIMABLE", "SIZE"
         );
         for record in records {
             let id = format!("{}{}", record.id, if record.mutable { "*" } else { "" });

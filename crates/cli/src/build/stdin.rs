@@ -106,10 +106,13 @@ fn old_tar(head: &[u8]) -> bool {
     head.len() == HEAD && sum == expected
 }
 
+/// A stream of which the beginning was read already.
+type Started = (Vec<u8>, Pin<Box<dyn AsyncRead + Send>>);
+
 /// A stream the daemon may fetch once, under an address made up for it.
 pub(crate) struct OneUpload {
     path: String,
-    stream: Mutex<Option<(Vec<u8>, Pin<Box<dyn AsyncRead + Send>>)>>,
+    stream: Mutex<Option<Started>>,
 }
 
 impl OneUpload {
