@@ -90,7 +90,7 @@ impl Object<'_> {
         mut fill: impl FnMut(&mut Object<'_>, &T),
     ) {
         self.list(key, values, |out, value| {
-            write_object(out, |object| fill(object, value))
+            write_object(out, |object| fill(object, value));
         });
     }
 

@@ -33,6 +33,10 @@ pub struct Op {
 
 /// The kinds of op.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "ops live in vectors, and most are execs"
+)]
 pub enum OpKind {
     /// Run a process.
     Exec(crate::Exec),

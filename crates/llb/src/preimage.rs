@@ -57,7 +57,7 @@ fn exec_body(o: &mut Object<'_>, exec: &Exec) {
         o.text("cwd", &exec.cwd);
         o.text("user", &exec.user);
         o.objects("extraHosts", &exec.extra_hosts, |o, host| {
-            o.text("Host", &host.host)
+            o.text("Host", &host.host);
         });
         o.text("hostname", &exec.hostname);
         o.objects("ulimit", &exec.ulimits, |o, limit| {
@@ -300,7 +300,7 @@ pub fn merge(merge: &Merge) -> String {
         o.always("Type", "buildkit.merge.v0");
         o.object("Merge", |o| {
             o.objects("inputs", &merge.inputs, |o, input| {
-                o.number("input", number(*input))
+                o.number("input", number(*input));
             });
         });
     })

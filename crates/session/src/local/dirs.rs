@@ -40,7 +40,7 @@ impl Dirs {
             .by_name
             .get(&request.name)
             .ok_or_else(|| Error::Refused {
-                kind: Kind::Denied,
+                kind: Kind::NotFound,
                 message: format!("no access allowed to dir {:?}", request.name),
             })?;
         let opened = Root::open(path);

@@ -46,10 +46,9 @@ impl RemoteStore {
             .max_encoding_message_size(proto::MAX_MESSAGE_SIZE)
     }
 
-    fn call<T>(&self, message: T) -> content::Result<Request<T>> {
+    fn call<T>(&self, message: T) -> crate::Result<Request<T>> {
         let mut call = Request::new(message);
-        metadata::add(call.metadata_mut(), STORE, std::slice::from_ref(&self.id))
-            .map_err(|error| self.failed(error))?;
+        metadata::add(call.metadata_mut(), STORE, std::slice::from_ref(&self.id))?;
         Ok(call)
     }
 
@@ -86,7 +85,9 @@ impl RemoteStore {
             };
         let begin = message(wire::WriteAction::Stat, 0, Bytes::new());
         out.send(begin).await.map_err(|_| broken.clone())?;
-        let call = self.call(ReceiverStream::new(outgoing))?;
+        let call = self
+            .call(ReceiverStream::new(outgoing))
+            .map_err(|error| self.failed(error))?;
         let answers = self.client().write(call).await;
         let mut answers = match answers {
             Ok(answers) => answers.into_inner(),
@@ -142,9 +143,11 @@ impl RemoteStore {
 #[async_trait]
 impl content::Provider for RemoteStore {
     async fn size(&self, blob: &Descriptor) -> content::Result<u64> {
-        let call = self.call(wire::InfoRequest {
-            digest: blob.digest.to_string(),
-        })?;
+        let call = self
+            .call(wire::InfoRequest {
+                digest: blob.digest.to_string(),
+            })
+            .map_err(|error| self.failed(error))?;
         let answer = self
             .client()
             .info(call)
@@ -160,7 +163,7 @@ impl content::Provider for RemoteStore {
             offset: i64::try_from(offset).unwrap_or(i64::MAX),
             size: 0,
         };
-        let call = self.call(request)?;
+        let call = self.call(request).map_err(|error| self.failed(error))?;
         let answers = self
             .client()
             .read(call)

@@ -1,0 +1,432 @@
+//! What the receiver does on its disk, entry by entry.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use prost::Message as _;
+use proto::fsutil::types::{Packet, Stat, packet::PacketType};
+use rustix::fs::OFlags;
+use stdx::sys::{FileKind, Root};
+use tokio::sync::mpsc;
+
+use super::{Owner, Receive};
+use crate::fsutil::{from_go_mode, nanos, time};
+use crate::{Error, Result, Summary};
+
+/// More files than this are not sent at the same time by anyone honest.
+const MAX_OPEN: usize = 256;
+
+/// Where the names of a metadata-only sync go.
+const METADATA: &str = ".fsutil-metadata";
+
+/// What is being made. Everything happens beneath `root`.
+pub(super) struct Writer {
+    root: Root,
+    options: Receive,
+    ask: mpsc::UnboundedSender<u32>,
+    next_id: u32,
+    last: Option<PathBuf>,
+    /// Directories one is in, outermost first.
+    dirs: Vec<Dir>,
+    /// Files asked for and not here yet.
+    waiting: HashMap<u32, Stat>,
+    open: HashMap<u32, File>,
+    metadata: Option<File>,
+    all_told: bool,
+    summary: Summary,
+}
+
+struct Dir {
+    path: PathBuf,
+    /// Names that were here and have not been named yet.
+    before: HashSet<OsString>,
+    /// Set when leaving it; making things inside changes the times.
+    stat: Option<Stat>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        root: Root,
+        options: Receive,
+        ask: mpsc::UnboundedSender<u32>,
+    ) -> Result<Writer> {
+        let metadata = match &options.metadata_only {
+            None => None,
+            Some(_) => {
+                let whole = |e| Error::io(format!("writing {METADATA}"), e);
+                match root.unlink(METADATA) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(whole(error));
+                    }
+                    _ => Some(root.create_file(METADATA, 0o600).map_err(whole)?),
+                }
+            }
+        };
+        let mut writer = Writer {
+            root,
+            options,
+            ask,
+            next_id: 0,
+            last: None,
+            dirs: Vec::new(),
+            waiting: HashMap::new(),
+            open: HashMap::new(),
+            metadata,
+            all_told: false,
+            summary: Summary::default(),
+        };
+        writer.enter(PathBuf::new(), None)?;
+        Ok(writer)
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.all_told && self.waiting.is_empty()
+    }
+
+    pub(super) fn take(&mut self, packet: Packet) -> Result<()> {
+        match packet.r#type() {
+            PacketType::PacketStat if self.all_told => {
+                Err(Error::Protocol("an entry after the last".into()))
+            }
+            PacketType::PacketStat => match packet.stat {
+                Some(stat) => self.entry(stat),
+                None => {
+                    self.all_told = true;
+                    while !self.dirs.is_empty() {
+                        self.leave()?;
+                    }
+                    Ok(())
+                }
+            },
+            PacketType::PacketData => self.data(packet),
+            PacketType::PacketErr => Err(Error::Peer(
+                String::from_utf8_lossy(&packet.data).into_owned(),
+            )),
+            PacketType::PacketFin => {
+                Err(Error::Protocol("an end before everything was here".into()))
+            }
+            PacketType::PacketReq => Err(Error::Protocol("a request from a sender".into())),
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<Summary> {
+        if let Some(metadata) = self.metadata {
+            metadata
+                .sync_data()
+                .map_err(|e| Error::io(format!("writing {METADATA}"), e))?;
+        }
+        Ok(self.summary)
+    }
+
+    fn entry(&mut self, stat: Stat) -> Result<()> {
+        let id = self.next_id;
+        self.next_id = id
+            .checked_add(1)
+            .ok_or_else(|| Error::Protocol("too many entries".into()))?;
+        self.summary.entries += 1;
+        let path = checked(&stat.path)?;
+        let (kind, mode) = from_go_mode(stat.mode)?;
+        if self.last.as_ref().is_some_and(|last| *last >= path) {
+            return Err(Error::Protocol(format!("{path:?} comes out of order")));
+        }
+        self.last = Some(path.clone());
+        let content = match &self.options.metadata_only {
+            None => true,
+            Some(except) => except.matches(&path.to_string_lossy()),
+        };
+        if let Some(metadata) = &mut self.metadata {
+            write_metadata(metadata, &stat)?;
+        }
+        let parent = path.parent().unwrap_or(Path::new(""));
+        while self
+            .dirs
+            .last()
+            .is_some_and(|dir| !parent.starts_with(&dir.path))
+        {
+            self.leave()?;
+        }
+        if !content {
+            return Ok(());
+        }
+        self.reach(parent)?;
+        let name = path.file_name().unwrap_or_default();
+        if let Some(dir) = self.dirs.last_mut() {
+            dir.before.remove(name);
+        }
+        let io = |error| Error::io(format!("making {}", path.display()), error);
+        match kind {
+            FileKind::Dir => self.dir(&path, mode, stat),
+            FileKind::File if !stat.linkname.is_empty() => self.hard_link(&path, &stat),
+            FileKind::File => self.file(id, &path, mode, stat),
+            FileKind::Symlink => self.symlink(&path, &stat),
+            FileKind::Socket => Ok(()),
+            FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo => {
+                self.clear(&path)?;
+                let number = |n: i64| {
+                    u32::try_from(n).map_err(|_| Error::Protocol(format!("device number {n}")))
+                };
+                let device = (number(stat.devmajor)?, number(stat.devminor)?);
+                self.root.mknod(&path, kind, mode, device).map_err(io)?;
+                self.dress(&path, mode, &stat)
+            }
+        }
+    }
+
+    /// Makes sure that the innermost open directory is `dir`.
+    fn reach(&mut self, dir: &Path) -> Result<()> {
+        if self.dirs.last().is_some_and(|open| open.path == dir) {
+            return Ok(());
+        }
+        // Only when directories on the way are not transferred themselves.
+        if self.options.metadata_only.is_none() {
+            return Err(Error::Protocol(format!(
+                "{dir:?} was not told before what is in it"
+            )));
+        }
+        let mut path = self
+            .dirs
+            .last()
+            .map(|open| open.path.clone())
+            .unwrap_or_default();
+        let rest = dir
+            .strip_prefix(&path)
+            .map_err(|_| Error::Path(dir.display().to_string()))?;
+        for part in rest.components() {
+            if let Some(open) = self.dirs.last_mut() {
+                open.before.remove(part.as_os_str());
+            }
+            path.push(part);
+            self.make_dir(&path, 0o755)?;
+            self.enter(path.clone(), None)?;
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, path: PathBuf, stat: Option<Stat>) -> Result<()> {
+        let before = match self.options.delete {
+            false => HashSet::new(),
+            true => {
+                let entries = self.root.read_dir(&path);
+                let entries =
+                    entries.map_err(|e| Error::io(format!("reading {}", path.display()), e))?;
+                entries
+                    .into_iter()
+                    .map(|entry| entry.name)
+                    .filter(|name| name != METADATA)
+                    .collect()
+            }
+        };
+        self.dirs.push(Dir { path, before, stat });
+        Ok(())
+    }
+
+    /// Closes the innermost directory: what was not named goes.
+    fn leave(&mut self) -> Result<()> {
+        let Some(dir) = self.dirs.pop() else {
+            return Ok(());
+        };
+        for name in dir.before {
+            let path = dir.path.join(name);
+            let io = |e| Error::io(format!("removing {}", path.display()), e);
+            self.root.remove_tree(&path).map_err(io)?;
+            self.summary.removed += 1;
+        }
+        if let Some(stat) = dir.stat {
+            self.stamp(&dir.path, &stat)?;
+        }
+        Ok(())
+    }
+
+    fn dir(&mut self, path: &Path, mode: u32, stat: Stat) -> Result<()> {
+        self.make_dir(path, mode)?;
+        self.dress(path, mode, &stat)?;
+        self.enter(path.to_owned(), Some(stat))
+    }
+
+    fn make_dir(&mut self, path: &Path, mode: u32) -> Result<()> {
+        if self.root.lstat(path).is_ok_and(|here| here.is_dir()) {
+            return Ok(());
+        }
+        self.clear(path)?;
+        self.root
+            .mkdir(path, mode)
+            .map_err(|e| Error::io(format!("making {}", path.display()), e))
+    }
+
+    fn symlink(&mut self, path: &Path, stat: &Stat) -> Result<()> {
+        let target = Path::new(OsStr::from_bytes(&stat.linkname));
+        if self.root.read_link(path).is_ok_and(|here| here == target) {
+            return self.dress(path, 0o777, stat);
+        }
+        self.clear(path)?;
+        self.root
+            .symlink(target, path)
+            .map_err(|e| Error::io(format!("making {}", path.display()), e))?;
+        self.dress(path, 0o777, stat)
+    }
+
+    fn hard_link(&mut self, path: &Path, stat: &Stat) -> Result<()> {
+        let target = checked(&stat.linkname)?;
+        let io = |e| {
+            Error::io(
+                format!("linking {} to {}", path.display(), target.display()),
+                e,
+            )
+        };
+        if target.as_path() >= path {
+            return Err(Error::Protocol(format!(
+                "{path:?} is linked to {target:?}, which comes later"
+            )));
+        }
+        let there = self.root.lstat(&target).map_err(io)?;
+        if !there.is_file() {
+            return Err(Error::Protocol(format!(
+                "{path:?} is linked to {target:?}, which is no file"
+            )));
+        }
+        if self
+            .root
+            .lstat(path)
+            .is_ok_and(|here| (here.dev, here.ino) == (there.dev, there.ino))
+        {
+            return Ok(());
+        }
+        self.clear(path)?;
+        self.root.link(&target, path).map_err(io)
+    }
+
+    fn file(&mut self, id: u32, path: &Path, mode: u32, stat: Stat) -> Result<()> {
+        if !self.options.all && self.is_unchanged(path, mode, &stat) {
+            return Ok(());
+        }
+        self.clear(path)?;
+        // Made now, so that later names can be linked to it. It gets its time last, so
+        // a transfer that is cut off leaves nothing that looks finished.
+        self.root
+            .create_file(path, 0o600)
+            .map_err(|e| Error::io(format!("making {}", path.display()), e))?;
+        self.waiting.insert(id, stat);
+        self.ask
+            .send(id)
+            .map_err(|_| Error::Lost("the sender left".into()))
+    }
+
+    fn is_unchanged(&self, path: &Path, mode: u32, stat: &Stat) -> bool {
+        let Ok(here) = self.root.lstat(path) else {
+            return false;
+        };
+        let owner = match self.options.owner {
+            Owner::Fixed(uid, gid) => (here.uid, here.gid) == (uid, gid),
+            Owner::AsSaid => (here.uid, here.gid) == (stat.uid, stat.gid),
+            Owner::Ours => true,
+        };
+        here.is_file()
+            && owner
+            && here.mode == mode
+            && i64::try_from(here.size).is_ok_and(|size| size == stat.size)
+            && nanos(here.mtime) == stat.mod_time
+    }
+
+    fn data(&mut self, packet: Packet) -> Result<()> {
+        let id = packet.id;
+        let stat = self.waiting.get(&id).ok_or_else(|| {
+            Error::Protocol(format!("bytes of entry {id}, which was not asked for"))
+        })?;
+        let path = checked(&stat.path)?;
+        let io = |e| Error::io(format!("writing {}", path.display()), e);
+        if packet.data.is_empty() {
+            let stat = self.waiting.remove(&id).expect("it was there a moment ago");
+            self.open.remove(&id);
+            self.summary.files += 1;
+            let (_, mode) = from_go_mode(stat.mode)?;
+            self.dress(&path, mode, &stat)?;
+            return self.stamp(&path, &stat);
+        }
+        if !self.open.contains_key(&id) {
+            if self.open.len() >= MAX_OPEN {
+                return Err(Error::Protocol(format!(
+                    "{MAX_OPEN} files at the same time"
+                )));
+            }
+            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = File::from(self.root.open_with(&path, flags).map_err(io)?);
+            self.open.insert(id, file);
+        }
+        let file = self.open.get_mut(&id).expect("opened above");
+        file.write_all(&packet.data).map_err(io)?;
+        self.summary.bytes += packet.data.len() as u64;
+        if let Some(observer) = &self.options.observer {
+            observer(self.summary.bytes);
+        }
+        Ok(())
+    }
+
+    /// Removes what has the name.
+    fn clear(&self, path: &Path) -> Result<()> {
+        match self.root.remove_tree(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(format!("removing {}", path.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Owner, mode and attributes.
+    fn dress(&self, path: &Path, mode: u32, stat: &Stat) -> Result<()> {
+        let io = |e| Error::io(format!("setting the owner of {}", path.display()), e);
+        match self.options.owner {
+            Owner::Fixed(uid, gid) => self.root.chown(path, uid, gid).map_err(io)?,
+            Owner::AsSaid => self.root.chown(path, stat.uid, stat.gid).map_err(io)?,
+            Owner::Ours => {}
+        }
+        let io = |e| Error::io(format!("setting the mode of {}", path.display()), e);
+        self.root.chmod(path, mode).map_err(io)?;
+        for xattr in &stat.xattrs {
+            // Not every file system has them, and not everyone may set all of them.
+            let _ = self
+                .root
+                .set_xattr(path, OsStr::from_bytes(&xattr.key), &xattr.value);
+        }
+        if stat.mode & (1 << 27) != 0 {
+            self.stamp(path, stat)?;
+        }
+        Ok(())
+    }
+
+    fn stamp(&self, path: &Path, stat: &Stat) -> Result<()> {
+        let when = time(stat.mod_time);
+        self.root
+            .set_times(path, when, when)
+            .map_err(|e| Error::io(format!("setting the time of {}", path.display()), e))
+    }
+}
+
+fn write_metadata(file: &mut File, stat: &Stat) -> Result<()> {
+    let bytes = stat.encode_to_vec();
+    let size =
+        u32::try_from(bytes.len()).map_err(|_| Error::Protocol("an entry of gigabytes".into()))?;
+    let io = |e| Error::io(format!("writing {METADATA}"), e);
+    file.write_all(&size.to_le_bytes())
+        .and_then(|()| file.write_all(&bytes))
+        .map_err(io)
+}
+
+/// A path from the other side: relative, in its shortest form, leading nowhere else.
+fn checked(bytes: &[u8]) -> Result<PathBuf> {
+    // Older clients put a slash in front.
+    let bytes = bytes.strip_prefix(b"/").unwrap_or(bytes);
+    let bad = bytes.is_empty()
+        || bytes.contains(&0)
+        || bytes.len() > 4096
+        || bytes
+            .split(|b| *b == b'/')
+            .any(|part| matches!(part, b"" | b"." | b".."));
+    match bad {
+        true => Err(Error::Path(String::from_utf8_lossy(bytes).into_owned())),
+        false => Ok(PathBuf::from(OsStr::from_bytes(bytes))),
+    }
+}
