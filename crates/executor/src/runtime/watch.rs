@@ -264,6 +264,12 @@ async fn follow(
         }
     };
     drop(master);
+    // It may have come and gone between two looks.
+    if pid_file.exists()
+        && let Some(started) = control.started.take()
+    {
+        let _nobody_listens = started.send(());
+    }
     let status = status.map_err(setup("waiting for the runtime"))?;
     pumps.finish(Some(AFTERMATH)).await;
     if canceled {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::{Rootfs, output, run};
 use crate::{Executor, Resources, Security, Ulimit};
 
+/// Exactly Docker's capabilities, and a filter.
+///
 /// Rows: X10
 pub async fn docker_capabilities_and_seccomp_hold(executor: Arc<dyn Executor>) {
     let out = output(
@@ -30,6 +32,8 @@ pub async fn docker_capabilities_and_seccomp_hold(executor: Arc<dyn Executor>) {
     assert_eq!(value("NoNewPrivs"), "0", "sudo works in a build step");
 }
 
+/// Mounting, namespaces, kernel settings and secrets are out of reach.
+///
 /// Rows: X10
 pub async fn kernel_doors_are_closed(executor: Arc<dyn Executor>) {
     let script = "
@@ -48,6 +52,8 @@ pub async fn kernel_doors_are_closed(executor: Arc<dyn Executor>) {
     assert_eq!(output(&*executor, script).await, "end\n");
 }
 
+/// Nodes may be made; only those of `/dev` may be opened.
+///
 /// Rows: X10
 pub async fn devices_of_the_host_are_out_of_reach(executor: Arc<dyn Executor>) {
     let script = "
@@ -89,6 +95,8 @@ pub async fn device_nodes_of_the_image_are_dead(executor: Arc<dyn Executor>) {
     );
 }
 
+/// `Security::Insecure` lifts it all.
+///
 /// Rows: X09
 pub async fn insecure_has_everything(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -143,6 +151,8 @@ fn tiny_elf() -> Vec<u8> {
     elf
 }
 
+/// Limits per process, by name.
+///
 /// Rows: X12
 pub async fn ulimits_are_set(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -161,6 +171,8 @@ pub async fn ulimits_are_set(executor: Arc<dyn Executor>) {
     );
 }
 
+/// A container that runs out of its memory says so.
+///
 /// Rows: X12, X17
 pub async fn too_much_memory_is_told_apart(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -175,6 +187,8 @@ pub async fn too_much_memory_is_told_apart(executor: Arc<dyn Executor>) {
     }
 }
 
+/// The limit of processes holds.
+///
 /// Rows: X12
 pub async fn a_fork_bomb_meets_its_limit(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();

@@ -10,6 +10,8 @@ use snapshot::Tree;
 use super::{Rootfs, output, run};
 use crate::{Executor, HostIp, Mount, MountSource, Network, Process};
 
+/// What a process gets that asks for nothing.
+///
 /// Rows: X11, X15
 pub async fn defaults_are_those_of_a_build_step(executor: Arc<dyn Executor>) {
     let out = output(
@@ -23,6 +25,8 @@ pub async fn defaults_are_those_of_a_build_step(executor: Arc<dyn Executor>) {
     assert!(out.starts_with(expected), "{out}");
 }
 
+/// User, groups, home and working directory.
+///
 /// Rows: X15
 pub async fn users_groups_and_directories_are_as_asked(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -79,6 +83,8 @@ pub async fn strange_passwd_files_are_refused(executor: Arc<dyn Executor>) {
     );
 }
 
+/// Extra hosts are in `/etc/hosts`, which cannot be written.
+///
 /// Rows: X11
 pub async fn extra_hosts_are_in_the_hosts_file(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -96,6 +102,8 @@ pub async fn extra_hosts_are_in_the_hosts_file(executor: Arc<dyn Executor>) {
     assert!(!ran.exit.success(), "the hosts file is not theirs to write");
 }
 
+/// Mounts show what they should and leave no trace in the root.
+///
 /// Rows: X02, X04
 pub async fn mounts_appear_in_order_and_leave_no_stubs(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -153,6 +161,8 @@ pub async fn mounts_appear_in_order_and_leave_no_stubs(executor: Arc<dyn Executo
     );
 }
 
+/// A file made of bytes has its content, owner and mode.
+///
 /// Rows: X05
 pub async fn a_secret_is_a_file_in_memory(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -172,6 +182,8 @@ pub async fn a_secret_is_a_file_in_memory(executor: Arc<dyn Executor>) {
     assert!(!rootfs.path().join("run/secrets/key").exists());
 }
 
+/// A socket of the host can be reached.
+///
 /// Rows: X06
 pub async fn a_socket_can_be_mounted(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -187,6 +199,8 @@ pub async fn a_socket_can_be_mounted(executor: Arc<dyn Executor>) {
     assert!(run(&*executor, process).await.unwrap().exit.success());
 }
 
+/// A mount source that is not there is named.
+///
 /// Rows: X02
 pub async fn a_missing_source_is_an_error(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -205,6 +219,8 @@ pub async fn a_missing_source_is_an_error(executor: Arc<dyn Executor>) {
     assert_eq!(error.to_string(), "mount source \"nowhere\" for /x");
 }
 
+/// Host, default and no network.
+///
 /// Rows: X07
 pub async fn networks_are_as_asked(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -233,6 +249,7 @@ pub async fn networks_are_as_asked(executor: Arc<dyn Executor>) {
     }
 }
 
+/// A read-only root refuses writes; `/dev/shm` does not.
 pub async fn a_read_only_root_is_read_only(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
     for name in ["proc", "dev", "sys"] {
@@ -247,6 +264,8 @@ pub async fn a_read_only_root_is_read_only(executor: Arc<dyn Executor>) {
     );
 }
 
+/// Mount targets through links of the root stay in the root.
+///
 /// Rows: X02
 pub async fn links_in_the_root_stay_inside(executor: Arc<dyn Executor>) {
     let outside = tempfile::tempdir().unwrap();

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use super::{Rootfs, gather, output, run, run_with};
 use crate::{Control, Error, ExecProcess, Executor, Input, Io, Output, WinSize};
 
+/// What it writes and how it exits is told.
+///
 /// Rows: X17
 pub async fn exit_codes_and_streams_arrive(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -21,6 +23,8 @@ pub async fn exit_codes_and_streams_arrive(executor: Arc<dyn Executor>) {
     assert_eq!((ran.out.as_str(), ran.err.as_str()), ("out\n", "err\n"));
 }
 
+/// A signal that ends it shows in the exit code.
+///
 /// Rows: X17
 pub async fn a_signal_that_ends_it_is_told(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -37,6 +41,8 @@ pub async fn a_signal_that_ends_it_is_told(executor: Arc<dyn Executor>) {
     assert_eq!((ran.exit.code, ran.exit.success()), (137, false));
 }
 
+/// Signals sent to it arrive.
+///
 /// Rows: X17
 pub async fn a_signal_reaches_its_handler(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -50,6 +56,8 @@ pub async fn a_signal_reaches_its_handler(executor: Arc<dyn Executor>) {
     assert_eq!(exit.unwrap().code, 5);
 }
 
+/// What cannot be executed is an error with the code shells give.
+///
 /// Rows: X17
 pub async fn a_program_that_is_not_there_is_an_error(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -71,6 +79,7 @@ pub async fn much_output_arrives_whole(executor: Arc<dyn Executor>) {
     assert!(out.ends_with("200000\nlast\n"));
 }
 
+/// Input arrives whole, and its end does.
 pub async fn input_arrives_and_ends(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
     let (to, from) = tokio::sync::mpsc::channel(4);
@@ -94,6 +103,8 @@ pub async fn input_arrives_and_ends(executor: Arc<dyn Executor>) {
     assert_eq!(out.trim(), "1000000");
 }
 
+/// Whatever it leaves running dies with it.
+///
 /// Rows: X17
 pub async fn nothing_survives_its_end(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -108,6 +119,8 @@ pub async fn nothing_survives_its_end(executor: Arc<dyn Executor>) {
     assert_eq!(processes_with("4321"), 0);
 }
 
+/// A cancelled process is gone when `run` returns.
+///
 /// Rows: X17
 pub async fn cancelling_kills_it(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -121,6 +134,8 @@ pub async fn cancelling_kills_it(executor: Arc<dyn Executor>) {
     assert_eq!(processes_with("4322"), 0);
 }
 
+/// Nobody waits for it any more: it is killed.
+///
 /// Rows: X17
 pub async fn dropping_the_run_kills_it(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
@@ -137,6 +152,7 @@ pub async fn dropping_the_run_kills_it(executor: Arc<dyn Executor>) {
     }
 }
 
+/// With `tty` it has a terminal that can be resized.
 pub async fn a_terminal_is_one_and_changes_size(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
     let mut process =
@@ -156,6 +172,8 @@ pub async fn a_terminal_is_one_and_changes_size(executor: Arc<dyn Executor>) {
     assert!(ran.out.contains("33 77"), "{ran:?}");
 }
 
+/// Containers do not get in each other's way.
+///
 /// Rows: X01
 pub async fn many_run_at_once(executor: Arc<dyn Executor>) {
     let roots: Vec<Rootfs> = (0..16).map(|_| Rootfs::busybox()).collect();
@@ -171,6 +189,7 @@ pub async fn many_run_at_once(executor: Arc<dyn Executor>) {
     }
 }
 
+/// `exec` runs in the container of the first process, and only while that lives.
 pub async fn a_second_process_joins_the_first(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
     let mut process = rootfs.sh("echo here > /tmp/mark; exec sleep 60");
