@@ -6,7 +6,7 @@ use crate::instruction::MountFault;
 use crate::shell;
 use crate::suggest::hint;
 
-/// One thing that is wrong. Where it stands is told beside it, see [`crate::Faulty`].
+/// One thing that is wrong. Where it stands is told beside it, see [`crate::syntax::Fault`].
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     // What the text is.

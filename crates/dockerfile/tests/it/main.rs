@@ -1,6 +1,7 @@
 //! Whole Dockerfiles through the frontend, with a bridge that knows a few files and
 //! images.
 
+mod compared;
 mod errors;
 mod fake;
 mod golden;
