@@ -50,7 +50,7 @@ impl Provider for Repository {
         if let Some(bytes) = inline(blob) {
             return Ok(bytes.len() as u64);
         }
-        let head = self.from_some(|line| async move {
+        let head = self.at_some(|line| async move {
             line.send(&self.blob_request(&line, blob, Method::HEAD))
                 .await
         });
@@ -193,7 +193,7 @@ impl Reading {
         let (blob, offset) = (self.blob.clone(), self.offset);
         let repository = self.repository.clone();
         let opened = repository
-            .from_some(|line| open_at(&repository, line, &blob, offset))
+            .at_some(|line| open_at(&repository, line, &blob, offset))
             .await;
         self.open = Some(match opened {
             Err(error) if error.kind() == Kind::NotFound && !blob.urls.is_empty() => {

@@ -131,14 +131,14 @@ impl Line {
             let answer = self.exchange(request, authorization.as_deref()).await?;
             let refused =
                 answer.status() == StatusCode::UNAUTHORIZED && self.endpoint.owns(answer.url());
-            if refused && may_log_in {
-                if let Some(next) = self
+            if refused
+                && may_log_in
+                && let Some(next) = self
                     .challenged(&answer, &request.scopes, authorization.as_deref())
                     .await?
-                {
-                    authorization = Some(next);
-                    continue;
-                }
+            {
+                authorization = Some(next);
+                continue;
             }
             if answer.status().is_success() {
                 return Ok(answer);
@@ -164,10 +164,10 @@ impl Line {
             .request(method, url.clone())
             .headers(headers)
             .body(body);
-        if self.endpoint.owns(&url) {
-            if let Some(authorization) = self.authorization(scopes).await? {
-                builder = builder.header(AUTHORIZATION, secret(&authorization)?);
-            }
+        if self.endpoint.owns(&url)
+            && let Some(authorization) = self.authorization(scopes).await?
+        {
+            builder = builder.header(AUTHORIZATION, secret(&authorization)?);
         }
         let answer = http_client::send(builder, self.endpoint.host()).await?;
         if answer.status().is_success() {

@@ -85,7 +85,7 @@ impl Repository {
     /// that lacks something.
     pub async fn resolve_reference(&self, reference: &str) -> Result<Descriptor> {
         let pinned: Option<Digest> = reference.parse().ok();
-        self.from_some(|line| async move {
+        self.at_some(|line| async move {
             let head = self.ask(&line, Method::HEAD, reference).await?;
             let described = describe(&head);
             let found = match described {
@@ -115,7 +115,7 @@ impl Repository {
         if let Some(bytes) = inline(manifest) {
             return Ok(bytes);
         }
-        self.from_some(|line| async move {
+        self.at_some(|line| async move {
             let _permit = line.endpoint.limits.read(media_type::OCI_MANIFEST).await;
             let answer = self
                 .ask(&line, Method::GET, &manifest.digest.to_string())
@@ -149,7 +149,7 @@ impl Repository {
 
     /// Asks each place in turn. A mirror's failure is no failure; the host
     /// itself has the last word.
-    pub(crate) async fn from_some<T, F: Future<Output = Result<T>>>(
+    pub(crate) async fn at_some<T, F: Future<Output = Result<T>>>(
         &self,
         ask: impl Fn(Line) -> F,
     ) -> Result<T> {

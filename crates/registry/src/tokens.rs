@@ -13,10 +13,13 @@ use crate::token::Pool;
 
 const IDLE: Duration = Duration::from_secs(600);
 
+/// A host, and a login at it.
+type Owner = (String, Digest);
+
 /// All pools, by host and login.
 #[derive(Default)]
 pub(crate) struct Tokens {
-    pools: Mutex<HashMap<(String, Digest), (Arc<Pool>, Instant)>>,
+    pools: Mutex<HashMap<Owner, (Arc<Pool>, Instant)>>,
 }
 
 impl Tokens {

@@ -92,10 +92,10 @@ pub struct Context {
 impl Context {
     /// A session: `id` if it is named and there, else any of the build's.
     pub(crate) async fn session(&self, id: &str) -> Result<Arc<Session>> {
-        if !id.is_empty() {
-            if let Ok(session) = self.sessions.get(id, SESSION_WAIT).await {
-                return Ok(session);
-            }
+        if !id.is_empty()
+            && let Ok(session) = self.sessions.get(id, SESSION_WAIT).await
+        {
+            return Ok(session);
         }
         Ok(self
             .group

@@ -195,7 +195,8 @@ impl Image {
         cx.resolutions
             .get_or(
                 key,
-                pull::pull(&self.sources, &self.what, &self.reference(), cx),
+                // Boxed: the future is large, and every caller's would be.
+                Box::pin(pull::pull(&self.sources, &self.what, &self.reference(), cx)),
             )
             .await
     }

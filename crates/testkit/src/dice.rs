@@ -11,7 +11,7 @@ impl Dice {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -21,7 +21,7 @@ impl Dice {
 
     /// A number below `sides`.
     pub fn roll(&mut self, sides: u64) -> u64 {
-        self.next() % sides.max(1)
+        self.number() % sides.max(1)
     }
 
     /// `length` bytes that compress to about half.
@@ -29,7 +29,7 @@ impl Dice {
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {
             // Sixteen letters: four of eight bits carry something.
-            let word = self.next().to_le_bytes().map(|byte| b'a' + (byte & 15));
+            let word = self.number().to_le_bytes().map(|byte| b'a' + (byte & 15));
             bytes.extend_from_slice(&word);
         }
         bytes.truncate(length);

@@ -3,6 +3,7 @@
 mod login;
 mod pull;
 mod push;
+mod real;
 mod suite;
 
 use std::sync::Arc;

@@ -77,8 +77,7 @@ async fn a_neighbour_repository_lends_its_blob() {
     let scopes = server
         .asked()
         .iter()
-        .filter(|asked| asked.path == "/token")
-        .next_back()
+        .rfind(|asked| asked.path == "/token")
         .unwrap()
         .query
         .clone();

@@ -116,9 +116,8 @@ impl GitId {
             return Err(format!("`{}` has no usable host", redacted(remote)));
         }
         check_ref(&self.reference)?;
-        if !self.checksum.is_empty()
-            && !(self.checksum.len() <= 64 && self.checksum.bytes().all(|b| b.is_ascii_hexdigit()))
-        {
+        let hex = self.checksum.bytes().all(|b| b.is_ascii_hexdigit());
+        if !hex || self.checksum.len() > 64 {
             return Err(format!(
                 "invalid checksum {} for Git URL, expected hex commit hash",
                 self.checksum

@@ -13,7 +13,7 @@ pub(crate) enum Document {
     /// One image.
     Manifest {
         /// Its config.
-        config: Descriptor,
+        config: Box<Descriptor>,
         /// Its layers, bottom first.
         layers: Vec<Descriptor>,
     },
@@ -28,7 +28,7 @@ impl Document {
             #[serde(default)]
             schema_version: u32,
             #[serde(default)]
-            config: Option<Descriptor>,
+            config: Option<Box<Descriptor>>,
             #[serde(default)]
             layers: Option<Vec<Descriptor>>,
             #[serde(default)]

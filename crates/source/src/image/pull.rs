@@ -163,15 +163,15 @@ impl Reading<'_> {
         let Place::Registry(repository) = &self.place else {
             unreachable!("only names are resolved")
         };
-        if let Some(digest) = id.name.digest() {
-            if self.came_from(repository, &digest)? {
-                return self.described_here(&id.name, digest);
-            }
+        if let Some(digest) = id.name.digest()
+            && self.came_from(repository, &digest)?
+        {
+            return self.described_here(&id.name, digest);
         }
-        if id.mode == ResolveMode::Local {
-            if let Some(here) = self.remembered(&id.name)? {
-                return Ok(here);
-            }
+        if id.mode == ResolveMode::Local
+            && let Some(here) = self.remembered(&id.name)?
+        {
+            return Ok(here);
         }
         match repository.resolve(&id.name).await {
             Ok(found) => {
@@ -285,7 +285,7 @@ impl Reading<'_> {
             }
             let bytes = self.document(&at).await?;
             match Document::parse(reference, &at.media_type, &bytes)? {
-                Document::Manifest { config, layers } => return Ok((at, config, layers)),
+                Document::Manifest { config, layers } => return Ok((at, *config, layers)),
                 Document::Index(manifests) => at = choose(reference, &manifests, platform)?.clone(),
             }
         }

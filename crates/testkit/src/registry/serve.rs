@@ -129,7 +129,7 @@ async fn answer(
             .lock()
             .expect("not poisoned")
             .asked
-            .push(asked.clone())
+            .push(asked.clone());
     };
     for effect in &effects {
         match effect {
@@ -205,10 +205,10 @@ fn spoiled(answer: Answer, effects: &[Effect], head: bool, running: Running) -> 
     for effect in effects {
         match effect {
             Effect::Truncate(n) => {
-                (body, ending) = (body.slice(..body.len().min(*n as usize)), Ending::Broken)
+                (body, ending) = (body.slice(..body.len().min(*n as usize)), Ending::Broken);
             }
             Effect::StallAfter(n) => {
-                (body, ending) = (body.slice(..body.len().min(*n as usize)), Ending::Stalled)
+                (body, ending) = (body.slice(..body.len().min(*n as usize)), Ending::Stalled);
             }
             Effect::Short(n) => {
                 body = body.slice(..body.len().min(*n as usize));
