@@ -91,7 +91,23 @@ impl Ref {
                     .map(|c| Link::get(tx, c.link))
                     .collect::<db::Result<_>>()?)
             })?;
-        let layers: Option<Vec<LayerId>> = links.into_iter().map(|link| link?.layer).collect();
+        let mut layers = Some(Vec::new());
+        for link in links {
+            match (link, &mut layers) {
+                (
+                    Some(Link {
+                        layer: Some(layer),
+                        skeleton,
+                        ..
+                    }),
+                    Some(layers),
+                ) => {
+                    layers.extend(skeleton.flatten());
+                    layers.push(layer);
+                }
+                _ => layers = None,
+            }
+        }
         let layers = layers.ok_or_else(|| Error::NotUnpacked(self.id().to_owned()))?;
         Ok(crate::store::topmost(&layers))
     }

@@ -24,6 +24,7 @@ mod mutable;
 mod prune;
 mod record;
 mod repair;
+mod skeleton;
 mod store;
 mod unpack;
 mod usage;

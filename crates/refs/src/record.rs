@@ -18,6 +18,7 @@ pub(crate) const TABLES: &[&str] = &["
         layer TEXT,
         diff_id TEXT,
         settled_on TEXT,
+        skeleton TEXT,
         size INTEGER
     );
     CREATE INDEX refs_links_by_diff_id ON refs_links (diff_id);
@@ -341,21 +342,30 @@ pub(crate) struct Link {
     pub(crate) n: i64,
     pub(crate) layer: Option<LayerId>,
     pub(crate) diff_id: Option<DiffId>,
+    /// See `skeleton.rs`: not looked for yet, none needed, or a layer to put under it.
+    pub(crate) skeleton: Option<Option<LayerId>>,
 }
 
 impl Link {
     pub(crate) fn get(tx: &Tx<'_>, n: i64) -> db::Result<Option<Link>> {
-        tx.row(
-            "SELECT n, layer, diff_id FROM refs_links WHERE n = ?1",
-            [n],
-            |row| {
-                Ok(Link {
-                    n: row.get(0)?,
-                    layer: parsed(row.get(1)?),
-                    diff_id: parsed(row.get(2)?).map(DiffId),
-                })
-            },
-        )
+        let sql = "SELECT n, layer, diff_id, skeleton FROM refs_links WHERE n = ?1";
+        tx.row(sql, [n], |row| {
+            Ok(Link {
+                n: row.get(0)?,
+                layer: parsed(row.get(1)?),
+                diff_id: parsed(row.get(2)?).map(DiffId),
+                skeleton: row
+                    .get::<_, Option<String>>(3)?
+                    .map(|text| text.parse().ok()),
+            })
+        })
+    }
+
+    /// What was found to be needed under the link's layer where it stands alone.
+    pub(crate) fn set_skeleton(tx: &Tx<'_>, n: i64, skeleton: Option<&LayerId>) -> db::Result<()> {
+        let sql = "UPDATE refs_links SET skeleton = ?2 WHERE n = ?1";
+        tx.execute(sql, db::params![n, skeleton.map_or("", LayerId::as_str)])?;
+        Ok(())
     }
 
     pub(crate) fn insert(

@@ -326,11 +326,9 @@ impl Roots for Refs {
     fn reached(&self, tx: &Tx<'_>) -> db::Result<Vec<Thing>> {
         let read = |row: &db::Row<'_>| row.get::<_, String>(0);
         let mut things = Vec::new();
-        let layers = tx.rows(
-            "SELECT layer FROM refs_links WHERE layer NOT NULL",
-            [],
-            read,
-        )?;
+        let sql = "SELECT layer FROM refs_links WHERE layer NOT NULL UNION \
+                   SELECT skeleton FROM refs_links WHERE skeleton NOT NULL";
+        let layers = tx.rows(sql, [], read)?;
         things.extend(
             layers
                 .iter()

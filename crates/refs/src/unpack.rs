@@ -43,7 +43,7 @@ impl Ref {
             }
         }
         if missing.is_empty() {
-            return Ok(());
+            return refs.give_skeletons(&chain).await;
         }
         // Each layer needs nothing of the others to be unpacked, so all go at once. In order they
         // are looked at again: some take attributes or hard links from what lies below.
@@ -65,7 +65,7 @@ impl Ref {
                     .await?;
             }
         }
-        Ok(())
+        refs.give_skeletons(&chain).await
     }
 }
 
