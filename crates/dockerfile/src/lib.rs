@@ -1,5 +1,5 @@
 //! Dockerfile text to tree to LLB, with warnings. Never opens a file: everything from
-//! outside comes through a [`Bridge`].
+//! outside comes through a [`frontend::Bridge`].
 //!
 //! The way of a file: [`syntax::parse`] reads lines into a [`syntax::Tree`],
 //! [`instruction::instructions`] understands them, and [`build`] turns them into a graph,

@@ -461,3 +461,14 @@ async fn a_linked_copy_with_a_mode_is_a_plain_one() {
             .contains(&"[2/2] COPY --link --chmod=600 a /d".to_owned())
     );
 }
+
+/// A build is one task among others: it moves between threads, and dropping it is fine.
+#[tokio::test]
+async fn a_build_can_be_spawned_and_dropped() {
+    fn is_send<T: Send>(build: T) -> T {
+        build
+    }
+    let bridge = FakeBridge::new("FROM base:1\n");
+    drop(is_send(dockerfile::build(&bridge)));
+    is_send(dockerfile::build(&bridge)).await.unwrap();
+}
