@@ -70,6 +70,7 @@ pub(crate) fn prepare(process: &Process, dns: Option<&Dns>) -> Result<Prepared, 
             fd: handles.push(root),
             detached: process.root.is_mount(),
             recursive: false,
+            readonly: process.root.is_readonly(),
         },
         readonly_root: process.readonly_root || process.root.is_readonly(),
         mounts,
@@ -180,7 +181,8 @@ fn etc_mounts(
     let hosts = etc_files::hosts(process.hostname(), &process.extra_hosts);
     let mut mounts = Vec::new();
     for (target, text) in [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts)] {
-        if process.mounts.iter().any(|mount| mount.target == target) {
+        let asked = process.mounts.iter().any(|mount| mount.target == target);
+        if asked || process.root.is_readonly() && !has(process, target) {
             continue;
         }
         let file = sys::memory_file(text.as_bytes()).map_err(setup("writing files for /etc"))?;
@@ -199,6 +201,11 @@ fn etc_mounts(
     Ok(mounts)
 }
 
+fn has(process: &Process, target: &str) -> bool {
+    let found = crate::walk::find(process.root.root().as_fd(), target);
+    found.is_ok_and(|place| place.missing.is_empty())
+}
+
 fn open_mount(mount: &Mount, handles: &mut Handles) -> Result<MountRef, Error> {
     let failed = |path: &str, source: io::Error| Error::Source {
         source_path: path.to_string(),
@@ -212,6 +219,7 @@ fn open_mount(mount: &Mount, handles: &mut Handles) -> Result<MountRef, Error> {
             fd: handles.push(fd),
             detached,
             recursive,
+            readonly: false,
         };
         Ok(MountKind::Bind { tree, is_dir })
     };
@@ -285,11 +293,11 @@ fn make_stubs(process: &Process, mounts: &[MountRef]) -> Result<Stubs, Error> {
         },
     });
     let wanted: Vec<Wanted<'_>> = system.into_iter().chain(asked).collect();
-    Stubs::make(
-        process.root.root().as_fd(),
-        &wanted,
-        process.remove_mount_stubs_recursive,
-    )
+    let root = process.root.root().as_fd();
+    if process.root.is_readonly() {
+        return Stubs::none_needed(root, &wanted);
+    }
+    Stubs::make(root, &wanted, process.remove_mount_stubs_recursive)
 }
 
 /// Numbers of named limits.

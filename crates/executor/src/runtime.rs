@@ -248,6 +248,9 @@ fn make_cwd(process: &Process, spec: &Spec) -> Result<()> {
     if place.missing.is_empty() || covered {
         return Ok(());
     }
+    if process.root.is_readonly() {
+        return Err(failed(io::Error::from_raw_os_error(libc::EROFS)));
+    }
     let owner = (
         Some(Uid::from_raw(spec.ids.uid)),
         Some(Gid::from_raw(spec.ids.gid)),
@@ -400,6 +403,7 @@ fn exec_spec(named: &Named, exec: &ExecProcess) -> Result<Spec> {
             fd: 0,
             detached: false,
             recursive: false,
+            readonly: false,
         },
         readonly_root: false,
         mounts: Vec::new(),

@@ -83,6 +83,8 @@ pub(crate) struct TreeRef {
     pub(crate) detached: bool,
     /// With the mounts beneath it.
     pub(crate) recursive: bool,
+    /// Never to be written, not even mount points.
+    pub(crate) readonly: bool,
 }
 
 /// One mount.

@@ -45,6 +45,28 @@ impl Stubs {
         Ok(stubs)
     }
 
+    /// For a tree that is never to be written, perhaps a layer shared by many: all mount
+    /// points must be there.
+    pub(crate) fn none_needed(root: BorrowedFd<'_>, wanted: &[Wanted<'_>]) -> Result<Stubs, Error> {
+        for (index, want) in wanted.iter().enumerate() {
+            let covered = wanted[..index]
+                .iter()
+                .any(|other| is_beneath(want.target, other.target));
+            let place = walk::find(root, want.target);
+            if !covered && place.is_ok_and(|place| !place.missing.is_empty()) {
+                let reason = "it is missing and the root is read-only".to_string();
+                return Err(Error::Target {
+                    target: want.target.to_string(),
+                    reason,
+                });
+            }
+        }
+        Ok(Stubs {
+            made: Vec::new(),
+            recursive: false,
+        })
+    }
+
     fn make_one(&mut self, root: BorrowedFd<'_>, want: &Wanted<'_>) -> Result<(), Error> {
         let failed = |source: std::io::Error| Error::Target {
             target: want.target.to_string(),

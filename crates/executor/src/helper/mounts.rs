@@ -43,10 +43,14 @@ pub(super) fn open(spec: &Spec, fds: &[OwnedFd]) -> Result<Trees, Broken> {
 /// Before Linux 6.15 a detached mount cannot be copied; it can be moved, once.
 fn copy(tree: TreeRef, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
     let fd = &fds[tree.fd];
-    match sys::copy_mount(fd.as_fd(), tree.recursive) {
+    let copied = match sys::copy_mount(fd.as_fd(), tree.recursive) {
         Err(error) if tree.detached && error.raw_os_error() == Some(libc::EINVAL) => fd.try_clone(),
         copied => copied,
+    }?;
+    if tree.readonly {
+        sys::set_attributes(copied.as_fd(), sys::RDONLY, tree.recursive)?;
     }
+    Ok(copied)
 }
 
 /// Makes the container's root the root of this process and forgets the host's mounts.

@@ -230,6 +230,7 @@ fn enter_spec(named: &Named, exec: &ExecProcess, io: Io) -> Result<(Spec, Vec<Ow
             fd: 0,
             detached: false,
             recursive: false,
+            readonly: false,
         },
         readonly_root: false,
         mounts: Vec::new(),

@@ -264,6 +264,45 @@ pub async fn a_read_only_root_is_read_only(executor: Arc<dyn Executor>) {
     );
 }
 
+/// A tree that is only to be read, such as a layer shared by many, is not even written
+/// to make mount points or a working directory.
+///
+/// Rows: X02
+pub async fn a_read_only_tree_is_never_written(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let tree = || {
+        let root = stdx::sys::Root::open(rootfs.path()).unwrap();
+        Arc::new(Tree::plain(root, true))
+    };
+    let error = run(&*executor, Process::new(tree(), ["/bin/true"]))
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("/proc: it is missing and the root is read-only"),
+        "{error}"
+    );
+    for name in ["proc", "dev", "sys"] {
+        std::fs::create_dir(rootfs.path().join(name)).unwrap();
+    }
+    let ran = run(
+        &*executor,
+        Process::new(tree(), ["/bin/sh", "-c", "touch /x || echo refused"]),
+    )
+    .await;
+    assert_eq!(ran.unwrap().out, "refused\n");
+    let mut process = Process::new(tree(), ["/bin/true"]);
+    process.cwd = "/new".into();
+    assert!(matches!(
+        run(&*executor, process).await.unwrap_err(),
+        crate::Error::Cwd { .. }
+    ));
+    for name in ["x", "new", "etc/hosts", "etc/resolv.conf"] {
+        assert!(!rootfs.path().join(name).exists(), "{name}");
+    }
+}
+
 /// Mount targets through links of the root stay in the root.
 ///
 /// Rows: X02

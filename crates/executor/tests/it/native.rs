@@ -41,6 +41,7 @@ mod privileged_native {
         a_missing_source_is_an_error,
         networks_are_as_asked,
         a_read_only_root_is_read_only,
+        a_read_only_tree_is_never_written,
         links_in_the_root_stay_inside,
         docker_capabilities_and_seccomp_hold,
         kernel_doors_are_closed,
