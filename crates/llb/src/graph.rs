@@ -20,6 +20,7 @@ const MAX_EDGES: usize = 4_000_000;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
     vertices: Vec<Vertex>,
+    by_digest: HashMap<Digest, usize>,
     root: Option<Edge>,
 }
 
@@ -120,11 +121,20 @@ impl Graph {
 
     /// The step of a name.
     pub fn get(&self, digest: &Digest) -> Option<&Vertex> {
-        // The root is asked for most, and comes last.
-        self.vertices
+        self.by_digest.get(digest).map(|at| &self.vertices[*at])
+    }
+
+    fn new(vertices: Vec<Vertex>, root: Option<Edge>) -> Graph {
+        let by_digest = vertices
             .iter()
-            .rev()
-            .find(|vertex| vertex.digest == *digest)
+            .enumerate()
+            .map(|(at, v)| (v.digest, at))
+            .collect();
+        Graph {
+            vertices,
+            by_digest,
+            root,
+        }
     }
 
     /// The same graph with some ops changed, all names computed anew. For policies
@@ -163,7 +173,7 @@ impl Graph {
             digest: renamed.get(&edge.digest).copied().unwrap_or(edge.digest),
             index: edge.index,
         });
-        Ok(Graph { vertices, root })
+        Ok(Graph::new(vertices, root))
     }
 
     /// The graph as a definition, without source map.
@@ -294,10 +304,7 @@ fn assemble(
                 .unwrap_or_default(),
         })
         .collect();
-    Graph {
-        vertices,
-        root: Some(root),
-    }
+    Graph::new(vertices, Some(root))
 }
 
 #[cfg(test)]
