@@ -41,6 +41,6 @@ pub use identifier::{
     ResolveMode,
 };
 pub use image::{Image, ImageConfig};
-pub use local::Local;
+pub use local::{CONTENTS_NOTE, Local};
 pub use resolutions::Resolutions;
 pub use source::{Key, Source};

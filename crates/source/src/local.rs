@@ -1,6 +1,8 @@
 //! Directories of the client (S19). What came is kept under the client's key
 //! for it, so that the next build gets only what changed.
 
+mod state;
+
 use std::sync::Arc;
 
 use refs::{RecordMeta, RecordType, Ref, Sharing};
@@ -12,6 +14,11 @@ use crate::error::Result;
 use crate::go_json;
 use crate::identifier::LocalId;
 use crate::source::Key;
+
+/// The note beside a ref with what is known of its files by content. It moves
+/// with a kept directory from build to build, so whoever changes the directory
+/// must see to it.
+pub const CONTENTS_NOTE: &str = "contents";
 
 /// A directory of the client.
 #[derive(Clone)]
@@ -98,16 +105,19 @@ impl Local {
         let transfer = Arc::new(cx.step.transfer(format!("transferring {}:", id.name)));
         let shown = Arc::clone(&transfer);
         let observer: Observer = Arc::new(move |bytes| shown.set(bytes, 0));
-        let root = kept
-            .tree()
-            .root()
-            .try_clone()
-            .map_err(crate::Error::io("opening the kept directory"))?;
+        let failed = || crate::Error::io("opening the kept directory");
+        let tree = kept.tree();
+        let root = tree.root().try_clone().map_err(failed())?;
+        // Taken away until the directory is in step again: a build that is killed in
+        // between must not leave hashes of files that are no longer there.
+        let known = kept.note(CONTENTS_NOTE)?.filter(|note| !note.is_empty());
+        kept.set_note(CONTENTS_NOTE, b"")?;
+        let before = state_of(&root).await?;
         let summary = match files.sync_into(&id.request(), root, Some(observer)).await {
             Ok(summary) => summary,
             Err(error) => {
                 // What a broken transfer left is in no known state.
-                drop(kept);
+                drop((tree, kept));
                 if let Err(error) = refs.forget_named(&kept_as) {
                     tracing::warn!(%error, kept_as, "broken transfer stays");
                 }
@@ -119,8 +129,24 @@ impl Local {
         if let Ok(transfer) = Arc::try_unwrap(transfer) {
             transfer.done();
         }
-        Ok(stdx::task::blocking(move || kept.commit()).await?)
+        let after = state_of(tree.root()).await?;
+        drop(tree);
+        Ok(stdx::task::blocking(move || {
+            if let Some(known) = known.filter(|_| before == after) {
+                kept.set_note(CONTENTS_NOTE, &known)?;
+            }
+            kept.commit()
+        })
+        .await?)
     }
+}
+
+async fn state_of(root: &stdx::sys::Root) -> Result<oci::Digest> {
+    let failed = || crate::Error::io("looking through the kept directory");
+    let root = root.try_clone().map_err(failed())?;
+    stdx::task::blocking(move || state::of(&root))
+        .await
+        .map_err(failed())
 }
 
 fn key(id: &LocalId, session: &str) -> Key {

@@ -48,3 +48,25 @@ async fn privileged_a_client_without_the_directory_is_an_error() {
     let source = state.source("local://context", &[]).unwrap();
     assert!(source.fetch(&build.cx).await.is_err());
 }
+
+/// Rows: S19
+#[tokio::test]
+async fn privileged_hashes_stay_with_a_directory_only_while_nothing_changes() {
+    let Some(state) = state() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a"), "1").unwrap();
+    let fetch = async || {
+        let build =
+            state.build(Attachables::new().with_dirs(Dirs::new().with("context", dir.path())));
+        let source = state.source("local://context", &[]).unwrap();
+        source.fetch(&build.cx).await.unwrap().unwrap()
+    };
+    let note = |of: &refs::Ref| of.note(source::CONTENTS_NOTE).unwrap().unwrap_or_default();
+    fetch()
+        .await
+        .set_note(source::CONTENTS_NOTE, b"hashes")
+        .unwrap();
+    assert_eq!(note(&fetch().await), b"hashes", "nothing changed");
+    std::fs::write(dir.path().join("a"), "22").unwrap();
+    assert_eq!(note(&fetch().await), b"", "a file changed");
+}
