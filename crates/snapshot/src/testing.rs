@@ -141,7 +141,7 @@ pub fn a_directory_made_again_is_new(on: Arc<dyn Snapshotter>) {
     ];
     expect(&on.view(&[a.clone(), b.clone()]).unwrap(), expected);
     let c = layer(&*on, &[a.clone(), b.clone()], |root| {
-        write(root, "dir/more", "more")
+        write(root, "dir/more", "more");
     });
     let tree = on.view(&[a, b, c]).unwrap();
     assert_eq!(listing(&tree).len(), expected.len() + 1);
@@ -162,7 +162,7 @@ pub fn keeps_what_files_are(on: Arc<dyn Snapshotter>) {
         root.link("tool", "second-name").unwrap();
     });
     let b = layer(&*on, std::slice::from_ref(&a), |root| {
-        write(root, "other", "y")
+        write(root, "other", "y");
     });
     let tree = on.view(&[a, b]).unwrap();
     let stat = tree.root().lstat("tool").unwrap();

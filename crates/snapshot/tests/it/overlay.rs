@@ -66,7 +66,7 @@ fn privileged_hundreds_of_layers() {
         active
             .tree()
             .root()
-            .unlink(&format!("file-{}", count - 1))
+            .unlink(format!("file-{}", count - 1))
             .unwrap();
         assert_eq!(listing(active.tree()).len(), count - 2);
         assert_eq!(mounts(), before, "mounts are detached");
