@@ -144,6 +144,9 @@ struct EdgeState<O> {
     id: Option<KeyId>,
     /// Its key means something only in this session.
     volatile: bool,
+    /// It rests, by definition, on something that was made without looking for
+    /// earlier results: what earlier builds made of the same key does not count.
+    fresh: bool,
     /// The node `id` is in the local store.
     saved: bool,
     /// Counts changes of what [`State::probe_keys`] gives.
@@ -476,6 +479,7 @@ impl<O> EdgeState<O> {
             loading: None,
             id: None,
             volatile: false,
+            fresh: false,
             saved: false,
             version: 0,
             output: None,

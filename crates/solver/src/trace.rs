@@ -13,7 +13,7 @@ use crate::state::{Fault, State};
 
 /// An output of which only the fact remains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SomeOutput;
+pub struct SomeOutput {}
 
 /// An error of which only the text remains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ pub(crate) fn strip<O>(event: &Event<O, Error>) -> Event<SomeOutput, SomeError> 
         },
         Event::Loaded { task, output } => Event::Loaded {
             task: *task,
-            output: output.as_ref().map(|_| SomeOutput),
+            output: output.as_ref().map(|_| SomeOutput {}),
         },
         Event::ContentFound {
             task,
@@ -113,7 +113,7 @@ pub(crate) fn strip<O>(event: &Event<O, Error>) -> Event<SomeOutput, SomeError> 
         },
         Event::Ran { task, result } => {
             let result = match result {
-                Ok(outputs) => Ok(vec![SomeOutput; outputs.len()]),
+                Ok(outputs) => Ok(vec![SomeOutput {}; outputs.len()]),
                 Err(error) => Err(SomeError(error.to_string())),
             };
             Event::Ran {

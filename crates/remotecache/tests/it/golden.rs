@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use oci::{Descriptor, Digest, DiffId};
+use oci::{Descriptor, DiffId, Digest};
 use progress::{Progress, StepProgress};
 use refs::LayerBlob;
+use remotecache::Chains;
 use remotecache::config::{CacheConfig, CacheRecord};
 use remotecache::export::{OutputLayers, collect};
 use remotecache::import::{Imported, Layers};
-use remotecache::Chains;
 use solver::export::Mode;
 use solver::{
-    CacheMap, Edge, InputMap, JobOptions, KeyDigest, MemoryIndex, Op, OpContext, OpError,
-    ResultId, ResultStore, Solver, VertexSpec,
+    CacheMap, Edge, InputMap, JobOptions, KeyDigest, MemoryIndex, Op, OpContext, OpError, ResultId,
+    ResultStore, Solver, VertexSpec,
 };
 
 /// An output is the digest of the record it belongs to.
@@ -39,13 +39,20 @@ impl Op for Fake {
         Ok(self.maps[index].clone())
     }
 
-    async fn content_key(&self, _: &OpContext, input: usize, _: &Out) -> Result<Option<Digest>, OpError> {
+    async fn content_key(
+        &self,
+        _: &OpContext,
+        input: usize,
+        _: &Out,
+    ) -> Result<Option<Digest>, OpError> {
         Ok(self.contents[input])
     }
 
     async fn run(&self, _: &OpContext, _: Vec<Out>) -> Result<Vec<Out>, OpError> {
         self.runs.fetch_add(1, Ordering::SeqCst);
-        Ok((0..self.outputs).map(|number| format!("{} {number}", self.name)).collect())
+        Ok((0..self.outputs)
+            .map(|number| format!("{} {number}", self.name))
+            .collect())
     }
 }
 
@@ -93,7 +100,10 @@ fn read_preimages(text: &str) -> HashMap<String, (Digest, i64)> {
     let mut found = HashMap::new();
     let mut subject = None;
     for line in text.lines() {
-        if let Some(digest) = line.strip_suffix(" (string):").filter(|l| !l.starts_with(' ')) {
+        if let Some(digest) = line
+            .strip_suffix(" (string):")
+            .filter(|l| !l.starts_with(' '))
+        {
             subject = Some(digest.to_owned());
         } else if let (Some(of), Some(data)) = (&subject, line.strip_prefix("  data: "))
             && let Some((digest, output)) = data.rsplit_once('@')
@@ -109,7 +119,9 @@ fn all() -> Vec<Golden> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
     let mut all = Vec::new();
     for dir in std::fs::read_dir(root).expect("golden data").flatten() {
-        let Ok(bytes) = std::fs::read(dir.path().join("cache.json")) else { continue };
+        let Ok(bytes) = std::fs::read(dir.path().join("cache.json")) else {
+            continue;
+        };
         let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         let layers: Vec<Descriptor> =
             serde_json::from_value(value["manifest"]["layers"].clone()).unwrap();
@@ -117,7 +129,10 @@ fn all() -> Vec<Golden> {
         all.push(Golden {
             name: dir.file_name().to_string_lossy().into_owned(),
             config: serde_json::from_value(value["config"].clone()).unwrap(),
-            blobs: layers.into_iter().map(|layer| (layer.digest, layer)).collect(),
+            blobs: layers
+                .into_iter()
+                .map(|layer| (layer.digest, layer))
+                .collect(),
             preimages: read_preimages(&String::from_utf8_lossy(&preimages)),
         });
     }
@@ -136,7 +151,10 @@ impl Golden {
 
     fn key(&self, number: usize) -> (Digest, i64) {
         let record = &self.config.records[number].digest;
-        *self.preimages.get(record).unwrap_or_else(|| panic!("{}: {record}", self.name))
+        *self
+            .preimages
+            .get(record)
+            .unwrap_or_else(|| panic!("{}: {record}", self.name))
     }
 
     /// Roots that are alternatives of one input are keys of one source.
@@ -177,8 +195,12 @@ impl Golden {
             let mut map = CacheMap::new(KeyDigest::Stable(self.key(number).0), record.inputs.len());
             let mut contents = Vec::new();
             for (index, alternatives) in record.inputs.iter().enumerate() {
-                let content = alternatives.iter().find(|input| self.is_content(input.link as usize));
-                let definition = alternatives.iter().find(|i| !self.is_content(i.link as usize));
+                let content = alternatives
+                    .iter()
+                    .find(|input| self.is_content(input.link as usize));
+                let definition = alternatives
+                    .iter()
+                    .find(|i| !self.is_content(i.link as usize));
                 let content = content.map(|input| self.key(input.link as usize).0);
                 map.inputs[index] = InputMap {
                     selector: definition.and_then(|input| input.selector.parse().ok()),
@@ -188,13 +210,19 @@ impl Golden {
                 edges.push(match definition {
                     Some(input) => {
                         let link = input.link as usize;
-                        Edge { vertex: self.vertex(link), output: self.key(link).1 as u32 }
+                        Edge {
+                            vertex: self.vertex(link),
+                            output: self.key(link).1 as u32,
+                        }
                     }
                     None => {
                         let digest = Digest::of(format!("{session} {number} {index}"));
                         let map = CacheMap::new(KeyDigest::Random(digest), 0);
                         specs.push(self.spec(digest, Vec::new(), vec![map], Vec::new(), runs));
-                        Edge { vertex: digest, output: 0 }
+                        Edge {
+                            vertex: digest,
+                            output: 0,
+                        }
                     }
                 });
             }
@@ -203,7 +231,10 @@ impl Golden {
         }
         let targets = (0..self.config.records.len())
             .filter(|number| !self.config.records[*number].inputs.is_empty())
-            .map(|number| Edge { vertex: self.vertex(number), output: self.key(number).1 as u32 })
+            .map(|number| Edge {
+                vertex: self.vertex(number),
+                output: self.key(number).1 as u32,
+            })
             .filter(|edge| !used.contains(&edge.vertex))
             .collect();
         (specs, targets)
@@ -218,14 +249,23 @@ impl Golden {
         runs: &Arc<AtomicUsize>,
     ) -> VertexSpec<Out> {
         let name = digest.short();
-        let op = Fake { name: name.clone(), maps, contents, outputs: 4, runs: runs.clone() };
+        let op = Fake {
+            name: name.clone(),
+            maps,
+            contents,
+            outputs: 4,
+            runs: runs.clone(),
+        };
         VertexSpec::new(digest, name, inputs, Arc::new(op))
     }
 }
 
 /// Keys and the ways to them; results aside.
 fn keys(records: &[CacheRecord]) -> Vec<CacheRecord> {
-    let key = |record: &CacheRecord| CacheRecord { layers: Vec::new(), ..record.clone() };
+    let key = |record: &CacheRecord| CacheRecord {
+        layers: Vec::new(),
+        ..record.clone()
+    };
     records.iter().map(key).collect()
 }
 
@@ -246,17 +286,28 @@ async fn build(
         job.solve(*target).await.unwrap();
     }
     let locals = runs.load(Ordering::SeqCst);
-    let chains = collect(&job.handle(), &targets, Mode::Max, &OneLayer).await.unwrap();
+    let chains = collect(&job.handle(), &targets, Mode::Max, &OneLayer)
+        .await
+        .unwrap();
     let records = chains.marshal(|_| true).0.records;
-    let results = records.iter().filter(|record| !record.layers.is_empty()).count();
+    let results = records
+        .iter()
+        .filter(|record| !record.layers.is_empty())
+        .count();
     (keys(&records), locals, results)
 }
 
 /// Sources of a session have to be read anew by each build.
 fn session_sources(golden: &Golden) -> usize {
-    let inputs = golden.config.records.iter().flat_map(|record| &record.inputs);
+    let inputs = golden
+        .config
+        .records
+        .iter()
+        .flat_map(|record| &record.inputs);
     let only_content = |alternatives: &&Vec<remotecache::config::CacheInput>| {
-        alternatives.iter().all(|input| golden.is_content(input.link as usize))
+        alternatives
+            .iter()
+            .all(|input| golden.is_content(input.link as usize))
     };
     inputs.filter(only_content).count()
 }
@@ -268,17 +319,33 @@ async fn records_are_buildkits() {
     assert!(all.len() > 20);
     for golden in &all {
         let expected = keys(&golden.config.records);
-        let solver =
-            Solver::new(Arc::new(MemoryIndex::new()), Arc::new(Names), solver::Options::default());
+        let solver = Solver::new(
+            Arc::new(MemoryIndex::new()),
+            Arc::new(Names),
+            solver::Options::default(),
+        );
         let (records, runs, results) = build(golden, &solver, "one", None).await;
         assert_eq!(records, expected, "{}: the first build", golden.name);
-        let with_result =
-            golden.config.records.iter().filter(|record| !record.layers.is_empty()).count();
+        let with_result = golden
+            .config
+            .records
+            .iter()
+            .filter(|record| !record.layers.is_empty())
+            .count();
         assert_eq!(results, with_result, "{}: results", golden.name);
         assert!(runs > 0);
         let (records, runs, _) = build(golden, &solver, "two", None).await;
-        assert_eq!(runs, session_sources(golden), "{}: all from our cache", golden.name);
-        assert_eq!(records, expected, "{}: exported from our cache", golden.name);
+        assert_eq!(
+            runs,
+            session_sources(golden),
+            "{}: all from our cache",
+            golden.name
+        );
+        assert_eq!(
+            records, expected,
+            "{}: exported from our cache",
+            golden.name
+        );
     }
 }
 
@@ -286,38 +353,66 @@ async fn records_are_buildkits() {
 #[tokio::test]
 async fn buildkits_cache_is_used() {
     for golden in &all() {
-        let solver =
-            Solver::new(Arc::new(MemoryIndex::new()), Arc::new(Names), solver::Options::default());
+        let solver = Solver::new(
+            Arc::new(MemoryIndex::new()),
+            Arc::new(Names),
+            solver::Options::default(),
+        );
         let chains = Chains::parse(&golden.config, &golden.blobs).unwrap();
-        let sizes: BTreeMap<Digest, u64> =
-            golden.blobs.values().map(|blob| (blob.digest, blob.size)).collect();
+        let sizes: BTreeMap<Digest, u64> = golden
+            .blobs
+            .values()
+            .map(|blob| (blob.digest, blob.size))
+            .collect();
         let layers = Layers {
             provider: Arc::new(Sizes(sizes)),
             fetch_into: None,
             origin: None,
             make: Arc::new(|blobs: Vec<LayerBlob>| {
-                let digests: Vec<_> =
-                    blobs.iter().map(|blob| blob.descriptor.digest.to_string()).collect();
+                let digests: Vec<_> = blobs
+                    .iter()
+                    .map(|blob| blob.descriptor.digest.to_string())
+                    .collect();
                 Ok(Some(digests.join(" ")))
             }),
         };
-        let import =
-            || Some(Imported::start(layers_like(&layers), StepProgress::none(), {
-                let chains = chains.clone();
-                async move { Ok(chains) }
-            }));
+        let import = || {
+            Some(Imported::start(
+                layers_like(&layers),
+                StepProgress::none(),
+                {
+                    let chains = chains.clone();
+                    async move { Ok(chains) }
+                },
+            ))
+        };
         let (records, runs, _) = build(golden, &solver, "one", import()).await;
-        assert_eq!(runs, session_sources(golden), "{}: all from BuildKit's cache", golden.name);
+        assert_eq!(
+            runs,
+            session_sources(golden),
+            "{}: all from BuildKit's cache",
+            golden.name
+        );
         assert_eq!(records, keys(&golden.config.records), "{}", golden.name);
         // What was hit is ours now.
         let (_, runs, _) = build(golden, &solver, "two", None).await;
-        assert_eq!(runs, session_sources(golden), "{}: without the import", golden.name);
+        assert_eq!(
+            runs,
+            session_sources(golden),
+            "{}: without the import",
+            golden.name
+        );
     }
 }
 
 fn layers_like(layers: &Layers<Out>) -> Layers<Out> {
     let (provider, make) = (layers.provider.clone(), layers.make.clone());
-    Layers { provider, fetch_into: None, origin: None, make }
+    Layers {
+        provider,
+        fetch_into: None,
+        origin: None,
+        make,
+    }
 }
 
 /// A place that has every blob but is never asked for its bytes: results stay lazy.
@@ -326,7 +421,10 @@ struct Sizes(BTreeMap<Digest, u64>);
 #[async_trait]
 impl content::Provider for Sizes {
     async fn size(&self, blob: &Descriptor) -> content::Result<u64> {
-        self.0.get(&blob.digest).copied().ok_or(content::Error::NotFound(blob.digest))
+        self.0
+            .get(&blob.digest)
+            .copied()
+            .ok_or(content::Error::NotFound(blob.digest))
     }
 
     async fn read(&self, blob: &Descriptor, _: u64) -> content::Result<content::ByteStream> {

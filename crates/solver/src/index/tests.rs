@@ -50,9 +50,7 @@ fn add(index: &dyn Index, result: &ResultId, at: i64, keys: &[KeyId]) {
 
 fn result(index: &dyn Index, key: KeyId, name: &str, at: i64) -> ResultId {
     let result = ResultId(name.to_owned());
-    index
-        .save(&[], Some((&result, Created(at), &[key])))
-        .unwrap();
+    add(index, &result, at, &[key]);
     result
 }
 

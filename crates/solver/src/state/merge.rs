@@ -22,6 +22,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             return;
         }
         let reached = self.reached_by(edge);
+        let fresh = self.rests_on_fresh(edge);
         let state = self.at(edge);
         let known = state
             .matched
@@ -36,6 +37,22 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         }
         state.id = id;
         state.volatile = volatile;
+        state.fresh = fresh;
+    }
+
+    /// Whether an input counts by definition and was, or rests on what was, made
+    /// without looking for earlier results.
+    fn rests_on_fresh(&self, edge: EdgeId) -> bool {
+        let vertex = self.vertex(edge.0);
+        vertex
+            .inputs
+            .iter()
+            .zip(&vertex.contents)
+            .any(|(target, content)| {
+                !matches!(content, Content::Known(Some(_)))
+                    && (self.vertex(target.0).ignore_cache
+                        || self.edge(*target).is_some_and(|input| input.fresh))
+            })
     }
 
     /// The node named after the best way to reach it: by content where that is
@@ -78,7 +95,8 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 _ => {}
             }
             self.flights.insert(flight, id);
-            let confirm = self.vertex(id).flight != Some(flight) && !volatile;
+            let seen = self.vertex(id).flight == Some(flight);
+            let confirm = !seen && !volatile && !self.at(edge).fresh;
             self.vertex_mut(id).flight = Some(flight);
             if confirm && let Some((key, _)) = self.reached_by(edge) {
                 let task = self.task(Task::Confirm { edge });

@@ -348,7 +348,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
     /// The nodes an edge is known by, for links that leave it.
     pub(super) fn probe_keys(&self, edge: EdgeId) -> Vec<(Option<StoreId>, KeyId)> {
         let vertex = self.vertex(edge.0);
-        if vertex.ignore_cache {
+        if vertex.ignore_cache || self.edge(edge).is_some_and(|state| state.fresh) {
             // What it gives now is not what earlier results rest on.
             return Vec::new();
         }

@@ -1,1 +1,409 @@
-//! .
+//! What a build can count on, one promise at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use oci::Digest;
+use progress::{Event, Progress};
+use solver::{DbIndex, Doing, Error, JobOptions, KeyDigest, Miss, OpError};
+use tokio::sync::Notify;
+
+use crate::support::{Log, Results, TestOp, edge, solver, solver_on, spec};
+
+/// base <- make <- test
+fn three_steps(log: &Log) -> Vec<solver::VertexSpec<String>> {
+    vec![
+        spec(TestOp::new("test", 1, log), &["make"]),
+        spec(TestOp::new("make", 1, log), &["base"]),
+        spec(TestOp::new("base", 0, log), &[]),
+    ]
+}
+
+async fn build(
+    solver: &solver::Solver<String>,
+    specs: Vec<solver::VertexSpec<String>>,
+    of: &str,
+) -> solver::Result<String> {
+    let job = solver.job(Progress::default(), JobOptions::default());
+    job.load(specs)?;
+    job.solve(edge(of)).await
+}
+
+/// Rows: C01, C02
+#[tokio::test]
+async fn when_the_last_step_hits_nothing_between_is_touched() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    assert_eq!(
+        build(&solver, three_steps(&log), "test").await.unwrap(),
+        "test(make(base()))"
+    );
+    assert_eq!(log.take(), ["run base", "run make", "run test"]);
+    assert!(solver.is_idle(), "nothing is held when no build is there");
+    assert_eq!(
+        build(&solver, three_steps(&log), "test").await.unwrap(),
+        "test(make(base()))"
+    );
+    assert_eq!(log.take(), Vec::<String>::new());
+    assert_eq!(
+        results.loads.load(Ordering::SeqCst),
+        1,
+        "only the last one is loaded"
+    );
+}
+
+/// Rows: C03
+#[tokio::test]
+async fn a_restart_forgets_nothing() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let db = db::Db::open(dir.path().join("state.db")).unwrap();
+        solver_on(
+            Arc::new(DbIndex::open(Arc::new(db)).unwrap()),
+            &results,
+            None,
+        )
+    };
+    build(&open(), three_steps(&log), "test").await.unwrap();
+    log.take();
+    build(&open(), three_steps(&log), "test").await.unwrap();
+    assert_eq!(log.take(), Vec::<String>::new());
+}
+
+/// Rows: C05
+#[tokio::test]
+async fn what_cannot_be_loaded_is_made_again() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    build(&solver, three_steps(&log), "test").await.unwrap();
+    log.take();
+    results
+        .lost
+        .lock()
+        .unwrap()
+        .insert("test(make(base()))".to_owned());
+    build(&solver, three_steps(&log), "test").await.unwrap();
+    assert_eq!(log.take(), ["run test"]);
+}
+
+/// Rows: C01
+#[tokio::test]
+async fn two_builds_share_one_run() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    let gate = Arc::new(Notify::new());
+    let slow = || {
+        let op = TestOp {
+            gate: Some(gate.clone()),
+            ..TestOp::new("slow", 0, &log)
+        };
+        vec![spec(op, &[])]
+    };
+    let one = solver.job(Progress::default(), JobOptions::default());
+    let two = solver.job(Progress::default(), JobOptions::default());
+    one.load(slow()).unwrap();
+    two.load(slow()).unwrap();
+    let (asking_one, asking_two) = (one.solve(edge("slow")), two.solve(edge("slow")));
+    let open = async {
+        while log.take().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        gate.notify_one();
+    };
+    let (a, b, ()) = tokio::join!(asking_one, asking_two, open);
+    assert_eq!(
+        (a.unwrap(), b.unwrap()),
+        ("slow()".to_owned(), "slow()".to_owned())
+    );
+    assert_eq!(solver.counters().runs, 1);
+}
+
+/// Two sessions copy the same files from their own directories. Rows: C01, C02
+#[tokio::test]
+async fn the_same_content_is_copied_once() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    let specs = |session: &str| {
+        let mut dir = TestOp::new(&format!("dir of {session}"), 0, &log);
+        dir.map.digest = KeyDigest::Random(Digest::of(session));
+        let mut copy = TestOp::new("copy", 1, &log);
+        copy.map.inputs[0].by_content = true;
+        copy.content = Some(Digest::of("the same files"));
+        let inputs = [dir.name.clone()];
+        let mut copy = spec(copy, &[&inputs[0]]);
+        copy.digest = Digest::of(format!("copy of {session}"));
+        let of = solver::Edge {
+            vertex: copy.digest,
+            output: 0,
+        };
+        (vec![spec(dir, &[]), copy], of)
+    };
+    for (session, expected) in [
+        ("a", &["run dir of a", "run copy"][..]),
+        ("b", &["run dir of b"]),
+    ] {
+        let job = solver.job(Progress::default(), JobOptions::default());
+        let (specs, of) = specs(session);
+        job.load(specs).unwrap();
+        assert_eq!(job.solve(of).await.unwrap(), "copy(dir of a())");
+        assert_eq!(log.take(), expected);
+    }
+}
+
+/// Rows: C10
+#[tokio::test]
+async fn work_stops_when_the_last_build_that_wants_it_leaves() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    let gate = Arc::new(Notify::new());
+    let slow = || {
+        let op = TestOp {
+            gate: Some(gate.clone()),
+            ..TestOp::new("slow", 0, &log)
+        };
+        vec![spec(op, &[])]
+    };
+    let mut asking = Vec::new();
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        let job = solver.job(Progress::default(), JobOptions::default());
+        job.load(slow()).unwrap();
+        let handle = job.handle();
+        asking.push(stdx::task::spawn("ask", async move {
+            handle.solve(edge("slow")).await
+        }));
+        jobs.push(job);
+    }
+    let mut seen = Vec::new();
+    while seen.is_empty() {
+        tokio::task::yield_now().await;
+        seen = log.take();
+    }
+    jobs.remove(0);
+    assert!(matches!(asking.remove(0).await, Err(Error::Canceled)));
+    assert_eq!(
+        log.take(),
+        Vec::<String>::new(),
+        "the other build still waits for it"
+    );
+    drop(jobs);
+    assert!(matches!(asking.remove(0).await, Err(Error::Canceled)));
+    let mut seen = Vec::new();
+    while seen.is_empty() {
+        tokio::task::yield_now().await;
+        seen = log.take();
+    }
+    assert_eq!(seen, ["stopped slow"]);
+    assert!(solver.is_idle());
+}
+
+/// Rows: C11
+#[tokio::test]
+async fn an_error_says_which_vertex_and_why() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    let broken = TestOp {
+        fails: true,
+        ..TestOp::new("make", 1, &log)
+    };
+    let specs = vec![
+        spec(TestOp::new("test", 1, &log), &["make"]),
+        spec(broken, &["base"]),
+        spec(TestOp::new("base", 0, &log), &[]),
+    ];
+    let error = build(&solver, specs, "test").await.unwrap_err();
+    let vertex = error.vertex().unwrap();
+    assert_eq!(
+        (vertex.vertex, &*vertex.name),
+        (edge("make").vertex, "make")
+    );
+    assert_eq!(vertex.doing, Doing::Run);
+    assert_eq!(vertex.cause.to_string(), "exit code 127");
+    let cause: &OpError = &vertex.cause;
+    assert!(cause.downcast_ref::<crate::support::Exit>().is_some());
+    // Another build with a better op is not told of the old failure.
+    build(&solver, three_steps(&log), "test").await.unwrap();
+}
+
+/// Rows: C06
+#[tokio::test]
+async fn no_cache_runs_again_what_rests_on_it_too() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    build(&solver, three_steps(&log), "test").await.unwrap();
+    log.take();
+    let mut specs = three_steps(&log);
+    specs[1].ignore_cache = true;
+    build(&solver, specs, "test").await.unwrap();
+    assert_eq!(
+        log.take(),
+        ["run make", "run test"],
+        "base comes from the cache"
+    );
+    let all = JobOptions { no_cache: true };
+    let job = solver.job(Progress::default(), all);
+    job.load(three_steps(&log)).unwrap();
+    job.solve(edge("test")).await.unwrap();
+    assert_eq!(log.take(), ["run base", "run make", "run test"]);
+    build(&solver, three_steps(&log), "test").await.unwrap();
+    assert_eq!(
+        log.take(),
+        Vec::<String>::new(),
+        "what was made without looking is kept"
+    );
+}
+
+/// Rows: D28
+#[tokio::test]
+async fn builds_take_turns_when_places_are_few() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, Some(1));
+    let gate = Arc::new(Notify::new());
+    let limited = |name: &str, gate: Option<Arc<Notify>>| {
+        let mut spec = spec(
+            TestOp {
+                gate,
+                ..TestOp::new(name, 0, &log)
+            },
+            &[],
+        );
+        spec.limited = true;
+        spec
+    };
+    let large = solver.job(Progress::default(), JobOptions::default());
+    let small = solver.job(Progress::default(), JobOptions::default());
+    let names: Vec<String> = (0..5).map(|n| format!("large {n}")).collect();
+    large
+        .load(
+            names
+                .iter()
+                .map(|n| limited(n, (n == "large 0").then(|| gate.clone())))
+                .collect(),
+        )
+        .unwrap();
+    small.load(vec![limited("small", None)]).unwrap();
+    let ask = |handle: solver::JobHandle<String>, name: String| {
+        stdx::task::spawn("ask", async move { handle.solve(edge(&name)).await })
+    };
+    let mut asking = vec![ask(large.handle(), names[0].clone())];
+    let mut first = Vec::new();
+    while first.is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        first = log.take();
+    }
+    asking.extend(
+        names[1..]
+            .iter()
+            .map(|name| ask(large.handle(), name.clone())),
+    );
+    asking.push(ask(small.handle(), "small".to_owned()));
+    // Each is asked for its map, looked up twice, and then waits for its place.
+    let (of_jobs, asked, of_vertices) = (4, 6, 6 * 3);
+    while solver.counters().events < of_jobs + asked + of_vertices {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert_eq!(log.take(), Vec::<String>::new(), "there is one place");
+    gate.notify_one();
+    for asked in asking {
+        asked.await.unwrap();
+    }
+    assert_eq!(first, ["run large 0"]);
+    assert_eq!(
+        log.take()[0],
+        "run small",
+        "its turn comes after one step of the large build"
+    );
+}
+
+/// Rows: K4
+#[tokio::test]
+async fn a_miss_is_explained() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    build(&solver, three_steps(&log), "test").await.unwrap();
+    let job = solver.job(Progress::default(), JobOptions::default());
+    let mut specs = three_steps(&log);
+    let changed = TestOp {
+        map: TestOp::new("make with more", 1, &log).map,
+        ..TestOp::new("make", 1, &log)
+    };
+    specs[1] = spec(changed, &["base"]);
+    specs[1].digest = Digest::of("vertex make");
+    job.load(specs).unwrap();
+    job.solve(edge("test")).await.unwrap();
+    let misses = job.misses();
+    let (vertex, miss) = &misses[0];
+    assert_eq!(*vertex, edge("make").vertex);
+    let Miss::Inputs { unknown, known, .. } = miss else {
+        panic!("{miss:?}")
+    };
+    assert_eq!((unknown[0].input, *known), (0, 0));
+    assert_eq!(misses.len(), 2, "and `test`, because of it: {misses:?}");
+}
+
+/// Rows: C10
+#[tokio::test]
+async fn what_a_hit_rests_on_is_shown_as_cached() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    build(&solver, three_steps(&log), "test").await.unwrap();
+    let progress = Progress::default();
+    let job = solver.job(progress.clone(), JobOptions::default());
+    job.load(three_steps(&log)).unwrap();
+    job.solve(edge("test")).await.unwrap();
+    progress.close();
+    let mut told = progress.follow();
+    let mut cached = std::collections::BTreeSet::new();
+    while let Some(event) = told.next().await {
+        if let Event::Step(step) = event
+            && step.cached
+            && step.completed.is_some()
+        {
+            cached.insert(step.name);
+        }
+    }
+    assert_eq!(cached.into_iter().collect::<Vec<_>>(), ["make", "test"]);
+}
+
+/// Rows: Q11
+#[tokio::test]
+async fn graphs_that_make_no_sense_are_refused() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    let job = solver.job(Progress::default(), JobOptions::default());
+    let alone = vec![spec(TestOp::new("test", 1, &log), &["make"])];
+    assert!(matches!(job.load(alone), Err(Error::MissingInput { name, .. }) if name == "test"));
+    let circle = vec![
+        spec(TestOp::new("a", 1, &log), &["b"]),
+        spec(TestOp::new("b", 1, &log), &["a"]),
+    ];
+    assert!(matches!(job.load(circle), Err(Error::Cycle { .. })));
+    assert!(matches!(
+        job.solve(edge("nobody")).await,
+        Err(Error::UnknownVertex(_))
+    ));
+    let wrong = TestOp {
+        map: TestOp::new("x", 2, &log).map,
+        ..TestOp::new("wrong", 0, &log)
+    };
+    job.load(vec![
+        spec(wrong, &[]),
+        spec(TestOp::new("base", 0, &log), &[]),
+    ])
+    .unwrap();
+    let error = job.solve(edge("wrong")).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`wrong` has 0 inputs but described 2 in its cache map"
+    );
+    let beyond = solver::Edge {
+        output: 5,
+        ..edge("base")
+    };
+    assert_eq!(
+        job.solve(beyond).await.unwrap_err().to_string(),
+        "`base` has no output 5"
+    );
+    assert_eq!(job.solve(edge("base")).await.unwrap(), "base()");
+}
