@@ -142,6 +142,9 @@ pub trait Builder: Send + Sync + 'static {
     /// Where clients' sessions are registered.
     fn sessions(&self) -> &Sessions;
 
+    /// The blobs it keeps, to be read by clients.
+    fn blobs(&self) -> Arc<dyn content::Provider>;
+
     /// The worker.
     fn worker(&self) -> Worker;
 

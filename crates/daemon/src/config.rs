@@ -453,9 +453,7 @@ fn refuse_what_is_not_there(file: &File, flags: &Flags) -> Result<(), Error> {
 
 /// The size of the disk `path` will be on: of the nearest directory that exists.
 fn disk_size(path: &Path) -> u64 {
-    path.ancestors()
-        .find_map(|dir| blocks(dir))
-        .unwrap_or_default()
+    path.ancestors().find_map(blocks).unwrap_or_default()
 }
 
 fn blocks(dir: &Path) -> Option<u64> {

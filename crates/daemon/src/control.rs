@@ -326,7 +326,10 @@ impl ControlService for Control {
                     return Ok(());
                 }
             }
-            while !request.early_exit {
+            if request.early_exit {
+                return Ok(());
+            }
+            loop {
                 let event = match events.recv().await {
                     Ok(event) => event,
                     Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {

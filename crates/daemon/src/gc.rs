@@ -36,7 +36,7 @@ impl Collector {
                             tracing::info!(records = freed.len(), bytes, "freed cache");
                         }
                         Err(failure) => {
-                            tracing::warn!(error = failure.message, "could not free cache")
+                            tracing::warn!(error = failure.message, "could not free cache");
                         }
                     }
                 }

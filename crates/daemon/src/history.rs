@@ -362,7 +362,7 @@ mod tests {
             record.error = Some(proto::google::rpc::Status {
                 code: 2,
                 ..Default::default()
-            })
+            });
         });
         assert_eq!(
             ids(

@@ -4,6 +4,7 @@
 //! What it decides itself is where it listens, who may use its state directory, and
 //! how it ends.
 
+mod blobs;
 pub mod builder;
 mod builds;
 pub mod config;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use proto::containerd::services::content::v1::content_server::ContentServer;
 use proto::moby::buildkit::v1::control_server::ControlServer;
 use proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
 use tokio::io::DuplexStream;
@@ -13,6 +14,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::Error;
+use crate::blobs::Blobs;
 use crate::builder::Builder;
 use crate::builds::Builds;
 use crate::config::Config;
@@ -39,6 +41,7 @@ impl Services {
         let builds = Builds::default();
         let worker = crate::to_proto::worker(&builder.worker(), &config.gc);
         let gateways = Gateways::new(vec![worker]);
+        let blobs = ContentServer::new(Blobs(builder.blobs()));
         let control = Control {
             builds: builds.clone(),
             gateways: gateways.clone(),
@@ -71,6 +74,7 @@ impl Services {
             .map_err(Error::Reflection)?;
         let routes = Routes::new(control)
             .add_service(bridge)
+            .add_service(blobs)
             .add_service(health)
             .add_service(reflection)
             .add_service(old_reflection);

@@ -41,6 +41,14 @@ impl Builder for Pretender {
         &self.sessions
     }
 
+    fn blobs(&self) -> Arc<dyn content::Provider> {
+        {
+            let blobs = content::Memory::default();
+            blobs.add("text/plain", "a blob");
+            Arc::new(blobs)
+        }
+    }
+
     fn worker(&self) -> Worker {
         Worker {
             id: "w1".into(),
@@ -626,4 +634,54 @@ async fn the_rest_of_control() {
         .check(proto::grpc::health::v1::HealthCheckRequest::default())
         .await
         .unwrap();
+}
+
+/// Rows: D29
+#[tokio::test]
+async fn blobs_can_be_read_and_not_written() {
+    use proto::containerd::services::content::v1 as blobs;
+    let (channel, _daemon) = daemon("").await;
+    let mut content = blobs::content_client::ContentClient::new(channel);
+    let digest = Digest::of("a blob").to_string();
+    let read = blobs::ReadContentRequest {
+        digest: digest.clone(),
+        offset: 2,
+        size: 3,
+    };
+    let mut pieces = content.read(read).await.unwrap().into_inner();
+    let piece = pieces.message().await.unwrap().unwrap();
+    assert_eq!((piece.offset, piece.data.as_ref()), (2, &b"blo"[..]));
+    assert!(pieces.message().await.unwrap().is_none());
+    let info = content
+        .info(blobs::InfoRequest {
+            digest: digest.clone(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(info.info.unwrap().size, 6);
+    let absent = blobs::InfoRequest {
+        digest: Digest::of("absent").to_string(),
+    };
+    assert_eq!(
+        content.info(absent).await.unwrap_err().code(),
+        Code::NotFound
+    );
+    let beyond = blobs::ReadContentRequest {
+        digest: digest.clone(),
+        offset: 7,
+        size: 0,
+    };
+    assert_eq!(
+        content.read(beyond).await.unwrap_err().code(),
+        Code::OutOfRange
+    );
+    assert_eq!(
+        content
+            .delete(blobs::DeleteContentRequest { digest })
+            .await
+            .unwrap_err()
+            .code(),
+        Code::PermissionDenied
+    );
 }
