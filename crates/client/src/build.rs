@@ -212,7 +212,10 @@ fn request(options: &BuildOptions, session: &str) -> Result<wire::SolveRequest> 
             })
             .collect(),
         enable_session_exporter: options.offers.exporters.is_some(),
-        source_policy_session: String::new(),
+        source_policy_session: match options.offers.policies {
+            Some(_) => session.to_owned(),
+            None => String::new(),
+        },
         compatibility_version: options.compatibility,
         proxy_network: options.proxy_network,
     })

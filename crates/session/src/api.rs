@@ -223,6 +223,55 @@ pub trait Exporters: Send + Sync {
     ) -> Result<Vec<ExporterRequest>>;
 }
 
+/// A source a build wants to use, with what is known about it so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyQuestion {
+    /// For which machine.
+    pub platform: Option<oci::Platform>,
+    /// `docker-image://…`, `git://…`, `https://…`
+    pub identifier: String,
+    /// Its attributes.
+    pub attrs: BTreeMap<String, String>,
+    /// Of an image: manifest digest, and the config once it was asked for.
+    pub image: Option<(String, Bytes)>,
+    /// Of a repository: name and commit.
+    pub git: Option<(String, String)>,
+    /// Of a download: digest and file name.
+    pub http: Option<(String, String)>,
+}
+
+/// What the client makes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicyAnswer {
+    /// It may be used.
+    Allow,
+    /// It may not, and why.
+    Deny(Vec<String>),
+    /// Another is used instead.
+    Convert {
+        /// The other.
+        identifier: String,
+        /// Its attributes.
+        attrs: BTreeMap<String, String>,
+    },
+    /// More has to be known first: ask again with it.
+    More {
+        /// The image's config.
+        config: bool,
+        /// The image's attestations.
+        attestations: bool,
+        /// The commit object.
+        commit: bool,
+    },
+}
+
+/// The client decides which sources are used.
+#[async_trait]
+pub trait Policies: Send + Sync {
+    /// Whether a source may be used.
+    async fn check(&self, question: &PolicyQuestion) -> Result<PolicyAnswer>;
+}
+
 /// All a client offers.
 #[derive(Clone, Default)]
 pub struct Attachables {
@@ -246,6 +295,8 @@ pub struct Attachables {
     pub upload: Option<Arc<dyn Upload>>,
     /// Exporters.
     pub exporters: Option<Arc<dyn Exporters>>,
+    /// Decisions about sources.
+    pub policies: Option<Arc<dyn Policies>>,
 }
 
 impl Attachables {

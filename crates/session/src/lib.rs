@@ -30,8 +30,9 @@ pub mod tunnel;
 
 pub use api::{
     Attachables, Auth, Bytestream, ContentStore, ContentStores, Credentials, DirRequest,
-    ExporterRequest, Exporters, FileSend, FileSync, Observer, Secrets, SendRequest, SshAgent,
-    SshStream, Summary, Token, TokenRequest, Upload,
+    ExporterRequest, Exporters, FileSend, FileSync, Observer, Policies, PolicyAnswer,
+    PolicyQuestion, Secrets, SendRequest, SshAgent, SshStream, Summary, Token, TokenRequest,
+    Upload,
 };
 pub use error::Error;
 pub use group::{Group, WAIT};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::{
-    Attachables, Auth, ContentStores, Error, Exporters, FileSend, FileSync, Result, Secrets,
-    SshAgent, Upload,
+    Attachables, Auth, ContentStores, Error, Exporters, FileSend, FileSync, Policies, Result,
+    Secrets, SshAgent, Upload,
 };
 
 /// One client's open line.
@@ -129,6 +129,12 @@ impl Session {
             .exporters
             .clone()
             .ok_or(Error::NotOffered("a choice of exporters"))
+    }
+
+    /// The client's decisions about sources.
+    pub fn policies(&self) -> Result<Arc<dyn Policies>> {
+        let policies = self.offers.policies.clone();
+        policies.ok_or(Error::NotOffered("decisions about sources"))
     }
 
     /// Whether the line is gone.

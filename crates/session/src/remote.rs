@@ -2,6 +2,7 @@
 
 mod blobs;
 mod files;
+mod policy;
 mod small;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::tunnel::Hello;
 
 pub use blobs::RemoteStore;
 pub(crate) use blobs::STORE;
+pub(crate) use policy::METHOD as CHECK_POLICY;
 
 /// What a client offers, by the methods it says it serves.
 pub(crate) fn offers(hello: &Hello, channel: &Channel) -> Attachables {
@@ -34,6 +36,8 @@ pub(crate) fn offers(hello: &Hello, channel: &Channel) -> Attachables {
             .then(|| Arc::new(small::RemoteUpload(channel.clone())) as _),
         exporters: serves("/moby.exporter.v1.Exporter/FindExporters")
             .then(|| Arc::new(small::RemoteExporters(channel.clone())) as _),
+        policies: serves(policy::METHOD)
+            .then(|| Arc::new(policy::RemotePolicies(channel.clone())) as _),
         dirs: None,
         targets: None,
     }

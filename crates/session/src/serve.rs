@@ -3,6 +3,7 @@
 
 mod blobs;
 mod files;
+mod policy;
 mod small;
 
 use std::pin::Pin;
@@ -67,6 +68,7 @@ pub fn hello(id: &str, name: &str, shared_key: &str, offers: &Attachables) -> He
         offers.exporters.is_some(),
         &["/moby.exporter.v1.Exporter/FindExporters"],
     );
+    add(offers.policies.is_some(), &[crate::remote::CHECK_POLICY]);
     Hello {
         id: id.to_owned(),
         name: name.to_owned(),
@@ -104,6 +106,7 @@ pub async fn on(
     small::add(&mut routes, &offers);
     files::add(&mut routes, &offers);
     blobs::add(&mut routes, &offers);
+    policy::add(&mut routes, &offers);
     let connections =
         futures::stream::iter([Ok::<_, std::io::Error>(io)]).chain(futures::stream::pending());
     Server::builder()

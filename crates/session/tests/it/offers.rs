@@ -358,3 +358,76 @@ async fn exporters_and_uploads() {
     })
     .await;
 }
+
+struct Strict;
+
+#[async_trait]
+impl Policies for Strict {
+    async fn check(&self, question: &PolicyQuestion) -> Result<PolicyAnswer> {
+        assert_eq!(
+            question
+                .platform
+                .as_ref()
+                .map(ToString::to_string)
+                .as_deref(),
+            Some("linux/amd64")
+        );
+        Ok(match (question.identifier.as_str(), &question.image) {
+            ("docker-image://good", _) => PolicyAnswer::Allow,
+            ("docker-image://moved", _) => PolicyAnswer::Convert {
+                identifier: "docker-image://good".into(),
+                attrs: question.attrs.clone(),
+            },
+            ("docker-image://ask", None) => PolicyAnswer::More {
+                config: true,
+                attestations: true,
+                commit: true,
+            },
+            ("docker-image://ask", Some(_)) => PolicyAnswer::Allow,
+            _ => PolicyAnswer::Deny(vec!["we do not know it".into()]),
+        })
+    }
+}
+
+/// Rows: N08, P06
+#[tokio::test]
+async fn decisions_about_sources() {
+    let offers = || Attachables {
+        policies: Some(Arc::new(Strict)),
+        ..Attachables::new()
+    };
+    both(offers, async |session: Arc<Session>| {
+        let policies = session.policies().unwrap();
+        let question = |identifier: &str| PolicyQuestion {
+            platform: Some("linux/amd64".parse().unwrap()),
+            identifier: identifier.into(),
+            attrs: BTreeMap::from([("a".into(), "b".into())]),
+            ..PolicyQuestion::default()
+        };
+        let ask = async |question: PolicyQuestion| policies.check(&question).await.unwrap();
+        assert_eq!(
+            ask(question("docker-image://good")).await,
+            PolicyAnswer::Allow
+        );
+        let moved = ask(question("docker-image://moved")).await;
+        assert!(matches!(moved, PolicyAnswer::Convert { attrs, .. } if attrs["a"] == "b"));
+        let more = ask(question("docker-image://ask")).await;
+        assert_eq!(
+            more,
+            PolicyAnswer::More {
+                config: true,
+                attestations: true,
+                commit: true
+            }
+        );
+        let image = Some(("sha256:x".into(), Bytes::from("{}")));
+        let told = PolicyQuestion {
+            image,
+            ..question("docker-image://ask")
+        };
+        assert_eq!(ask(told).await, PolicyAnswer::Allow);
+        let no = ask(question("docker-image://bad")).await;
+        assert_eq!(no, PolicyAnswer::Deny(vec!["we do not know it".into()]));
+    })
+    .await;
+}

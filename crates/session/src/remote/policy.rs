@@ -1,0 +1,95 @@
+//! A client's decisions about sources (features N08, P06).
+
+use async_trait::async_trait;
+use proto::moby::buildkit::v1::frontend as gateway;
+use proto::moby::buildkit::v1::sourcepolicy::PolicyAction;
+use proto::moby::buildkit::v1::sourcepolicy::policysession as wire;
+use tonic::transport::Channel;
+
+use crate::{Error, Policies, PolicyAnswer, PolicyQuestion, Result};
+
+/// The method that decides.
+pub(crate) const METHOD: &str =
+    "/moby.buildkit.v1.sourcepolicy.policysession.PolicyVerifier/CheckPolicy";
+
+pub(super) struct RemotePolicies(pub(super) Channel);
+
+#[async_trait]
+impl Policies for RemotePolicies {
+    async fn check(&self, question: &PolicyQuestion) -> Result<PolicyAnswer> {
+        let mut client = wire::policy_verifier_client::PolicyVerifierClient::new(self.0.clone());
+        let answer = client.check_policy(ask(question)).await?.into_inner();
+        let decision = match answer.result {
+            Some(wire::check_policy_response::Result::Decision(decision)) => decision,
+            Some(wire::check_policy_response::Result::Request(request)) => {
+                let image = request.image.unwrap_or_default();
+                return Ok(PolicyAnswer::More {
+                    config: !image.no_config,
+                    attestations: image.attestation_chain || !image.resolve_attestations.is_empty(),
+                    commit: request.git.is_some_and(|git| git.return_object),
+                });
+            }
+            None => return Err(Error::Protocol("a policy without a decision".into())),
+        };
+        match (decision.action(), decision.update) {
+            (PolicyAction::Allow, _) => Ok(PolicyAnswer::Allow),
+            (PolicyAction::Deny, _) => {
+                let why = decision
+                    .deny_messages
+                    .into_iter()
+                    .map(|m| m.message)
+                    .collect();
+                Ok(PolicyAnswer::Deny(why))
+            }
+            (PolicyAction::Convert, Some(to)) => Ok(PolicyAnswer::Convert {
+                identifier: to.identifier,
+                attrs: to.attrs,
+            }),
+            (PolicyAction::Convert, None) => Err(Error::Protocol(
+                "a source is to be converted into nothing".into(),
+            )),
+        }
+    }
+}
+
+fn ask(question: &PolicyQuestion) -> wire::CheckPolicyRequest {
+    let source = gateway::ResolveSourceMetaResponse {
+        source: Some(proto::pb::SourceOp {
+            identifier: question.identifier.clone(),
+            attrs: question.attrs.clone(),
+        }),
+        image: question.image.as_ref().map(|(digest, config)| {
+            gateway::ResolveSourceImageResponse {
+                digest: digest.clone(),
+                config: config.clone(),
+                attestation_chain: None,
+            }
+        }),
+        git: question
+            .git
+            .as_ref()
+            .map(|(name, commit)| gateway::ResolveSourceGitResponse {
+                checksum: commit.clone(),
+                r#ref: name.clone(),
+                ..gateway::ResolveSourceGitResponse::default()
+            }),
+        http: question.http.as_ref().map(|(checksum, filename)| {
+            gateway::ResolveSourceHttpResponse {
+                checksum: checksum.clone(),
+                filename: filename.clone(),
+                ..gateway::ResolveSourceHttpResponse::default()
+            }
+        }),
+    };
+    wire::CheckPolicyRequest {
+        platform: question.platform.as_ref().map(|p| proto::pb::Platform {
+            architecture: p.architecture.clone(),
+            os: p.os.clone(),
+            variant: p.variant.clone(),
+            os_version: p.os_version.clone(),
+            os_features: p.os_features.clone(),
+        }),
+        source: Some(source),
+        caps: Default::default(),
+    }
+}
