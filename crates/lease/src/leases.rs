@@ -121,7 +121,9 @@ impl Leases {
         if self.0.state().let_go.is_empty() {
             return Ok(());
         }
-        self.0.db.write(|tx| self.0.remove_rows(tx, &mut self.0.state()))
+        self.0
+            .db
+            .write(|tx| self.0.remove_rows(tx, &mut self.0.state()))
     }
 
     /// Whether any living process holds the thing, or a pin does.

@@ -121,7 +121,7 @@ pub(crate) fn tar(files: &[(&str, Option<&str>)]) -> Bytes {
 
 /// What a ref shows.
 pub(crate) async fn files(of: &Ref, provider: &dyn Provider) -> BTreeMap<String, String> {
-    listing(&*of.tree(provider, &StepProgress::none()).await.unwrap())
+    listing(&of.tree(provider, &StepProgress::none()).await.unwrap())
 }
 
 pub(crate) fn names(of: &BTreeMap<String, String>) -> Vec<String> {

@@ -302,7 +302,7 @@ fn end(refs: &Refs) {
 
 async fn play(seed: u64) {
     let dir = tempfile::tempdir().unwrap();
-    let choice = if is_root() && seed % 3 != 0 {
+    let choice = if is_root() && !seed.is_multiple_of(3) {
         Choice::Overlay
     } else {
         Choice::Native
