@@ -54,6 +54,8 @@ async fn privileged_a_client_without_the_directory_is_an_error() {
 async fn privileged_hashes_stay_with_a_directory_only_while_nothing_changes() {
     let Some(state) = state() else { return };
     let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    std::fs::write(dir.path().join("sub/b"), "1").unwrap();
     std::fs::write(dir.path().join("a"), "1").unwrap();
     let fetch = async || {
         let build =
