@@ -29,7 +29,7 @@ pub type Bytestream = BoxStream<'static, Result<Bytes>>;
 /// A file of the archive.
 enum File {
     Document(Bytes),
-    Blob(Descriptor),
+    Blob(Box<Descriptor>),
 }
 
 /// Pieces that may wait for a slow reader.
@@ -76,7 +76,7 @@ fn files(
 ) -> Result<BTreeMap<String, File>> {
     let mut files = BTreeMap::new();
     for (_, source) in written.blobs() {
-        files.insert(blob_path(&source), File::Blob(source));
+        files.insert(blob_path(&source), File::Blob(Box::new(source)));
     }
     let manifests = written
         .manifests
@@ -208,4 +208,25 @@ fn header(path: &str, kind: Kind, mode: u32, size: u64) -> Result<Vec<u8>> {
     entry.mode = mode;
     entry.size = size;
     Ok(TarWriter::<Vec<u8>>::headers(&entry)?)
+}
+
+/// Copies an image blob by blob into another place, such as a client's store
+/// (`tar=false`). What is there is not sent again; the index or manifest comes last.
+pub async fn copy_into(written: &Written, sink: &dyn content::Sink, cx: &Context) -> Result<()> {
+    for (_, source) in written.blobs() {
+        if !sink.has(&source).await? {
+            sink.put(&source, read(cx, &source).await?).await?;
+        }
+    }
+    let below = written
+        .manifests
+        .iter()
+        .map(|manifest| &manifest.descriptor);
+    for descriptor in below.chain([&written.descriptor]) {
+        if !sink.has(descriptor).await? {
+            let bytes = written.document(descriptor)?;
+            sink.put(descriptor, content::once(bytes)).await?;
+        }
+    }
+    Ok(())
 }

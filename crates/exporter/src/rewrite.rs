@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use content::Provider;
+use futures::stream::{self, StreamExt as _};
 use layer::{Compression, Packer};
 use lease::{Lease, Thing};
 use oci::Descriptor;
@@ -14,6 +15,9 @@ use crate::{Error, Result, Stamp};
 
 /// Marks a layer whose times are set back, and to when.
 pub(crate) const MARK: &str = "buildkit/rewritten-timestamp";
+
+/// Layers rewritten at once; each uses several cores by itself.
+const AT_ONCE: usize = 3;
 
 /// Sets back the times of all layers that are not the base image's. A layer that
 /// cannot be rewritten stays as it is; the log says so.
@@ -30,28 +34,26 @@ pub(crate) async fn layers(
         .zip(base.diff_ids())
         .take_while(|(l, id)| l.diff_id == **id)
         .count();
-    let mut held = Vec::new();
     let mark = epoch.epoch().to_string();
-    for layer in &mut layers[shared..] {
-        if layer.descriptor.annotations.get(MARK) == Some(&mark) {
-            continue;
-        }
+    let wanted = layers[shared..].iter_mut();
+    let wanted = wanted.filter(|layer| layer.descriptor.annotations.get(MARK) != Some(&mark));
+    let rewriting = wanted.map(|layer| async {
         match one(refs, provider, layer, epoch, compression).await {
             Ok((mut rewritten, lease)) => {
-                rewritten
-                    .descriptor
-                    .annotations
-                    .insert(MARK.to_owned(), mark.clone());
+                let annotations = &mut rewritten.descriptor.annotations;
+                annotations.insert(MARK.to_owned(), mark.clone());
                 *layer = rewritten;
-                held.push(lease);
+                Some(lease)
             }
             Err(error) => {
                 let digest = layer.descriptor.digest;
                 tracing::warn!(%digest, %error, "failed to rewrite timestamps of a layer");
+                None
             }
         }
-    }
-    Ok(held)
+    });
+    let done: Vec<Option<Lease>> = stream::iter(rewriting).buffered(AT_ONCE).collect().await;
+    Ok(done.into_iter().flatten().collect())
 }
 
 async fn one(

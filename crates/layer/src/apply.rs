@@ -9,6 +9,7 @@
 mod entry;
 mod settle;
 mod stream;
+mod whiteout;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Read;

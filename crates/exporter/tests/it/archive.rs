@@ -122,3 +122,72 @@ async fn privileged_an_empty_image_and_an_index_have_their_response_keys() {
     let refused = image::write(&source(None, &[]), &options, &state.cx).await;
     assert!(matches!(refused.err(), Some(Error::NoIndex)));
 }
+
+/// Rows: W63
+#[tokio::test]
+async fn privileged_an_image_is_copied_blob_by_blob() {
+    let Some(state) = state() else { return };
+    let result = state.on(None, &tar(&[("hello", "world")]));
+    let options = ImageOptions::parse(&attrs(&[("tar", "false")])).unwrap();
+    assert_eq!(options.tar, Some(false));
+    let written = image::write(&source(Some(result), &[]), &options, &state.cx)
+        .await
+        .unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let store = content::Store::open(other.path(), Arc::new(db::Db::memory().unwrap())).unwrap();
+    exporter::archive::copy_into(&written, &store, &state.cx)
+        .await
+        .unwrap();
+    assert_eq!(store.list().unwrap().len(), 3, "layer, config, manifest");
+    assert!(store.contains(&written.descriptor.digest).unwrap());
+}
+
+/// A result for each platform gives an index, statements a manifest beside it.
+///
+/// Rows: W4, W47, W48, W53
+#[tokio::test]
+async fn privileged_platforms_and_statements_give_an_index() {
+    let Some(state) = state() else { return };
+    let platforms = br#"{"Platforms":[
+        {"ID":"a","Platform":{"architecture":"arm64","os":"linux"}},
+        {"ID":"b","Platform":{"architecture":"amd64","os":"linux"}}]}"#;
+    let metadata = BTreeMap::from([("refs.platforms".to_owned(), (&platforms[..]).into())]);
+    let by_id = BTreeMap::from([("a".to_owned(), None), ("b".to_owned(), None)]);
+    let mut source = Source::new(None, by_id, &metadata).unwrap();
+    source.results[0].statements.push(exporter::Statement {
+        predicate_type: "https://slsa.dev/provenance/v1".to_owned(),
+        predicate: (&b"{}"[..]).into(),
+        file_name: "provenance.json".to_owned(),
+        inline_only: false,
+    });
+    let pairs = [
+        ("annotation-index.k", "v"),
+        ("annotation[linux/amd64].only", "b"),
+    ];
+    let options = ImageOptions::parse(&attrs(&pairs)).unwrap();
+    let written = image::write(&source, &options, &state.cx).await.unwrap();
+    let index: Value =
+        serde_json::from_slice(&written.document(&written.descriptor).unwrap()).unwrap();
+    let entries = index["manifests"].as_array().unwrap();
+    let kinds: Vec<&str> = entries
+        .iter()
+        .map(|e| e["platform"]["architecture"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["arm64", "amd64", "unknown"]);
+    assert_eq!(
+        entries[2]["annotations"]["vnd.docker.reference.digest"],
+        entries[0]["digest"]
+    );
+    assert_eq!(index["annotations"]["k"], "v");
+    let amd64 = written.document(&written.manifests[1].descriptor).unwrap();
+    assert!(String::from_utf8_lossy(&amd64).contains("\"only\": \"b\""));
+    let wrong = ImageOptions::parse(&attrs(&[("annotation[linux/s390x].x", "y")])).unwrap();
+    let error = image::write(&source, &wrong, &state.cx)
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(
+        error.to_string(),
+        "invalid annotation: no platform linux/s390x found in source"
+    );
+}
