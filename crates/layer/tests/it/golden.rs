@@ -47,7 +47,7 @@ fn layers(case: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Rows: B18, B19, W23, I05
+/// Rows: B18, B19, W23, B19
 #[test]
 fn privileged_every_golden_layer_comes_back_byte_for_byte() {
     if !is_root() {

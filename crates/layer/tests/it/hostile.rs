@@ -65,7 +65,7 @@ fn unpack(entries: &[(Entry, &str)]) -> Result<String, Error> {
     result.map(|_| listing(&root))
 }
 
-/// Rows: I05
+/// Rows: B19
 #[test]
 fn names_that_climb_out_are_refused() {
     for name in ["../secret", "a/../../secret", "/../secret", ".."] {
@@ -77,7 +77,7 @@ fn names_that_climb_out_are_refused() {
     }
 }
 
-/// Rows: I05
+/// Rows: B19
 #[test]
 fn links_and_absolute_names_stay_inside() {
     let tree = unpack(&[
@@ -105,7 +105,7 @@ fn links_and_absolute_names_stay_inside() {
     .assert_eq(&tree);
 }
 
-/// Rows: I05
+/// Rows: B19
 #[test]
 fn later_entries_replace_earlier_ones() {
     let tree = unpack(&[
@@ -129,7 +129,7 @@ fn later_entries_replace_earlier_ones() {
     .assert_eq(&tree);
 }
 
-/// Rows: B18, I05
+/// Rows: B18, B19
 #[test]
 fn privileged_whiteouts_take_overlay_form() {
     if !is_root() {
@@ -202,7 +202,7 @@ fn whiteouts_remove_what_lies_below_but_not_what_comes_with_them() {
     .assert_eq(&listing(&root));
 }
 
-/// Rows: I05
+/// Rows: B19
 #[test]
 fn devices_follow_the_policy() {
     let device = Entry {
@@ -228,7 +228,7 @@ fn devices_follow_the_policy() {
 
 /// Notes of overlayfs in a tar would let it point anywhere in the layers below.
 ///
-/// Rows: I05
+/// Rows: B19
 #[test]
 fn privileged_overlay_attributes_are_not_taken_from_a_tar() {
     if !is_root() {
@@ -280,7 +280,7 @@ fn sparse(real: u64, offset: u64, length: u64) -> Vec<u8> {
     out
 }
 
-/// Rows: I05
+/// Rows: B19
 #[test]
 fn a_ten_gigabyte_sparse_header_takes_no_ten_gigabytes() {
     const TEN: u64 = 10 << 30;
@@ -328,7 +328,7 @@ fn retype(tar: &mut [u8], flag: u8) {
     tar[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
 }
 
-/// Rows: I05
+/// Rows: B19
 #[test]
 fn broken_bytes_are_errors_with_a_place() {
     let good = tar(&[(file("a"), &"text".repeat(1000))]);

@@ -25,7 +25,7 @@ fn packed(compression: Compression, input: &[u8], chunk: usize) -> (layer::Packe
     .unwrap()
 }
 
-/// Rows: I05
+/// Rows: B19
 #[test]
 fn one_pass_gives_both_digests_and_the_same_bytes_every_time() {
     let input = input();
@@ -52,7 +52,7 @@ fn one_pass_gives_both_digests_and_the_same_bytes_every_time() {
     }
 }
 
-/// Rows: I05
+/// Rows: B19
 #[test]
 fn levels_trade_size_and_nothing_is_valid_too() {
     let input = input();
