@@ -15,6 +15,8 @@
 #![warn(missing_docs)]
 
 pub mod dice;
+#[cfg(feature = "executor")]
+pub mod executor;
 pub mod image;
 pub mod registry;
 pub mod tar;
