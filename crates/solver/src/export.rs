@@ -171,28 +171,26 @@ async fn result_of<O: Clone + Send + Sync, M: Remotes<O>>(
     remotes: &M,
 ) -> Result<Option<(M::Remote, Created)>, OpError> {
     let newest = node.records.first().map(|record| record.created);
-    let mut candidates = Vec::new();
+    let mut found = None;
     if let Some(output) = &node.output {
-        candidates.push((
-            output.clone(),
-            node.created.or(newest).unwrap_or_else(Created::now),
-        ));
+        let created = node.created.or(newest).unwrap_or_else(Created::now);
+        found = Some((output.clone(), created));
     } else {
         for record in &node.records {
             if let Some(output) = remotes.load(record).await? {
-                candidates.push((output, record.created));
+                found = Some((output, record.created));
                 break;
             }
         }
     }
-    for (output, created) in candidates {
-        let mut remote = remotes.existing(&output).await?;
-        if remote.is_none() && work {
-            remote = remotes.create(&output).await?;
-        }
-        return Ok(remote.map(|remote| (remote, created)));
+    let Some((output, created)) = found else {
+        return Ok(None);
+    };
+    let mut remote = remotes.existing(&output).await?;
+    if remote.is_none() && work {
+        remote = remotes.create(&output).await?;
     }
-    Ok(None)
+    Ok(remote.map(|remote| (remote, created)))
 }
 
 /// Puts a graph together. May block on the disk.

@@ -50,7 +50,7 @@ fn add(index: &dyn Index, result: &ResultId, at: i64, keys: &[KeyId]) {
 
 fn result(index: &dyn Index, key: KeyId, name: &str, at: i64) -> ResultId {
     let result = ResultId(name.to_owned());
-    add(index, &result, at, &[key]);
+    add(index, &result, at, std::slice::from_ref(&key));
     result
 }
 

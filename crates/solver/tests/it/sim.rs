@@ -89,7 +89,9 @@ impl World {
         let actions = self.state.apply(event);
         let text = format!("{text} => {actions:?}");
         if std::env::var("SEED").is_ok() {
-            eprintln!("{} {text}", self.at);
+            use std::io::Write as _;
+            let mut out = std::io::stderr();
+            writeln!(out, "{} {text}", self.at).expect("stderr is there");
         }
         let text: Vec<u64> = text.bytes().map(u64::from).collect();
         self.log = crate::oracle::hash(&[&[self.log], &text[..]].concat());
