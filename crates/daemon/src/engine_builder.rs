@@ -1,15 +1,168 @@
 //! The engine behind the seam [`crate::builder::Builder`].
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use engine::{Engine, Runner};
+use executor::HelperProgram;
+use progress::Progress;
+use refs::{Filter, Limits, PrunePolicy, UsageRecord};
+use registry::{HostConfig, Hosts, KeyPair};
+use session::Sessions;
 
 use crate::Error;
-use crate::builder::Builder;
-use crate::config::Config;
+use crate::builder::{Builder, Failure, Request, Usage, Worker};
+use crate::config::gc::GcRule;
+use crate::config::{Config, file};
 
 /// Opens the engine on the state directory `config` names, which must be ours.
 pub async fn open(config: &Config) -> Result<Arc<dyn Builder>, Error> {
-    let _ = config;
-    Err(Error::NotYet(
-        "building (the engine is not linked in)".to_owned(),
-    ))
+    let engine = Engine::open(settings(config)?).await?;
+    Ok(Arc::new(Building(engine)))
+}
+
+fn settings(config: &Config) -> Result<engine::Config, Error> {
+    if config.network != "auto" {
+        return Err(Error::NotYet(format!("networkMode {}", config.network)));
+    }
+    let mut settings = engine::Config::new(&config.root);
+    settings.snapshotter = config
+        .snapshotter
+        .parse()
+        .map_err(|error: snapshot::Error| Error::BadSetting {
+            setting: "snapshotter",
+            value: config.snapshotter.clone(),
+            problem: error.to_string(),
+        })?;
+    settings.runner = match &config.runtime {
+        Some(program) => Runner::Runtime(PathBuf::from(program)),
+        None => Runner::Native(HelperProgram::ThisProgram),
+    };
+    settings.labels.clone_from(&config.labels);
+    settings.platforms = config
+        .platforms
+        .iter()
+        .map(|text| {
+            text.parse()
+                .map_err(|error: oci::InvalidPlatform| Error::BadSetting {
+                    setting: "platform",
+                    value: text.clone(),
+                    problem: error.to_string(),
+                })
+        })
+        .collect::<Result<_, Error>>()?;
+    settings.hosts = hosts(config);
+    settings.dns = config.dns.as_ref().map(|dns| executor::Dns {
+        nameservers: dns.nameservers.clone(),
+        options: dns.options.clone(),
+        search: dns.search_domains.clone(),
+    });
+    settings.cgroup_parent.clone_from(&config.cgroup_parent);
+    settings.max_parallelism = config.max_parallelism;
+    Ok(settings)
+}
+
+fn hosts(config: &Config) -> Hosts {
+    let mut hosts = Hosts::default();
+    if let Some(limit) = config.registry_concurrency {
+        hosts.max_concurrency = limit;
+    }
+    hosts.by_name = config
+        .registries
+        .iter()
+        .map(|(name, registry)| (name.clone(), host(registry)))
+        .collect();
+    hosts
+}
+
+fn host(registry: &file::Registry) -> HostConfig {
+    let pair = |pair: &file::KeyPair| KeyPair {
+        key: pair.key.clone(),
+        cert: pair.cert.clone(),
+    };
+    HostConfig {
+        mirrors: registry.mirrors.clone(),
+        http: registry.http,
+        insecure: registry.insecure,
+        ca: registry.ca.clone(),
+        keypair: registry.keypair.iter().map(pair).collect(),
+        tlsconfigdir: registry.tlsconfigdir.clone(),
+    }
+}
+
+/// The engine, asked by the services.
+struct Building(Engine);
+
+#[async_trait]
+impl Builder for Building {
+    fn sessions(&self) -> &Sessions {
+        self.0.sessions()
+    }
+
+    fn blobs(&self) -> Arc<dyn content::Provider> {
+        Arc::new(self.0.refs().store().clone())
+    }
+
+    fn worker(&self) -> Worker {
+        self.0.info().clone()
+    }
+
+    async fn build(
+        &self,
+        request: Request,
+        progress: Progress,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        self.0.build(request, progress).await
+    }
+
+    async fn usage(&self, filters: &[String], unused: Duration) -> Result<Vec<Usage>, Failure> {
+        Ok(self
+            .0
+            .usage(filters, unused)
+            .await?
+            .into_iter()
+            .map(usage)
+            .collect())
+    }
+
+    async fn prune(&self, rule: &GcRule) -> Result<Vec<Usage>, Failure> {
+        let filter = Filter::parse(&rule.filters)
+            .map_err(|error| Failure::new(error.kind(), error.to_string()))?;
+        let policy = PrunePolicy {
+            filter,
+            all: rule.all,
+            keep_duration: rule.keep_duration,
+            limits: Limits {
+                reserved_space: rule.reserved,
+                max_used_space: rule.max_used,
+                min_free_space: rule.min_free,
+            },
+        };
+        Ok(self
+            .0
+            .prune(vec![policy])
+            .await?
+            .into_iter()
+            .map(usage)
+            .collect())
+    }
+}
+
+fn usage(record: UsageRecord) -> Usage {
+    Usage {
+        id: record.id,
+        mutable: record.mutable,
+        in_use: record.in_use,
+        size: record.size,
+        parents: record.parents,
+        created: Some(record.created),
+        last_used: record.last_used,
+        uses: record.usage_count,
+        description: record.description,
+        record_type: record.record_type.as_str().to_owned(),
+        shared: record.shared,
+    }
 }

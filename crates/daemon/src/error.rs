@@ -83,6 +83,9 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// The engine could not use the state directory.
+    #[error(transparent)]
+    Open(#[from] engine::OpenError),
     /// The server ended with an error.
     #[error("serving")]
     Serve(#[source] tonic::transport::Error),
@@ -102,6 +105,7 @@ impl Error {
             | Error::BadAddress { .. }
             | Error::Tls(_) => Kind::InvalidInput,
             Error::NotYet(_) => Kind::Unsupported,
+            Error::Open(error) => error.kind(),
             Error::Locked { .. } | Error::AddressInUse(_) => Kind::Unavailable,
             Error::Listen { source, .. } | Error::File { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>

@@ -127,6 +127,7 @@ fn failure() -> Failure {
             ranges: vec![frontend::Range::line(1)],
         }],
         exit_code: Some(7),
+        hints: Vec::new(),
     }
 }
 
