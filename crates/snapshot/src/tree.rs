@@ -4,7 +4,8 @@ use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
@@ -102,6 +103,32 @@ impl Tree {
             make_readonly(clone.as_fd()).map_err(Error::io("making read-only", "a mount"))?;
         }
         Ok(clone)
+    }
+}
+
+/// Mounts on their way out; more than these wait for each other.
+const CLOSING_AT_ONCE: usize = 64;
+
+/// Closing the last handle of a mount waits for the whole kernel to have seen it go, which takes
+/// milliseconds. Nobody needs to wait for that: a thread closes them.
+impl Drop for Tree {
+    fn drop(&mut self) {
+        static CLOSER: OnceLock<Option<SyncSender<[OwnedFd; 2]>>> = OnceLock::new();
+        let Some(mount) = self.mount.take() else {
+            return;
+        };
+        let closer = CLOSER.get_or_init(|| {
+            let (to_close, closing) = sync_channel(CLOSING_AT_ONCE);
+            let thread = std::thread::Builder::new().name("close mounts".to_owned());
+            thread
+                .spawn(move || closing.into_iter().for_each(drop::<[OwnedFd; 2]>))
+                .ok()?;
+            Some(to_close)
+        });
+        // Our own handle of its root closes first, so that the last one is closed over there.
+        if let (Some(closer), Ok(root)) = (closer, self.root.try_clone()) {
+            let _ = closer.send([mount, root.into()]);
+        }
     }
 }
 
