@@ -48,14 +48,21 @@ impl Ref {
         // Each layer needs nothing of the others to be unpacked, so all go at once. In order they
         // are looked at again: some take attributes or hard links from what lies below.
         let at_once = missing.len();
-        let unpacked: Vec<(usize, &Chained, Unpacked)> = stream::iter(missing)
-            .map(|(at, chained)| async move {
-                Ok::<_, Error>((
-                    at,
-                    chained,
-                    refs.unpack_link(chained, provider, step).await?,
-                ))
-            })
+        // Boxed, or the compiler cannot see that the whole may cross threads.
+        let unpacking: Vec<futures::future::BoxFuture<'_, Result<(usize, &Chained, Unpacked)>>> =
+            missing
+                .into_iter()
+                .map(|(at, chained)| -> futures::future::BoxFuture<'_, _> {
+                    Box::pin(async move {
+                        Ok((
+                            at,
+                            chained,
+                            refs.unpack_link(chained, provider, step).await?,
+                        ))
+                    })
+                })
+                .collect();
+        let unpacked: Vec<(usize, &Chained, Unpacked)> = stream::iter(unpacking)
             .buffered(at_once)
             .try_collect()
             .await?;

@@ -34,13 +34,19 @@ impl Owner {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let dir = dir.as_ref();
         fs::create_dir_all(dir)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let name = format!("{}-{number}-{:x}", std::process::id(), now.as_nanos());
             let path = dir.join(&name);
             if let Some(lock) = lock_alone(&path, true)? {
-                return Ok(Owner { name, path, _lock: lock });
+                return Ok(Owner {
+                    name,
+                    path,
+                    _lock: lock,
+                });
             }
         }
     }
@@ -83,7 +89,11 @@ pub fn departed(dir: impl AsRef<Path>) -> io::Result<Vec<Departed>> {
         let path = entry.path();
         if let Some(lock) = lock_alone(&path, false)? {
             let name = entry.file_name().to_string_lossy().into_owned();
-            departed.push(Departed { name, path, _lock: lock });
+            departed.push(Departed {
+                name,
+                path,
+                _lock: lock,
+            });
         }
     }
     Ok(departed)
@@ -91,7 +101,12 @@ pub fn departed(dir: impl AsRef<Path>) -> io::Result<Vec<Departed>> {
 
 /// Locks the file at `path`; `None` when another holds it, or it went away meanwhile.
 fn lock_alone(path: &Path, create: bool) -> io::Result<Option<File>> {
-    let file = match OpenOptions::new().write(true).create(create).truncate(false).open(path) {
+    let file = match OpenOptions::new()
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .open(path)
+    {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -103,7 +118,8 @@ fn lock_alone(path: &Path, create: bool) -> io::Result<Option<File>> {
     }
     // Someone may have cleared up and removed the file between open and lock.
     let still_there = fs::symlink_metadata(path).is_ok_and(|there| {
-        file.metadata().is_ok_and(|here| (here.ino(), here.dev()) == (there.ino(), there.dev()))
+        file.metadata()
+            .is_ok_and(|here| (here.ino(), here.dev()) == (there.ino(), there.dev()))
     });
     Ok(still_there.then_some(file))
 }
@@ -118,8 +134,14 @@ mod tests {
         let alive = Owner::announce(dir.path()).unwrap();
         fs::write(dir.path().join("left-behind"), "").unwrap();
         let found = departed(dir.path()).unwrap();
-        assert_eq!(found.iter().map(Departed::name).collect::<Vec<_>>(), ["left-behind"]);
-        assert!(departed(dir.path()).unwrap().is_empty(), "held by the first finder");
+        assert_eq!(
+            found.iter().map(Departed::name).collect::<Vec<_>>(),
+            ["left-behind"]
+        );
+        assert!(
+            departed(dir.path()).unwrap().is_empty(),
+            "held by the first finder"
+        );
         for one in found {
             one.forget().unwrap();
         }
