@@ -58,8 +58,14 @@ impl Ref {
     ) -> Result<Vec<LayerBlob>> {
         let refs = self.refs();
         let chain = refs.0.parts.db.read(|tx| chain_of(tx, self.id()))?;
-        let blobs: Vec<LayerBlob> = stream::iter(&chain)
-            .map(|chained| refs.ensure_blob(chained, options, create, provider, step))
+        // Boxed, or the compiler cannot see that the whole may cross threads.
+        let making: Vec<futures::future::BoxFuture<'_, Result<LayerBlob>>> = chain
+            .iter()
+            .map(|chained| -> futures::future::BoxFuture<'_, _> {
+                Box::pin(refs.ensure_blob(chained, options, create, provider, step))
+            })
+            .collect();
+        let blobs: Vec<LayerBlob> = stream::iter(making)
             .buffered(PACKS_AT_ONCE)
             .try_collect()
             .await?;
@@ -162,7 +168,7 @@ impl Refs {
                 };
                 let own = self.0.parts.snapshots.layer(&layer.ok_or_else(lost)?)?;
                 let below = match &record.parent {
-                    Some(parent) => Some(Box::pin(self.need(parent)?.tree(provider, step)).await?),
+                    Some(parent) => Some(self.need(parent)?.tree_boxed(provider, step).await?),
                     None => None,
                 };
                 Packing::Layer { own, below }

@@ -31,26 +31,44 @@ impl Ref {
         self.refs().view(self.unpacked_layers()?)
     }
 
+    /// [`Ref::tree`] where a ref needs the trees of others: the named type ends the recursion, so
+    /// that the compiler sees that all of it may cross threads.
+    pub(crate) fn tree_boxed<'a>(
+        &'a self,
+        provider: &'a dyn Provider,
+        step: &'a StepProgress,
+    ) -> futures::future::BoxFuture<'a, Result<Arc<Tree>>> {
+        Box::pin(self.tree(provider, step))
+    }
+
     /// Fetches and unpacks what is missing, without mounting.
-    pub async fn unpack(&self, provider: &dyn Provider, step: &StepProgress) -> Result<()> {
-        let refs = self.refs();
-        let chain = refs.0.parts.db.read(|tx| chain_of(tx, self.id()))?;
-        let mut missing = Vec::new();
-        for (at, chained) in chain.iter().enumerate() {
-            if refs.layer_of(chained.link)?.is_none() && !missing.iter().any(|(_, c)| *c == chained)
-            {
-                missing.push((at, chained));
+    pub fn unpack<'a>(
+        &'a self,
+        provider: &'a dyn Provider,
+        step: &'a StepProgress,
+    ) -> futures::future::BoxFuture<'a, Result<()>> {
+        // Boxed: settling a layer may ask for the tree below it, which unpacks again.
+        Box::pin(async move {
+            let refs = self.refs();
+            let chain = refs.0.parts.db.read(|tx| chain_of(tx, self.id()))?;
+            let mut missing = Vec::new();
+            for (at, chained) in chain.iter().enumerate() {
+                if refs.layer_of(chained.link)?.is_none()
+                    && !missing.iter().any(|(_, c)| *c == chained)
+                {
+                    missing.push((at, chained));
+                }
             }
-        }
-        if missing.is_empty() {
-            return refs.give_skeletons(&chain).await;
-        }
-        // Each layer needs nothing of the others to be unpacked, so all go at once. In order they
-        // are looked at again: some take attributes or hard links from what lies below.
-        let at_once = missing.len();
-        // Boxed, or the compiler cannot see that the whole may cross threads.
-        let unpacking: Vec<futures::future::BoxFuture<'_, Result<(usize, &Chained, Unpacked)>>> =
-            missing
+            if missing.is_empty() {
+                return refs.give_skeletons(&chain).await;
+            }
+            // Each layer needs nothing of the others to be unpacked, so all go at once. In order they
+            // are looked at again: some take attributes or hard links from what lies below.
+            let at_once = missing.len();
+            // Boxed, or the compiler cannot see that the whole may cross threads.
+            let unpacking: Vec<
+                futures::future::BoxFuture<'_, Result<(usize, &Chained, Unpacked)>>,
+            > = missing
                 .into_iter()
                 .map(|(at, chained)| -> futures::future::BoxFuture<'_, _> {
                     Box::pin(async move {
@@ -62,17 +80,18 @@ impl Ref {
                     })
                 })
                 .collect();
-        let unpacked: Vec<(usize, &Chained, Unpacked)> = stream::iter(unpacking)
-            .buffered(at_once)
-            .try_collect()
-            .await?;
-        for (at, chained, unpacked) in unpacked {
-            if let Unpacked::Unsettled(active, applied) = unpacked {
-                refs.settle(&chain[..at], chained, *active, *applied)
-                    .await?;
+            let unpacked: Vec<(usize, &Chained, Unpacked)> = stream::iter(unpacking)
+                .buffered(at_once)
+                .try_collect()
+                .await?;
+            for (at, chained, unpacked) in unpacked {
+                if let Unpacked::Unsettled(active, applied) = unpacked {
+                    refs.settle(&chain[..at], chained, *active, *applied)
+                        .await?;
+                }
             }
-        }
-        refs.give_skeletons(&chain).await
+            refs.give_skeletons(&chain).await
+        })
     }
 }
 
@@ -322,8 +341,8 @@ impl Refs {
             return Err(Error::NoRecord(id.to_owned()));
         };
         let (lower, upper) = (self.need(lower)?, self.need(upper)?);
-        let lower = Box::pin(lower.tree(provider, step)).await?;
-        let upper = Box::pin(upper.tree(provider, step)).await?;
+        let lower = lower.tree_boxed(provider, step).await?;
+        let upper = upper.tree_boxed(provider, step).await?;
         Ok([lower, upper])
     }
 
