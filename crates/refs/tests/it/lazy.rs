@@ -235,3 +235,21 @@ async fn privileged_a_lazy_parent_must_be_unpacked_before_a_step() {
     assert_eq!(state.refs.get(made.id()).unwrap().unwrap(), made);
     assert_eq!(state.refs.get("nobody").unwrap(), None);
 }
+
+/// Builds are tasks that move between threads; this compiles only if they can.
+#[test]
+fn futures_may_cross_threads() {
+    fn crosses<T: Send>(
+        _: impl FnOnce(&'static refs::Ref, &'static Memory, &'static StepProgress) -> T,
+    ) {
+    }
+    crosses(|of, from, step| of.tree(from, step));
+    static PLAIN: refs::BlobOptions = refs::BlobOptions {
+        compression: layer::Compression {
+            algorithm: Algorithm::Gzip,
+            level: None,
+        },
+        force: false,
+    };
+    crosses(|of, from, step| of.layers(&PLAIN, refs::Create::Yes, from, step));
+}
