@@ -1,18 +1,24 @@
-//! One build from request to result: frontend, solve, export, remote cache, attestations, history.
+//! One build from request to result: frontend, solve, export, remote cache.
+//!
+//! [`Engine::open`] opens a state directory, [`Engine::build`] does one [`Request`]. What
+//! happens in between reads from top to bottom in `build.rs`: a [`solver::Job`] is made, a
+//! frontend (or the client's own) asks the `bridge` to solve graphs, the results are
+//! exported side by side, and what was learnt goes to remote caches. Dropping the future
+//! of a build cancels it.
+#![forbid(unsafe_code)]
 
-// What the daemon will call, so that both sides meet in the middle:
-//
-// - `Engine: Clone`; `Engine::open(Config) -> Result<Engine, Error>` (async or not).
-// - `engine.sessions() -> &session::Sessions`: `Control.Session` registers there.
-// - `engine.worker() -> Worker info: id, labels, platforms`.
-// - `engine.build(BuildRequest, progress::Progress) -> Result<Outcome, BuildError>`; dropping the
-//   future cancels the build. `BuildRequest { id, session, what, exporters: [{kind, attrs}],
-//   cache_imports, cache_exports, entitlements, .. }`; `Outcome.response: BTreeMap<String, String>`
-//   is `SolveResponse.ExporterResponse`.
-// - `What::Definition(llb::Definition)`, `What::Frontend { name, options, inputs }`, and
-//   `What::Client { options, inputs, run }` for a frontend that runs in the client (buildx):
-//   `run: Box<dyn FnOnce(Arc<dyn frontend::Bridge>) -> BoxFuture<'static,
-//   frontend::Result<frontend::FrontendResult>> + Send>`. The daemon lets LLBBridge calls ask
-//   that bridge until the client calls `Return`.
-// - `BuildError` gives: `kind()`, the step's digest, source places, exit code, hints (row A16).
-// - `engine.usage(filters, age)`, `engine.prune(rule) -> the records freed`, `engine.history()`.
+mod bridge;
+mod build;
+mod cache;
+mod error;
+mod export;
+mod lazy_executor;
+mod places;
+mod request;
+mod sink;
+mod usage;
+mod worker;
+
+pub use error::Failure;
+pub use request::{ClientFrontend, Request, Spec, What};
+pub use worker::{Config, Engine, OpenError, Runner, WorkerInfo};

@@ -1,0 +1,411 @@
+//! What a frontend asks, answered: graphs are given to the solver, images looked up,
+//! files of results read.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use frontend::{
+    Bridge, CacheImport, EntryKind, FileRange, FileStat, FrontendResult, ImageLookup, NestedRequest,
+    Options, Position, Range, RefId, ResolvedImage, SolveRequest, SourceFile, SourceLocation,
+    SourceMetadata, Warning,
+};
+use oci::{Digest, Platform};
+use ops::{Deeds, Output};
+use progress::{Progress, StepProgress};
+use snapshot::Tree;
+use solver::{Edge, JobHandle};
+use source::{Identifier, Image, Source};
+use stdx::Kind;
+use tokio::sync::OnceCell;
+
+use crate::Engine;
+use crate::cache::Imports;
+use crate::error::{asked, kind_of};
+
+/// What all bridges of one build share.
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) deeds: Deeds,
+    pub(crate) job: JobHandle<Output>,
+    pub(crate) progress: Progress,
+    pub(crate) session: String,
+    pub(crate) imports: Imports,
+    solved: Mutex<HashMap<RefId, Arc<Solved>>>,
+    numbers: AtomicU64,
+}
+
+/// A graph somebody asked for, and its result once it is there.
+pub(crate) struct Solved {
+    definition: llb::Definition,
+    pub(crate) edge: Edge,
+    output: OnceCell<Output>,
+}
+
+/// One frontend's view of a build.
+pub(crate) struct BuildBridge {
+    shared: Arc<Shared>,
+    options: Options,
+    inputs: BTreeMap<String, llb::Definition>,
+    /// How many frontends called each other to get here.
+    depth: u32,
+}
+
+/// Frontends that may call each other in a row.
+const MAX_DEPTH: u32 = 10;
+
+impl Shared {
+    pub(crate) fn new(
+        engine: Engine,
+        deeds: Deeds,
+        job: JobHandle<Output>,
+        progress: Progress,
+        session: String,
+        imports: Imports,
+    ) -> Shared {
+        Shared {
+            engine,
+            deeds,
+            job,
+            progress,
+            session,
+            imports,
+            solved: Mutex::default(),
+            numbers: AtomicU64::new(1),
+        }
+    }
+
+    fn solved(&self) -> MutexGuard<'_, HashMap<RefId, Arc<Solved>>> {
+        self.solved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a ref stands for.
+    pub(crate) fn get(&self, reference: &RefId) -> frontend::Result<Arc<Solved>> {
+        let found = self.solved().get(reference).cloned();
+        found.ok_or_else(|| frontend::Error::NoRef(reference.to_string()))
+    }
+
+    /// The result of a ref, solved now if it was not before.
+    pub(crate) async fn output(&self, reference: &RefId) -> frontend::Result<Output> {
+        let solved = self.get(reference)?;
+        let output = solved.output.get_or_try_init(async || {
+            let result = self.job.solve(solved.edge).await;
+            result.map_err(|error| failed(&solved.definition, error))
+        });
+        output.await.cloned()
+    }
+
+    /// Gives a graph to the solver. `None` stands for the empty filesystem.
+    pub(crate) async fn load(&self, definition: llb::Definition) -> frontend::Result<Option<RefId>> {
+        let graph = {
+            let definition = definition.clone();
+            stdx::task::blocking(move || llb::Graph::load(&definition)).await
+        };
+        let graph = graph.map_err(|error| asked("reading the graph", error.kind(), error))?;
+        let Some(root) = graph.root() else {
+            return Ok(None);
+        };
+        let vertices = self
+            .deeds
+            .vertices(&graph, false)
+            .map_err(|error| asked("reading the graph", error.kind(), error))?;
+        self.job.load(vertices).map_err(|error| asked("loading the graph", error.kind(), error))?;
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let id = RefId::new(format!("{}-{number}", self.job.id().0));
+        let edge = Edge { vertex: root.digest, output: root.index };
+        let solved = Solved { definition, edge, output: OnceCell::new() };
+        self.solved().insert(id.clone(), Arc::new(solved));
+        Ok(Some(id))
+    }
+
+    async fn tree(&self, reference: &RefId) -> frontend::Result<Option<Arc<Tree>>> {
+        let output = self.output(reference).await?;
+        let tree = output.tree(&self.deeds.build, &StepProgress::none()).await;
+        tree.map_err(|error| asked("unpacking the result", error.kind(), error))
+    }
+
+    /// An internal step around one piece of work.
+    async fn shown<T>(
+        &self,
+        name: &str,
+        work: impl AsyncFnOnce(&StepProgress) -> frontend::Result<T>,
+    ) -> frontend::Result<T> {
+        let step = self.progress.internal_step(name);
+        step.start();
+        let done = work(&step).await;
+        match &done {
+            Ok(_) => step.complete(false),
+            Err(error) => step.fail(&crate::error::chain(error)),
+        }
+        done
+    }
+}
+
+/// A failed solve, with the lines the step came from.
+fn failed(definition: &llb::Definition, error: solver::Error) -> frontend::Error {
+    let kind = kind_of(&error);
+    let at = error.vertex().map(|vertex| places(definition, &vertex.vertex)).unwrap_or_default();
+    frontend::Error::Written { cause: Arc::new(error), kind, at, hints: Vec::new() }
+}
+
+/// The lines a step came from.
+fn places(definition: &llb::Definition, vertex: &Digest) -> Vec<SourceLocation> {
+    let Some(map) = &definition.source else {
+        return Vec::new();
+    };
+    let locations = map.locations.get(vertex).map(Vec::as_slice).unwrap_or_default();
+    let position = |at: llb::Position| Position {
+        line: u32::try_from(at.line).unwrap_or(0),
+        character: u32::try_from(at.character).unwrap_or(0),
+    };
+    let place = |location: &llb::Location| {
+        let info = map.infos.get(location.source as usize)?;
+        let file = SourceFile {
+            name: info.filename.clone(),
+            language: info.language.clone(),
+            data: info.data.clone(),
+            definition: info.definition.as_deref().cloned(),
+        };
+        let ranges = location.ranges.iter();
+        let ranges = ranges.map(|range| Range { start: position(range.start), end: position(range.end) });
+        Some(SourceLocation { file: Arc::new(file), ranges: ranges.collect() })
+    };
+    locations.iter().filter_map(place).collect()
+}
+
+impl BuildBridge {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        options: Options,
+        inputs: BTreeMap<String, llb::Definition>,
+    ) -> BuildBridge {
+        BuildBridge { shared, options, inputs, depth: 0 }
+    }
+
+    fn import(&self, imports: &[CacheImport]) {
+        let shared = &self.shared;
+        for import in imports {
+            shared.imports.start(import, &shared.job, &shared.progress);
+        }
+    }
+
+    fn image(&self, name: &str, lookup: &ImageLookup) -> frontend::Result<Image> {
+        let shared = &self.shared;
+        let doing = || format!("resolving {name}");
+        let (identifier, attrs) = match &lookup.layout {
+            None => {
+                let name: oci::ImageName =
+                    name.parse().map_err(|error| asked(doing(), Kind::InvalidInput, error))?;
+                let attrs = [("image.resolvemode", lookup.mode.name().to_owned())];
+                (format!("docker-image://{}", name.or_latest()), attrs.to_vec())
+            }
+            Some(layout) => {
+                let session = if layout.session.is_empty() { &shared.session } else { &layout.session };
+                let attrs = [("oci.session", session.clone()), ("oci.store", layout.store.clone())];
+                (format!("oci-layout://{name}"), attrs.to_vec())
+            }
+        };
+        let attrs = attrs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let identifier = Identifier::parse(&identifier, &attrs);
+        let identifier = identifier.map_err(|error| asked(doing(), error.kind(), error))?;
+        let platform = lookup.platform.as_ref().unwrap_or(&shared.deeds.parts.platform);
+        match Source::new(&shared.deeds.parts.sources, identifier, platform) {
+            Source::Image(image) => Ok(image),
+            _ => unreachable!("image identifiers make image sources"),
+        }
+    }
+}
+
+#[async_trait]
+impl Bridge for BuildBridge {
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn session(&self) -> &str {
+        &self.shared.session
+    }
+
+    fn platforms(&self) -> Vec<Platform> {
+        self.shared.engine.info().platforms.clone()
+    }
+
+    async fn inputs(&self) -> frontend::Result<BTreeMap<String, llb::Definition>> {
+        Ok(self.inputs.clone())
+    }
+
+    async fn solve(&self, request: SolveRequest) -> frontend::Result<Option<RefId>> {
+        self.import(&request.cache_imports);
+        let loaded = self.shared.load(request.definition).await?;
+        if let (true, Some(reference)) = (request.evaluate, &loaded) {
+            self.shared.output(reference).await?;
+        }
+        Ok(loaded)
+    }
+
+    async fn evaluate(&self, reference: &RefId) -> frontend::Result<()> {
+        self.shared.output(reference).await.map(drop)
+    }
+
+    async fn definition(&self, reference: &RefId) -> frontend::Result<llb::Definition> {
+        Ok(self.shared.get(reference)?.definition.clone())
+    }
+
+    async fn nested(&self, request: NestedRequest) -> frontend::Result<FrontendResult> {
+        self.import(&request.cache_imports);
+        if self.depth >= MAX_DEPTH {
+            let limit = format!("at most {MAX_DEPTH} frontends may call each other");
+            return Err(frontend::Error::bad_option("frontend", &request.frontend, limit));
+        }
+        let bridge = BuildBridge {
+            shared: self.shared.clone(),
+            options: Options::new(request.options),
+            inputs: request.inputs,
+            depth: self.depth + 1,
+        };
+        let result = run(&request.frontend, &bridge).await?;
+        if request.evaluate {
+            let all = result.refs.iter().filter_map(|(_, reference)| reference);
+            futures::future::try_join_all(all.map(|reference| bridge.evaluate(reference))).await?;
+        }
+        Ok(result)
+    }
+
+    async fn resolve_image(&self, name: &str, lookup: ImageLookup) -> frontend::Result<ResolvedImage> {
+        let image = self.image(name, &lookup)?;
+        let found = async |step: &StepProgress| {
+            let found = image.config(&self.shared.deeds.build.source_context(step)).await;
+            found.map_err(|error| asked(format!("resolving {name}"), error.kind(), error))
+        };
+        let found = match lookup.step_name.as_str() {
+            "" => found(&StepProgress::none()).await?,
+            step => self.shared.shown(step, found).await?,
+        };
+        Ok(ResolvedImage { name: image.reference(), digest: found.digest, config: found.config })
+    }
+
+    async fn resolve_source(
+        &self,
+        identifier: &str,
+        attrs: &BTreeMap<String, String>,
+        platform: Option<&Platform>,
+    ) -> frontend::Result<SourceMetadata> {
+        let failed = |error: source::Error| asked(format!("resolving {identifier}"), error.kind(), error);
+        let parsed = Identifier::parse(identifier, attrs).map_err(failed)?;
+        let platform = platform.unwrap_or(&self.shared.deeds.parts.platform);
+        let source = Source::new(&self.shared.deeds.parts.sources, parsed, platform);
+        let mut found = SourceMetadata {
+            identifier: identifier.to_owned(),
+            attrs: attrs.clone(),
+            image: None,
+            checksum: None,
+            name: None,
+            modified: None,
+        };
+        let cx = self.shared.deeds.build.source_context(&StepProgress::none());
+        match &source {
+            Source::Image(image) => {
+                let config = image.config(&cx).await.map_err(failed)?;
+                let (name, digest, config) = (image.reference(), config.digest, config.config);
+                found.image = Some(ResolvedImage { name, digest, config });
+            }
+            _ => found.checksum = Some(source.cache_key(&cx, 0).await.map_err(failed)?.pin),
+        }
+        Ok(found)
+    }
+
+    async fn read_file(&self, reference: &RefId, path: &str, range: Option<FileRange>) -> frontend::Result<Bytes> {
+        let range = range.map(|range| (range.offset, range.length));
+        self.with_tree(reference, path, move |tree, path| ops::read_file(tree, path, range)).await
+    }
+
+    async fn read_dir(&self, reference: &RefId, path: &str, include: Option<&str>) -> frontend::Result<Vec<FileStat>> {
+        let include = include.map(str::to_owned);
+        let list = move |tree: &Tree, path: &str| ops::read_dir(tree, path, include.as_deref());
+        let entries = self.with_tree(reference, path, list).await?;
+        Ok(entries.into_iter().map(stat_of).collect())
+    }
+
+    async fn stat_file(&self, reference: &RefId, path: &str) -> frontend::Result<FileStat> {
+        self.with_tree(reference, path, |tree, path| ops::stat(tree, path)).await.map(stat_of)
+    }
+
+    async fn warn(&self, step: Option<&Digest>, warning: Warning) -> frontend::Result<()> {
+        let position = |at: Position| progress::Position { line: at.line, character: at.character };
+        let (source, ranges) = match warning.at {
+            None => (None, Vec::new()),
+            Some(at) => {
+                let source = progress::Source {
+                    filename: at.file.name.clone(),
+                    language: at.file.language.clone(),
+                    data: at.file.data.clone(),
+                };
+                let ranges = at.ranges.iter();
+                let ranges = ranges.map(|r| progress::Range { start: position(r.start), end: position(r.end) });
+                (Some(source), ranges.collect())
+            }
+        };
+        self.shared.progress.emit(progress::Event::Warning(progress::Warning {
+            step: step.copied().unwrap_or_else(|| Digest::of(b"")),
+            level: u32::from(warning.level),
+            short: warning.short,
+            detail: warning.detail,
+            url: warning.url,
+            source,
+            ranges,
+        }));
+        Ok(())
+    }
+}
+
+impl BuildBridge {
+    /// Does something with a result's files on the pool for blocking work.
+    async fn with_tree<T: Send + 'static>(
+        &self,
+        reference: &RefId,
+        path: &str,
+        work: impl FnOnce(&Tree, &str) -> ops::Result<T> + Send + 'static,
+    ) -> frontend::Result<T> {
+        let no_file = || frontend::Error::NoFile { path: path.to_owned() };
+        let tree = self.shared.tree(reference).await?.ok_or_else(no_file)?;
+        let owned = path.to_owned();
+        let done = stdx::task::blocking(move || work(&tree, &owned)).await;
+        done.map_err(|error| match error.kind() {
+            Kind::NotFound => no_file(),
+            kind => asked(format!("reading {path}"), kind, error),
+        })
+    }
+}
+
+fn stat_of(entry: ops::DirEntry) -> FileStat {
+    FileStat {
+        path: entry.path,
+        kind: match entry.kind {
+            ops::EntryKind::File => EntryKind::File,
+            ops::EntryKind::Directory => EntryKind::Directory,
+            ops::EntryKind::Symlink => EntryKind::Symlink,
+            ops::EntryKind::Special => EntryKind::Special,
+        },
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        size: entry.size,
+        modified_ns: entry.modified_ns,
+        link: entry.link,
+    }
+}
+
+/// Runs one of our own frontends.
+pub(crate) async fn run(name: &str, bridge: &BuildBridge) -> frontend::Result<FrontendResult> {
+    match name {
+        "dockerfile.v0" => dockerfile::build(bridge).await,
+        "gateway.v0" => {
+            let image = bridge.options.text("source").unwrap_or_default().to_owned();
+            let reason = ops::Error::Unsupported(format!("frontends that are images ({image})"));
+            Err(asked("starting the frontend", Kind::Unsupported, reason))
+        }
+        other => Err(frontend::Error::UnknownFrontend(other.to_owned())),
+    }
+}

@@ -1,0 +1,159 @@
+//! Why a build gave no result: the step, the lines in the file, the cause, what to do.
+//! The wording of the product is on this page.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use frontend::SourceLocation;
+use oci::Digest;
+use ops::ExitError;
+use solver::{Doing, VertexError};
+use stdx::Kind;
+
+/// Why a build gave no result, with what clients show of it (row A16).
+#[derive(Clone, Debug, Default)]
+pub struct Failure {
+    /// What a caller can do about it.
+    pub kind: Option<Kind>,
+    /// The whole sentence, causes included.
+    pub message: String,
+    /// The step it happened in.
+    pub vertex: Option<Digest>,
+    /// The lines it came from.
+    pub places: Vec<SourceLocation>,
+    /// How the process ended, if one did.
+    pub exit_code: Option<u32>,
+    /// What to try next, each a full sentence.
+    pub hints: Vec<String>,
+}
+
+impl Failure {
+    /// A failure of which only the sentence is known.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Failure {
+        Failure { kind: Some(kind), message: message.into(), ..Failure::default() }
+    }
+
+    /// Any error, by its chain of causes.
+    pub(crate) fn of(kind: Kind, error: &(dyn StdError + 'static)) -> Failure {
+        let mut failure = Failure::new(kind, chain(error));
+        failure.look_into(error);
+        failure
+    }
+
+    /// An error of a frontend.
+    pub(crate) fn of_frontend(error: &frontend::Error) -> Failure {
+        let mut failure = Failure::of(error.kind(), error);
+        failure.places = error.locations().to_vec();
+        failure.hints.extend(error.hints().iter().cloned());
+        failure
+    }
+
+    /// Picks up what the causes know: the step, the exit code, hints.
+    fn look_into(&mut self, error: &(dyn StdError + 'static)) {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(vertex) = error.downcast_ref::<VertexError>() {
+                self.vertex = Some(vertex.vertex);
+            }
+            if let Some(exit) = error.downcast_ref::<ExitError>() {
+                self.exit_code = u32::try_from(exit.code).ok();
+            }
+            self.hints.extend(hint(error));
+            next = error.source();
+        }
+    }
+}
+
+/// What may help with this very error.
+fn hint(error: &(dyn StdError + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<source::Error>() {
+        return error.hint();
+    }
+    if let Some(exit) = error.downcast_ref::<ExitError>() {
+        return match exit.code {
+            _ if exit.oom => Some("The step used more memory than it may: raise --memory or make it use less.".into()),
+            126 => Some("The program is there but cannot be executed: is it for this platform, and is its mode executable?".into()),
+            127 => Some("The shell did not find the program: is it installed in the base image, and is it in PATH?".into()),
+            137 => Some("Something killed the step from outside: the machine may be short of memory.".into()),
+            _ => None,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<std::io::Error>()
+        && error.kind() == std::io::ErrorKind::StorageFull
+    {
+        return Some("The disk of the state directory is full: `kiln du` shows what is used, `kiln prune` frees it.".into());
+    }
+    None
+}
+
+/// An error and its causes as one line. A cause that its parent repeats is said once,
+/// and a step's name is left out: clients show it beside the message.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let said = match error.downcast_ref::<VertexError>() {
+            Some(vertex) if vertex.doing == Doing::Run => String::new(),
+            Some(_) => "failed to compute cache key".to_owned(),
+            None => error.to_string(),
+        };
+        match parts.last() {
+            Some(last) if said.is_empty() || last.contains(&said) => {}
+            Some(last) if said.contains(last.as_str()) => {
+                parts.pop();
+                parts.push(said);
+            }
+            _ if said.is_empty() => {}
+            _ => parts.push(said),
+        }
+        next = error.source();
+    }
+    parts.join(": ")
+}
+
+/// What the engine could not do for a frontend.
+pub(crate) fn asked(doing: impl Into<String>, kind: Kind, source: impl StdError + Send + Sync + 'static) -> frontend::Error {
+    frontend::Error::Engine { doing: doing.into(), kind, source: Arc::new(source) }
+}
+
+/// The kind of a failed solve: what its cause says, if we know the cause.
+pub(crate) fn kind_of(error: &solver::Error) -> Kind {
+    let Some(vertex) = error.vertex() else {
+        return error.kind();
+    };
+    let mut next: Option<&(dyn StdError + 'static)> = Some(&*vertex.cause);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<ops::Error>() {
+            return error.kind();
+        }
+        next = error.source();
+    }
+    Kind::Internal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Said(&'static str, #[source] Option<Box<Said>>);
+
+    #[test]
+    fn a_chain_reads_as_one_line_and_says_nothing_twice() {
+        let inner = Said("no such file", None);
+        let outer = Said("reading a: no such file", Some(Box::new(inner)));
+        assert_eq!(chain(&outer), "reading a: no such file");
+        let cause = ExitError { command: "x".into(), code: 127, how: "exit code: 127".into(), oom: false };
+        let vertex = VertexError {
+            vertex: Digest::of("v"),
+            name: "[1/1] RUN x".into(),
+            doing: Doing::Run,
+            cause: Arc::new(ops::Error::from(cause)),
+        };
+        let failure = Failure::of(Kind::Internal, &solver::Error::from(vertex));
+        assert_eq!(failure.message, "process \"x\" did not complete successfully: exit code: 127");
+        assert_eq!((failure.exit_code, failure.vertex), (Some(127), Some(Digest::of("v"))));
+        assert!(failure.hints[0].contains("PATH"), "{:?}", failure.hints);
+    }
+}

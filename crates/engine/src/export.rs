@@ -1,0 +1,276 @@
+//! Results out: to registries, archives, tars and directories, side by side.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use exporter::archive::{self, Format};
+use exporter::files::{self, FilesOptions};
+use exporter::image::{self, Context, Written};
+use exporter::{ImageOptions, PushOptions, Source};
+use futures::StreamExt as _;
+use oci::ImageName;
+use ops::Build;
+use progress::{Progress, StepProgress};
+use session::{FileSend, SendRequest};
+use stdx::Kind;
+use stdx::sys::Root;
+
+use crate::sink::SessionStore;
+use crate::{Engine, Failure, Spec};
+
+/// One exporter, understood before the build begins so that a wrong one fails at once.
+pub(crate) struct Export {
+    /// Its number in the request: how the client knows which of its targets is meant.
+    id: usize,
+    pub(crate) kind: Exporter,
+}
+
+/// What exporters there are.
+pub(crate) enum Exporter {
+    /// An image, pushed if that was asked for.
+    Image(Box<ImageOptions>),
+    /// An image as a tar, or blob by blob, to the client.
+    Archive(Format, Box<ImageOptions>),
+    /// The files, to a directory of the client.
+    Local(FilesOptions),
+    /// The files as a tar to the client.
+    Tar(FilesOptions),
+}
+
+fn failed(error: exporter::Error) -> Failure {
+    Failure::of(error.kind(), &error)
+}
+
+fn no_client(error: session::Error) -> Failure {
+    Failure::of(error.kind(), &error)
+}
+
+/// Reads what a request says about exporters.
+pub(crate) fn exports(specs: &[Spec], epoch: Option<&str>) -> Result<Vec<Export>, Failure> {
+    specs.iter().enumerate().map(|(id, spec)| read(id, spec, epoch)).collect()
+}
+
+/// Reads one exporter.
+pub(crate) fn read(id: usize, spec: &Spec, epoch: Option<&str>) -> Result<Export, Failure> {
+    let mut attrs = spec.attrs.clone();
+    if let Some(epoch) = epoch {
+        attrs.entry("source-date-epoch".into()).or_insert_with(|| epoch.to_owned());
+    }
+    let images = || ImageOptions::parse(&attrs).map(Box::new).map_err(failed);
+    let files = || FilesOptions::parse(&attrs).map_err(failed);
+    let kind = match spec.kind.as_str() {
+        "image" | "moby" => Exporter::Image(images()?),
+        "registry" => {
+            let mut options = images()?;
+            options.push = true;
+            Exporter::Image(options)
+        }
+        "oci" => Exporter::Archive(Format::Oci, images()?),
+        "docker" => Exporter::Archive(Format::Docker, images()?),
+        "local" => Exporter::Local(files()?),
+        "tar" => Exporter::Tar(files()?),
+        other => {
+            let known = "image, registry, oci, docker, local, tar";
+            return Err(Failure::new(Kind::InvalidInput, format!("exporter {other:?} could not be found: there are {known}")));
+        }
+    };
+    Ok(Export { id, kind })
+}
+
+impl Exporter {
+    /// The settings of those that make images.
+    pub(crate) fn image(&self) -> Option<&ImageOptions> {
+        match self {
+            Exporter::Image(options) | Exporter::Archive(_, options) => Some(options),
+            Exporter::Local(_) | Exporter::Tar(_) => None,
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Exporter::Image(_) => "exporting to image",
+            Exporter::Archive(Format::Oci, _) => "exporting to oci image format",
+            Exporter::Archive(Format::Docker, _) => "exporting to docker image format",
+            Exporter::Local(_) => "exporting to client directory",
+            Exporter::Tar(_) => "exporting to client tarball",
+        }
+    }
+}
+
+/// What exports of a build work with.
+pub(crate) struct Exporting<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) build: &'a Build,
+    pub(crate) progress: &'a Progress,
+}
+
+impl Exporting<'_> {
+    /// Does one export; gives the response's keys.
+    pub(crate) async fn run(&self, export: &Export, source: &Source) -> Result<BTreeMap<String, String>, Failure> {
+        let step = self.progress.internal_step(export.kind.title());
+        step.start();
+        let done = self.export(export, source, &step).await;
+        match &done {
+            Ok(_) => step.complete(false),
+            Err(failure) => step.fail(&failure.message),
+        }
+        done
+    }
+
+    async fn export(&self, export: &Export, source: &Source, step: &StepProgress) -> Result<BTreeMap<String, String>, Failure> {
+        let cx = Context {
+            refs: self.engine.refs().clone(),
+            provider: self.build.provider.clone(),
+            step: step.clone(),
+        };
+        match &export.kind {
+            Exporter::Image(options) => self.image(source, options, &cx).await,
+            Exporter::Archive(format, options) => self.archive(export.id, *format, source, options, &cx).await,
+            Exporter::Local(options) => self.local(export.id, source, options, &cx).await,
+            Exporter::Tar(options) => self.tar(export.id, source, options, &cx).await,
+        }
+    }
+
+    async fn image(&self, source: &Source, options: &ImageOptions, cx: &Context) -> Result<BTreeMap<String, String>, Failure> {
+        if options.unpack {
+            return Err(Failure::new(Kind::Unsupported, "not supported yet: exporter option \"unpack\""));
+        }
+        let written = image::write(source, options, cx).await.map_err(failed)?;
+        if options.push && written.names.is_empty() {
+            return Err(Failure::new(Kind::InvalidInput, "tag is needed when pushing to registry: give the image a name"));
+        }
+        if options.push {
+            for name in &written.names {
+                self.push(&written, name, options, cx).await?;
+            }
+        }
+        Ok(written.response())
+    }
+
+    async fn push(&self, written: &Written, name: &ImageName, options: &ImageOptions, cx: &Context) -> Result<(), Failure> {
+        let credentials = self.build.credentials.clone();
+        let registry = &self.engine.0.registry;
+        let repository = match options.insecure {
+            true => registry.insecure_repository(name, credentials),
+            false => registry.repository(name, credentials),
+        };
+        let how = PushOptions { by_digest: options.push_by_digest };
+        exporter::push(written, name, &repository, how, cx).await.map_err(failed)
+    }
+
+    async fn archive(
+        &self,
+        id: usize,
+        format: Format,
+        source: &Source,
+        options: &ImageOptions,
+        cx: &Context,
+    ) -> Result<BTreeMap<String, String>, Failure> {
+        let written = Arc::new(image::write(source, options, cx).await.map_err(failed)?);
+        let response = written.response();
+        if options.tar == Some(false) {
+            self.blob_by_blob(&written, cx).await?;
+            return Ok(response);
+        }
+        let sender = self.sender().await?;
+        let bytes = archive::stream(written.clone(), format, written.epoch, cx.clone()).map_err(failed)?;
+        let request = SendRequest { metadata: response.clone(), ..request(id) };
+        sender.send_stream(&request, told(bytes)).await.map_err(no_client)?;
+        Ok(response)
+    }
+
+    /// Every blob into the client's store, what others point at first.
+    async fn blob_by_blob(&self, written: &Written, cx: &Context) -> Result<(), Failure> {
+        let store = SessionStore::new(self.build, "export".to_owned());
+        let status = cx.step.transfer("copying to the client's store");
+        let layers = written.blobs().into_iter().map(|(shown, source)| oci::Descriptor {
+            annotations: source.annotations,
+            ..shown
+        });
+        let manifests = written.manifests.iter().map(|manifest| manifest.descriptor.clone());
+        for blob in layers.chain(manifests).chain([written.descriptor.clone()]) {
+            let copied = content::copy(&*cx.provider, &store, &blob).await;
+            copied.map_err(|error| Failure::of(error.kind(), &error))?;
+        }
+        status.done();
+        Ok(())
+    }
+
+    async fn tar(&self, id: usize, source: &Source, options: &FilesOptions, cx: &Context) -> Result<BTreeMap<String, String>, Failure> {
+        let parts = files::parts(source, options, cx).await.map_err(failed)?;
+        let sender = self.sender().await?;
+        sender.send_stream(&request(id), told(files::tar(parts, cx))).await.map_err(no_client)?;
+        Ok(BTreeMap::new())
+    }
+
+    async fn local(&self, id: usize, source: &Source, options: &FilesOptions, cx: &Context) -> Result<BTreeMap<String, String>, Failure> {
+        let mut parts = files::parts(source, options, cx).await.map_err(failed)?;
+        let sender = self.sender().await?;
+        let request = SendRequest { multi_platform: Some(source.multi_platform), ..request(id) };
+        let status = Arc::new(cx.step.transfer("copying files"));
+        let shown = status.clone();
+        let observer: session::Observer = Arc::new(move |bytes| shown.set(bytes, 0));
+        let whole = match parts.as_mut_slice() {
+            [one] if one.prefix.as_os_str().is_empty() && one.statements.is_empty() => one.tree.take(),
+            _ => None,
+        };
+        let sent = match whole {
+            Some(tree) => {
+                let root = tree.root().try_clone().map_err(|error| Failure::of(Kind::Internal, &error))?;
+                let sent = sender.send_dir(&request, root, Some(observer)).await;
+                drop(tree);
+                sent
+            }
+            None => {
+                // Several trees become one beside them first: the wire knows one directory.
+                let dir = Scratch::new(&self.engine.0.scratch).map_err(|error| Failure::of(Kind::Internal, &error))?;
+                let root = Root::open(&dir.0).map_err(|error| Failure::of(Kind::Internal, &error))?;
+                let target = root.try_clone().map_err(|error| Failure::of(Kind::Internal, &error))?;
+                files::copy_into(parts, target, true, false).await.map_err(failed)?;
+                sender.send_dir(&request, root, Some(observer)).await
+            }
+        };
+        sent.map_err(no_client)?;
+        if let Ok(status) = Arc::try_unwrap(status) {
+            status.done();
+        }
+        Ok(BTreeMap::new())
+    }
+
+    async fn sender(&self) -> Result<Arc<dyn FileSend>, Failure> {
+        let found = self.build.group.any(&self.build.sessions, |session| async move { session.file_send() });
+        found.await.map_err(no_client)
+    }
+}
+
+fn request(id: usize) -> SendRequest {
+    SendRequest { exporter_id: Some(id.to_string()), ..SendRequest::default() }
+}
+
+/// The exporter's bytes as the session takes them.
+fn told(bytes: archive::Bytestream) -> session::Bytestream {
+    Box::pin(bytes.map(|piece| {
+        piece.map_err(|error| session::Error::Refused { kind: error.kind(), message: crate::error::chain(&error) })
+    }))
+}
+
+/// A folder that goes when it is dropped.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(beneath: &std::path::Path) -> std::io::Result<Scratch> {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let dir = beneath.join(format!("export-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        std::fs::create_dir(&dir)?;
+        Ok(Scratch(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, dir = %self.0.display(), "scratch folder stays until the next start");
+        }
+    }
+}

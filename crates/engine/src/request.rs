@@ -1,0 +1,74 @@
+//! What a build is asked to do: everything in plain words, nothing of the wire.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use frontend::{Bridge, CacheImport, FrontendResult};
+use futures::future::BoxFuture;
+
+/// One request of a client, in plain words.
+pub struct Request {
+    /// The id the client made up.
+    pub id: String,
+    /// The session that has its files.
+    pub session: String,
+    /// What to build.
+    pub what: What,
+    /// Where the result goes.
+    pub exporters: Vec<Spec>,
+    /// The client chooses further exporters once it has seen the result.
+    pub session_exporter: bool,
+    /// Where cached steps come from.
+    pub cache_imports: Vec<CacheImport>,
+    /// Where cached steps go to.
+    pub cache_exports: Vec<Spec>,
+    /// What the build may use beyond the sandbox; allowed by the daemon.
+    pub entitlements: Vec<String>,
+}
+
+/// A kind and its settings: an exporter, a remote cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spec {
+    /// `image`, `registry`, …
+    pub kind: String,
+    /// Its settings.
+    pub attrs: BTreeMap<String, String>,
+}
+
+/// What to build.
+pub enum What {
+    /// A graph.
+    Definition(llb::Definition),
+    /// What a frontend here makes of the client's files.
+    Frontend {
+        /// `dockerfile.v0`, …
+        name: String,
+        /// Its options.
+        options: BTreeMap<String, String>,
+        /// Graphs by name.
+        inputs: BTreeMap<String, llb::Definition>,
+    },
+    /// What a frontend in the client makes of it.
+    Client {
+        /// The client's options.
+        options: BTreeMap<String, String>,
+        /// Graphs by name.
+        inputs: BTreeMap<String, llb::Definition>,
+        /// Runs the frontend on a bridge until it has a result.
+        run: ClientFrontend,
+    },
+}
+
+impl What {
+    /// The frontend's options, if there is a frontend.
+    pub(crate) fn options(&self) -> BTreeMap<String, String> {
+        match self {
+            What::Definition(_) => BTreeMap::new(),
+            What::Frontend { options, .. } | What::Client { options, .. } => options.clone(),
+        }
+    }
+}
+
+/// A frontend that runs elsewhere.
+pub type ClientFrontend =
+    Box<dyn FnOnce(Arc<dyn Bridge>) -> BoxFuture<'static, frontend::Result<FrontendResult>> + Send>;

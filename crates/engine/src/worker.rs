@@ -1,0 +1,281 @@
+//! A state directory, open: stores, sources, executor, solver.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use content::Store;
+use db::Db;
+use executor::HelperProgram;
+use lease::Leases;
+use oci::Platform;
+use ops::{ContentsCache, Output, Parts, Results};
+use refs::Refs;
+use registry::{Hosts, Registry};
+use session::Sessions;
+use solver::{DbIndex, Solver};
+use source::Sources;
+use stdx::Kind;
+
+use crate::lazy_executor::LazyExecutor;
+
+/// What runs processes.
+#[derive(Clone, Debug)]
+pub enum Runner {
+    /// Ourselves, through a helper.
+    Native(HelperProgram),
+    /// An OCI runtime such as runc or crun.
+    Runtime(PathBuf),
+}
+
+/// How the engine is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The state directory, which must be ours alone.
+    pub root: PathBuf,
+    /// How filesystems are put together.
+    pub snapshotter: snapshot::Choice,
+    /// What runs processes.
+    pub runner: Runner,
+    /// Labels of the worker beside its own.
+    pub labels: BTreeMap<String, String>,
+    /// What it can run; empty means that it finds out.
+    pub platforms: Vec<Platform>,
+    /// Registries.
+    pub hosts: Hosts,
+    /// DNS settings of sandboxes instead of the host's.
+    pub dns: Option<executor::Dns>,
+    /// Parent of the cgroups of steps that name none.
+    pub cgroup_parent: Option<String>,
+    /// How many exec and file steps run at one time, over all builds.
+    pub max_parallelism: Option<usize>,
+    /// The git program.
+    pub git: PathBuf,
+}
+
+impl Config {
+    /// The usual settings in `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Config {
+        Config {
+            root: root.into(),
+            snapshotter: snapshot::Choice::Auto,
+            runner: Runner::Native(HelperProgram::ThisProgram),
+            labels: BTreeMap::new(),
+            platforms: Vec::new(),
+            hosts: Hosts::default(),
+            dns: None,
+            cgroup_parent: None,
+            max_parallelism: None,
+            git: "git".into(),
+        }
+    }
+}
+
+/// Why the state directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open {part} in the state directory {root}")]
+pub struct OpenError {
+    /// Which part of it.
+    pub part: &'static str,
+    /// The state directory.
+    pub root: PathBuf,
+    /// Why not.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl OpenError {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> Kind {
+        match self.source.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::PermissionDenied) => Kind::Denied,
+            Some(std::io::ErrorKind::StorageFull) => Kind::Unavailable,
+            _ => Kind::Internal,
+        }
+    }
+}
+
+/// What a worker says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerInfo {
+    /// Kept in the state directory.
+    pub id: String,
+    /// Labels (row D18).
+    pub labels: BTreeMap<String, String>,
+    /// What it can run, its own platform first.
+    pub platforms: Vec<Platform>,
+}
+
+/// Builds. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Engine(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) parts: Arc<Parts>,
+    pub(crate) store: Store,
+    pub(crate) registry: Registry,
+    pub(crate) sessions: Sessions,
+    pub(crate) solver: Solver<Output>,
+    pub(crate) info: WorkerInfo,
+    /// For what lives no longer than a build.
+    pub(crate) scratch: PathBuf,
+}
+
+impl Engine {
+    /// Opens a state directory, made when absent. Blocks on the disk for a moment.
+    pub async fn open(config: Config) -> Result<Engine, OpenError> {
+        stdx::task::blocking(move || Engine::open_now(config)).await
+    }
+
+    fn open_now(config: Config) -> Result<Engine, OpenError> {
+        registry::use_ring();
+        let root = config.root.clone();
+        let failed = |part: &'static str| {
+            let root = root.clone();
+            move |source: Box<dyn std::error::Error + Send + Sync>| OpenError { part, root, source }
+        };
+        let scratch = root.join("scratch");
+        make_scratch(&scratch).map_err(|e| failed("scratch space")(e.into()))?;
+        let db = Db::open(root.join("kiln.db")).map_err(|e| failed("the database")(e.into()))?;
+        let db = Arc::new(db);
+        let store = Store::open(root.join("content"), db.clone()).map_err(|e| failed("the content store")(e.into()))?;
+        let snapshots = snapshot::open(root.join("snapshots"), config.snapshotter)
+            .map_err(|e| failed("the snapshots")(e.into()))?;
+        let snapshotter = snapshots.kind();
+        let leases = Leases::open(root.join("leases"), db.clone()).map_err(|e| failed("the leases")(e.into()))?;
+        let refs = Refs::open(refs::Parts { db: db.clone(), store: store.clone(), snapshots, leases })
+            .map_err(|e| failed("the results")(e.into()))?;
+        let registry = Registry::new(config.hosts);
+        let sources = Sources::open(source::Parts {
+            refs: refs.clone(),
+            registry: registry.clone(),
+            db: db.clone(),
+            git: config.git,
+            scratch: scratch.clone(),
+        })
+        .map_err(|e| failed("the sources")(e.into()))?;
+        let index = DbIndex::open(db.clone()).map_err(|e| failed("the index of cache keys")(e.into()))?;
+        let executor = LazyExecutor::new(config.runner.clone(), root.join("runtime"), config.dns.clone());
+        let options = solver::Options { max_parallelism: config.max_parallelism };
+        let solver = Solver::new(Arc::new(index), Arc::new(Results(refs.clone())), options);
+        let id = worker_id(&root).map_err(|e| failed("the worker's id")(e.into()))?;
+        let platforms = if config.platforms.is_empty() { host_platforms() } else { config.platforms };
+        let mut labels = own_labels(snapshotter, &config.runner);
+        labels.extend(config.labels);
+        let parts = Parts {
+            refs,
+            sources,
+            executor: Arc::new(executor),
+            contents: ContentsCache::default(),
+            platform: platforms[0].clone(),
+            dns: config.dns,
+            cgroup_parent: config.cgroup_parent,
+        };
+        Ok(Engine(Arc::new(Inner {
+            parts: Arc::new(parts),
+            store,
+            registry,
+            sessions: Sessions::new(),
+            solver,
+            info: WorkerInfo { id, labels, platforms },
+            scratch,
+        })))
+    }
+
+    /// Where clients' sessions are registered.
+    pub fn sessions(&self) -> &Sessions {
+        &self.0.sessions
+    }
+
+    /// What the worker says of itself.
+    pub fn info(&self) -> &WorkerInfo {
+        &self.0.info
+    }
+
+    /// The solver's counters, for metrics.
+    pub fn counters(&self) -> solver::state::Counters {
+        self.0.solver.counters()
+    }
+
+    /// Results, for those who look after them.
+    pub fn refs(&self) -> &Refs {
+        &self.0.parts.refs
+    }
+}
+
+/// An empty folder for short-lived files: what a killed process left goes.
+fn make_scratch(dir: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::create_dir_all(dir)
+}
+
+/// The id of this state directory (row D19): made once, then kept.
+fn worker_id(root: &std::path::Path) -> std::io::Result<String> {
+    let path = root.join("workerid");
+    match std::fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    let id: String = random.chars().filter(char::is_ascii_alphanumeric).take(25).collect();
+    let aside = root.join("workerid.new");
+    std::fs::write(&aside, &id)?;
+    std::fs::rename(&aside, &path)?;
+    Ok(id)
+}
+
+/// What this machine runs: its own platform, the 32-bit one beside it, and what is
+/// registered with binfmt_misc (row D38).
+fn host_platforms() -> Vec<Platform> {
+    let host = Platform::host().normalized();
+    let mut platforms = vec![host.clone()];
+    let mut add = |text: &str| {
+        if let Ok(platform) = text.parse::<Platform>()
+            && !platforms.contains(&platform)
+        {
+            platforms.push(platform);
+        }
+    };
+    if host.architecture == "amd64" {
+        add("linux/386");
+    }
+    const EMULATED: &[(&str, &str)] = &[
+        ("qemu-aarch64", "linux/arm64"),
+        ("qemu-arm", "linux/arm/v7"),
+        ("qemu-riscv64", "linux/riscv64"),
+        ("qemu-ppc64le", "linux/ppc64le"),
+        ("qemu-s390x", "linux/s390x"),
+        ("qemu-i386", "linux/386"),
+        ("qemu-x86_64", "linux/amd64"),
+        ("qemu-mips64", "linux/mips64"),
+        ("qemu-mips64el", "linux/mips64le"),
+        ("qemu-loongarch64", "linux/loong64"),
+    ];
+    for (name, platform) in EMULATED {
+        let entry = std::path::Path::new("/proc/sys/fs/binfmt_misc").join(name);
+        if std::fs::read_to_string(entry).is_ok_and(|text| text.starts_with("enabled")) {
+            add(platform);
+        }
+    }
+    platforms
+}
+
+fn own_labels(snapshotter: &str, runner: &Runner) -> BTreeMap<String, String> {
+    let name = |last: &str| format!("org.mobyproject.buildkit.worker.{last}");
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let mode = match runner {
+        Runner::Native(_) => "native",
+        Runner::Runtime(_) => "oci",
+    };
+    BTreeMap::from([
+        (name("executor"), mode.to_owned()),
+        (name("hostname"), hostname.trim().to_owned()),
+        (name("network"), "host".to_owned()),
+        (name("oci.process-mode"), "sandbox".to_owned()),
+        (name("selinux.enabled"), "false".to_owned()),
+        (name("snapshotter"), snapshotter.to_owned()),
+    ])
+}
