@@ -23,6 +23,9 @@ enum Unpacked {
     Unsettled(Box<Active>, Box<Applied>),
 }
 
+/// A link on its way, with where in the chain it is.
+type Unpacking<'a> = futures::future::BoxFuture<'a, Result<(usize, &'a Chained, Unpacked)>>;
+
 impl Ref {
     /// The file system to read. What is missing is fetched and unpacked first, several layers at
     /// once, each one once however many builds ask; statuses appear under `step`.
@@ -66,11 +69,9 @@ impl Ref {
             // are looked at again: some take attributes or hard links from what lies below.
             let at_once = missing.len();
             // Boxed, or the compiler cannot see that the whole may cross threads.
-            let unpacking: Vec<
-                futures::future::BoxFuture<'_, Result<(usize, &Chained, Unpacked)>>,
-            > = missing
+            let unpacking: Vec<Unpacking<'_>> = missing
                 .into_iter()
-                .map(|(at, chained)| -> futures::future::BoxFuture<'_, _> {
+                .map(|(at, chained)| -> Unpacking<'_> {
                     Box::pin(async move {
                         Ok((
                             at,
