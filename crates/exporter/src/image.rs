@@ -246,8 +246,10 @@ impl Writer<'_> {
             compression: self.options.compression,
             force: self.options.force_compression,
         };
-        let layers = stream::iter(&source.results)
-            .map(|result| async move {
+        // Boxed, or the compiler cannot see that the whole may cross threads.
+        let mut making: Vec<futures::future::BoxFuture<'_, _>> = Vec::new();
+        for result in &source.results {
+            making.push(Box::pin(async move {
                 match &result.files {
                     None => Ok(Vec::new()),
                     Some(files) => {
@@ -257,7 +259,9 @@ impl Writer<'_> {
                             .await
                     }
                 }
-            })
+            }));
+        }
+        let layers = stream::iter(making)
             .buffered(4)
             .try_collect()
             .await?;

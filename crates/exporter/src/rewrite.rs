@@ -37,21 +37,26 @@ pub(crate) async fn layers(
     let mark = epoch.epoch().to_string();
     let wanted = layers[shared..].iter_mut();
     let wanted = wanted.filter(|layer| layer.descriptor.annotations.get(MARK) != Some(&mark));
-    let rewriting = wanted.map(|layer| async {
-        match one(refs, provider, layer, epoch, compression).await {
-            Ok((mut rewritten, lease)) => {
-                let annotations = &mut rewritten.descriptor.annotations;
-                annotations.insert(MARK.to_owned(), mark.clone());
-                *layer = rewritten;
-                Some(lease)
+    let mark = &mark;
+    // Boxed, or the compiler cannot see that the whole may cross threads.
+    let mut rewriting: Vec<futures::future::BoxFuture<'_, Option<Lease>>> = Vec::new();
+    for layer in wanted {
+        rewriting.push(Box::pin(async move {
+            match one(refs, provider, layer, epoch, compression).await {
+                Ok((mut rewritten, lease)) => {
+                    let annotations = &mut rewritten.descriptor.annotations;
+                    annotations.insert(MARK.to_owned(), mark.clone());
+                    *layer = rewritten;
+                    Some(lease)
+                }
+                Err(error) => {
+                    let digest = layer.descriptor.digest;
+                    tracing::warn!(%digest, %error, "failed to rewrite timestamps of a layer");
+                    None
+                }
             }
-            Err(error) => {
-                let digest = layer.descriptor.digest;
-                tracing::warn!(%digest, %error, "failed to rewrite timestamps of a layer");
-                None
-            }
-        }
-    });
+        }));
+    }
     let done: Vec<Option<Lease>> = stream::iter(rewriting).buffered(AT_ONCE).collect().await;
     Ok(done.into_iter().flatten().collect())
 }
