@@ -7,7 +7,8 @@ use bytes::Bytes;
 use content::Provider;
 use exporter::Source;
 use frontend::{FrontendResult, Options, RefId, Refs};
-use futures::future::{join_all, try_join_all};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all, try_join_all};
 use ops::{Build, Deeds};
 use progress::Progress;
 use refs::BlobOptions;
@@ -136,6 +137,8 @@ async fn solve_all(shared: &Shared, result: &FrontendResult) -> Result<BTreeMap<
         };
         Ok::<_, frontend::Error>((id.to_owned(), solved))
     });
+    // Boxed, or the compiler cannot see that the whole may cross threads.
+    let all: Vec<BoxFuture<'_, _>> = all.map(|one| one.boxed()).collect();
     let all = try_join_all(all).await.map_err(|error| Failure::of_frontend(&error))?;
     Ok(all.into_iter().collect())
 }
@@ -182,16 +185,22 @@ impl Running<'_> {
         let caches = cache::Exporting { engine, build, job: &self.shared.job, progress, edges: &edges };
         let inline = cache_exports.iter().any(|export| export.spec.to == ExportTo::Inline);
         let outward = export::Exporting { engine, build, progress };
-        let exporting = join_all(exports.iter().map(|export| async {
-            let mut source = source(result, solved)?;
-            if let (true, Some(options)) = (inline, export.kind.image()) {
-                let blobs = BlobOptions { compression: options.compression, force: options.force_compression };
-                self.add_inline(&mut source, solved, &caches, blobs).await?;
-            }
-            outward.run(export, &source).await
-        }));
+        // Boxed, or the compiler cannot see that the whole may cross threads.
+        let mut exporting: Vec<BoxFuture<'_, Result<_, Failure>>> = Vec::new();
+        for export in exports {
+            exporting.push(Box::pin(async {
+                let mut source = source(result, solved)?;
+                if let (true, Some(options)) = (inline, export.kind.image()) {
+                    let blobs = BlobOptions { compression: options.compression, force: options.force_compression };
+                    self.add_inline(&mut source, solved, &caches, blobs).await?;
+                }
+                outward.run(export, &source).await
+            }));
+        }
+        let exporting = join_all(exporting);
         let remote = cache_exports.iter().filter(|export| export.spec.to != ExportTo::Inline);
-        let caching = join_all(remote.map(|export| caches.run(export)));
+        let caching: Vec<BoxFuture<'_, _>> = remote.map(|export| caches.run(export).boxed()).collect();
+        let caching = join_all(caching);
         let (exported, cached) = tokio::join!(exporting, caching);
         let mut response = BTreeMap::new();
         for keys in exported.into_iter().chain(cached) {
