@@ -1,6 +1,7 @@
 //! The engine behind the seam [`crate::builder::Builder`].
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use engine::{Engine, Runner};
 use executor::HelperProgram;
+use futures::FutureExt as _;
 use progress::Progress;
 use refs::{Filter, Limits, PrunePolicy, UsageRecord};
 use registry::{HostConfig, Hosts, KeyPair};
 use session::Sessions;
+use stdx::Kind;
 
 use crate::Error;
 use crate::builder::{Builder, Failure, Request, Usage, Worker};
@@ -115,7 +118,14 @@ impl Builder for Building {
         request: Request,
         progress: Progress,
     ) -> Result<BTreeMap<String, String>, Failure> {
-        self.0.build(request, progress).await
+        // A fault of ours ends this build with a sentence, and no other.
+        let building = AssertUnwindSafe(self.0.build(request, progress)).catch_unwind();
+        building.await.unwrap_or_else(|panic| {
+            let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
+            let said = said.unwrap_or_default();
+            Err(Failure::new(Kind::Internal, format!("a fault in the builder, please report it: {said}")))
+        })
     }
 
     async fn usage(&self, filters: &[String], unused: Duration) -> Result<Vec<Usage>, Failure> {

@@ -13,7 +13,7 @@ use crate::{Build, Error, Result};
 /// Trees known in memory at one time.
 const TREES_IN_MEMORY: usize = 20;
 /// The note beside a ref.
-const NOTE: &str = "contents";
+use source::CONTENTS_NOTE as NOTE;
 
 /// What is known of trees by content. Newest used last.
 #[derive(Default)]
