@@ -13,7 +13,7 @@ pub struct ExitError {
     pub command: String,
     /// Its exit code; 128 and the signal's number when a signal ended it.
     pub code: i32,
-    /// `exit code: 2`, `killed by signal 9`, `killed for lack of memory`.
+    /// `exit code: 2`, `exit code: 137 (killed by signal 9)`, `cannot allocate memory`.
     pub how: String,
     /// It was killed for lack of memory.
     pub oom: bool,
@@ -99,6 +99,19 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+    /// Programs of a platform do not run here.
+    #[error(
+        "cannot run programs of {wanted} on {host} without emulation; \
+         an emulator is installed for example with \
+         `docker run --privileged --rm tonistiigi/binfmt --install {}`",
+        wanted.architecture
+    )]
+    Emulation {
+        /// The platform.
+        wanted: oci::Platform,
+        /// This machine's.
+        host: oci::Platform,
+    },
     /// Understood, but not done.
     #[error("not supported yet: {0}")]
     Unsupported(String),
@@ -117,12 +130,16 @@ impl Error {
             Error::Exit(exit) if exit.oom => Kind::Unavailable,
             Error::Exit(_) => Kind::Internal,
             Error::NotFound { .. } | Error::NoMatch { .. } => Kind::NotFound,
-            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Kind::Unavailable,
-            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Kind::NotFound,
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Kind::Unavailable
+            }
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Kind::NotFound
+            }
             Error::Io { .. } => Kind::Internal,
             Error::NoUser { .. } | Error::Invalid(_) => Kind::InvalidInput,
             Error::Denied { .. } => Kind::Denied,
-            Error::Unsupported(_) => Kind::Unsupported,
+            Error::Emulation { .. } | Error::Unsupported(_) => Kind::Unsupported,
         }
     }
 

@@ -1,11 +1,12 @@
 //! From a vertex of a graph to the code that does it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use llb::OpKind;
 use solver::{Op, VertexSpec};
 
-use crate::exec::ExecOp;
+use crate::exec::{ExecOp, cache_mount_key};
 use crate::file::FileOp;
 use crate::source_op::SourceOp;
 use crate::stack::{DiffOp, MergeOp, PassthroughOp};
@@ -22,8 +23,13 @@ pub struct Deeds {
 
 impl Deeds {
     /// The graph's vertices as the solver wants them. `ignore_cache` marks all of them.
-    pub fn vertices(&self, graph: &llb::Graph, ignore_cache: bool) -> Result<Vec<VertexSpec<Output>>> {
+    pub fn vertices(
+        &self,
+        graph: &llb::Graph,
+        ignore_cache: bool,
+    ) -> Result<Vec<VertexSpec<Output>>> {
         let all = graph.vertices();
+        self.forget_cache_mounts(all, ignore_cache)?;
         let mut specs = Vec::with_capacity(all.len());
         for vertex in all {
             let inputs = vertex.inputs.iter().map(|input| solver::Edge {
@@ -31,31 +37,65 @@ impl Deeds {
                 output: input.output,
             });
             let op = self.op(vertex)?;
-            let name = vertex.name().map_or_else(|| default_name(&vertex.op.kind), str::to_owned);
+            let name = vertex
+                .name()
+                .map_or_else(|| default_name(&vertex.op.kind), str::to_owned);
             let mut spec = VertexSpec::new(vertex.digest, name, inputs.collect(), op);
             spec.ignore_cache = ignore_cache || vertex.metadata.ignore_cache;
             spec.export_cache = vertex.metadata.export_cache;
             spec.limited = matches!(vertex.op.kind, OpKind::Exec(_) | OpKind::File(_));
-            spec.group = vertex.metadata.progress_group.as_ref().map(|group| progress::Group {
-                id: group.id.clone(),
-                name: group.name.clone(),
-                weak: group.weak,
-            });
+            spec.group = vertex
+                .metadata
+                .progress_group
+                .as_ref()
+                .map(|group| progress::Group {
+                    id: group.id.clone(),
+                    name: group.name.clone(),
+                    weak: group.weak,
+                });
             specs.push(spec);
         }
         Ok(specs)
     }
 
+    /// Steps that are done whatever is known begin with empty cache mounts too (row C06).
+    fn forget_cache_mounts(&self, vertices: &[llb::Vertex], all: bool) -> Result<()> {
+        let anew = vertices
+            .iter()
+            .filter(|vertex| all || vertex.metadata.ignore_cache);
+        let mounts = anew.filter_map(|vertex| match &vertex.op.kind {
+            OpKind::Exec(exec) => Some(&exec.mounts),
+            _ => None,
+        });
+        let keys: BTreeSet<String> = mounts
+            .flatten()
+            .filter_map(|mount| match &mount.kind {
+                llb::MountKind::Cache(cache) => Some(cache_mount_key(&cache.id)),
+                _ => None,
+            })
+            .collect();
+        for key in keys {
+            self.parts.refs.forget_named(&key)?;
+        }
+        Ok(())
+    }
+
     fn op(&self, vertex: &llb::Vertex) -> Result<Arc<dyn Op<Output = Output>>> {
         let deeds = self.clone();
         Ok(match &vertex.op.kind {
-            OpKind::Source(source) => Arc::new(SourceOp::new(deeds, source, vertex.op.platform.as_ref())?),
+            OpKind::Source(source) => {
+                Arc::new(SourceOp::new(deeds, source, vertex.op.platform.as_ref())?)
+            }
             OpKind::Exec(_) => Arc::new(ExecOp::new(deeds, vertex)?),
             OpKind::File(_) => Arc::new(FileOp::new(deeds, vertex)?),
             OpKind::Merge(merge) => Arc::new(MergeOp::new(deeds, merge, vertex.inputs.len())),
             OpKind::Diff(diff) => Arc::new(DiffOp::new(deeds, diff, vertex.inputs.len())),
             OpKind::Passthrough(pass) => Arc::new(PassthroughOp::new(pass, vertex.inputs.len())),
-            OpKind::Build(_) => return Err(Error::Unsupported("nested builds from a file (build op)".into())),
+            OpKind::Build(_) => {
+                return Err(Error::Unsupported(
+                    "nested builds from a file (build op)".into(),
+                ));
+            }
         })
     }
 }
@@ -71,7 +111,9 @@ fn default_name(kind: &OpKind) -> String {
                 llb::ActionKind::Mkfile(mkfile) => format!("mkfile {}", mkfile.path),
                 llb::ActionKind::Mkdir(mkdir) => format!("mkdir {}", mkdir.path),
                 llb::ActionKind::Rm(rm) => format!("rm {}", rm.path),
-                llb::ActionKind::Symlink(link) => format!("symlink {} -> {}", link.path, link.target),
+                llb::ActionKind::Symlink(link) => {
+                    format!("symlink {} -> {}", link.path, link.target)
+                }
             });
             names.collect::<Vec<_>>().join(", ")
         }

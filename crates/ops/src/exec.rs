@@ -1,0 +1,149 @@
+//! The exec op: a process in a container, on trees made of the inputs.
+
+mod agent;
+mod emulation;
+mod key;
+mod mounts;
+mod process;
+mod secrets;
+
+use async_trait::async_trait;
+use llb::{Exec, OpKind, Resources, preimage};
+use oci::{Digest, Platform};
+use solver::{CacheMap, KeyDigest, Op, OpContext, OpError};
+
+use crate::{Build, Deeds, Error, Output, Result};
+use key::InputKey;
+pub(crate) use mounts::cache_mount_key;
+
+/// A process in a container. What its mounts become are its outputs.
+pub(crate) struct ExecOp {
+    deeds: Deeds,
+    exec: Exec,
+    platform: Platform,
+    keys: Vec<InputKey>,
+    resources: Option<Resources>,
+}
+
+impl ExecOp {
+    /// Refuses what the build is not allowed, also when the result is known already.
+    pub(crate) fn new(deeds: Deeds, vertex: &llb::Vertex) -> Result<ExecOp> {
+        let OpKind::Exec(exec) = &vertex.op.kind else {
+            let kind = vertex.op.kind.name();
+            return Err(Error::Invalid(format!("{kind} is not an exec")));
+        };
+        check_allowed(exec, &deeds.build)?;
+        let platform = vertex.op.platform.as_ref();
+        let platform = platform.unwrap_or(&deeds.parts.platform);
+        Ok(ExecOp {
+            platform: platform.clone().normalized(),
+            keys: InputKey::of_all(exec, vertex.inputs.len())?,
+            exec: exec.clone(),
+            resources: vertex.metadata.resources.clone(),
+            deeds,
+        })
+    }
+
+    async fn content(&self, cx: &OpContext, input: usize, output: &Output) -> Result<Digest> {
+        let nothing = || Error::Invalid(format!("there is no input {input}"));
+        let parts = self.keys.get(input).ok_or_else(nothing)?.parts();
+        let digests = match &output.0 {
+            Some(found) => {
+                let selectors = parts.into_iter().map(contenthash::Selector::path);
+                let contents = &self.deeds.parts.contents;
+                let build = &self.deeds.build;
+                contents
+                    .digests(found, selectors.collect(), build, &cx.step)
+                    .await?
+            }
+            None => match parts.iter().find(|part| *part != "/") {
+                None => vec![Digest::of(b"")],
+                Some(missing) => {
+                    return Err(Error::NotFound {
+                        path: missing.clone(),
+                    });
+                }
+            },
+        };
+        let texts: Vec<String> = digests.iter().map(Digest::to_string).collect();
+        Ok(Digest::of(texts.join("\0")))
+    }
+
+    async fn execute(&self, cx: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>> {
+        emulation::check(&self.platform)?;
+        process::check_devices(&self.exec)?;
+        let name = format!("exec {}", self.exec.args.join(" "));
+        let wanted = mounts::Wanted {
+            deeds: &self.deeds,
+            step: &cx.step,
+            name: &name,
+            cwd: &self.exec.cwd,
+            mounts: &self.exec.mounts,
+            inputs: &inputs,
+        };
+        let (env, prepared) = tokio::try_join!(
+            process::environment(&self.exec, &self.deeds.build),
+            wanted.prepare()
+        )?;
+        let parts = &self.deeds.parts;
+        let process = process::describe(
+            &self.exec,
+            env,
+            self.resources.as_ref(),
+            prepared.view,
+            parts,
+        )?;
+        let (exit, kept) =
+            process::run(parts.executor.clone(), process, &cx.step, prepared.kept).await;
+        match process::judge(&self.exec, exit) {
+            Ok(()) => kept.commit().await,
+            Err(error) => {
+                stdx::task::blocking(move || drop(kept)).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn check_allowed(exec: &Exec, build: &Build) -> Result<()> {
+    if exec.network == llb::Network::Host && !build.allow_network_host {
+        return Err(Error::Denied {
+            what: "network.host",
+            remedy: "say --allow network.host; a daemon must allow it in its configuration too",
+        });
+    }
+    if exec.security == llb::Security::Insecure && !build.allow_security_insecure {
+        return Err(Error::Denied {
+            what: "security.insecure",
+            remedy: "say --allow security.insecure; a daemon must allow it in its configuration too",
+        });
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Op for ExecOp {
+    type Output = Output;
+
+    async fn cache_map(&self, _: &OpContext, _: usize) -> Result<CacheMap, OpError> {
+        let digest = Digest::of(preimage::exec(&self.exec, &self.platform));
+        Ok(CacheMap {
+            digest: KeyDigest::Stable(digest),
+            inputs: self.keys.iter().map(InputKey::map).collect(),
+            last: true,
+        })
+    }
+
+    async fn content_key(
+        &self,
+        cx: &OpContext,
+        input: usize,
+        output: &Output,
+    ) -> Result<Option<Digest>, OpError> {
+        Ok(Some(self.content(cx, input, output).await?))
+    }
+
+    async fn run(&self, cx: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {
+        Ok(self.execute(cx, inputs).await?)
+    }
+}
