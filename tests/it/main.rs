@@ -1,1 +1,6 @@
-//! End to end.
+//! End to end: the real program, real registries, real clients, real containers.
+//!
+//! These tests need root. Those that need the tools of others take them from the
+//! folder `tests/peers setup` makes; with `KILN_E2E_PEERS=0` they are skipped.
+
+mod harness;

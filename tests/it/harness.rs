@@ -1,0 +1,19 @@
+//! What the tests stand on: the program itself, places to run it in, registries,
+//! the tools of others, and a look at what was left behind.
+
+mod archive;
+mod binary;
+mod daemon;
+mod leaks;
+mod peers;
+mod place;
+mod plain;
+mod registry;
+mod running;
+
+pub(crate) use archive::{Layout, entries, unpacked};
+pub(crate) use daemon::Daemon;
+pub(crate) use peers::Peers;
+pub(crate) use place::Place;
+pub(crate) use registry::{BaseImage, Memory, Real};
+pub(crate) use running::{Ran, Running};
