@@ -65,4 +65,10 @@ pub trait Builder: Send + Sync + 'static {
 
     /// Removes records by a rule, and gives those removed.
     async fn prune(&self, rule: &GcRule) -> Result<Vec<Usage>, Failure>;
+
+    /// Flushes what builds left unflushed; with `quick` only if that takes but a moment.
+    async fn sync(&self, quick: bool) -> Result<(), Failure> {
+        let _ = quick;
+        Ok(())
+    }
 }

@@ -24,6 +24,7 @@ use crate::config::{Config, file};
 /// Opens the engine on the state directory `config` names, which must be ours.
 pub async fn open(config: &Config) -> Result<Arc<dyn Builder>, Error> {
     let engine = Engine::open(settings(config)?).await?;
+    engine.catch_up();
     Ok(Arc::new(Building(engine)))
 }
 
@@ -136,6 +137,13 @@ impl Builder for Building {
             .into_iter()
             .map(usage)
             .collect())
+    }
+
+    async fn sync(&self, quick: bool) -> Result<(), Failure> {
+        match quick {
+            true => self.0.sync_if_quick().await,
+            false => self.0.sync().await,
+        }
     }
 
     async fn prune(&self, rule: &GcRule) -> Result<Vec<Usage>, Failure> {

@@ -28,6 +28,9 @@ impl Collector {
         let task = stdx::task::spawn("gc", async move {
             while noted.recv().await.is_some() {
                 tokio::time::sleep(SETTLE).await;
+                if let Err(failure) = builder.sync(false).await {
+                    tracing::warn!(error = failure.message, "could not flush results to the disk");
+                }
                 for rule in &rules {
                     match builder.prune(rule).await {
                         Ok(freed) if freed.is_empty() => {}

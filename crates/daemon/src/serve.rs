@@ -31,6 +31,7 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub struct Services {
     routes: Routes,
     builds: Builds,
+    builder: Arc<dyn Builder>,
     stop: watch::Sender<bool>,
 }
 
@@ -54,7 +55,7 @@ impl Services {
                 spool_dir: None,
             },
             stopping,
-            builder,
+            builder: builder.clone(),
         };
         let limit = proto::MAX_MESSAGE_SIZE;
         let control = ControlServer::new(control)
@@ -81,6 +82,7 @@ impl Services {
         Ok(Services {
             routes,
             builds,
+            builder,
             stop,
         })
     }
@@ -102,6 +104,13 @@ impl Services {
     pub async fn stop(&self) {
         self.stop.send_replace(true);
         self.builds.idle().await;
+    }
+
+    /// Flushes what builds left unflushed, if that is quick.
+    pub async fn flush(&self) {
+        if let Err(failure) = self.builder.sync(true).await {
+            tracing::warn!(error = failure.message, "could not flush results to the disk");
+        }
     }
 
     /// Answers at all `listeners` until `asked` says to stop; then refuses new builds,

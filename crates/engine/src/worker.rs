@@ -126,6 +126,17 @@ impl Engine {
         stdx::task::blocking(move || Engine::open_now(config)).await
     }
 
+    /// Flushes, beside everything else, what the last process left unflushed. Ends by itself.
+    pub fn catch_up(&self) {
+        let engine = self.clone();
+        let flushing = async move {
+            if let Err(failure) = engine.sync().await {
+                tracing::warn!(error = failure.message, "earlier results could not be flushed to the disk");
+            }
+        };
+        stdx::task::spawn("catch-up", flushing).detach();
+    }
+
     fn open_now(config: Config) -> Result<Engine, OpenError> {
         registry::use_ring();
         let root = config.root.clone();

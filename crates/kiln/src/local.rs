@@ -102,6 +102,7 @@ impl Answering {
                 tracing::warn!("a build did not clean up in time");
             }
             drop(answering);
+            services.flush().await;
         }
     }
 }
