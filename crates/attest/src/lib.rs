@@ -1,1 +1,2 @@
 //! Statements about a result: provenance, SBOM, in-toto envelopes.
+#![forbid(unsafe_code)]

@@ -4,6 +4,7 @@
 //! of it, [`push`] sends them to a registry, [`archive`] writes them as one tar, and
 //! [`files`] takes the files themselves out. No exporter keeps anything between two
 //! calls.
+#![forbid(unsafe_code)]
 
 mod annotations;
 pub mod archive;

@@ -9,6 +9,7 @@
 //! The words to know: [`Bridge`] (what may be asked), [`RefId`] (a solved result, by
 //! name), [`FrontendResult`] (what a build gives), [`Options`] (what the client asked
 //! for), [`Error`] (what went wrong, and where in which file).
+#![forbid(unsafe_code)]
 
 mod bridge;
 mod error;

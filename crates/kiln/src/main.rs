@@ -1,4 +1,5 @@
 //! The one binary: command line, daemon and container helper under one name.
+#![forbid(unsafe_code)]
 
 mod args;
 mod error;

@@ -2,6 +2,7 @@
 //! index, config, diff ID, chain ID, image name. No I/O.
 //!
 //! Formats: OCI image-spec 1.1 and Docker's image manifest v2, schema 2.
+#![forbid(unsafe_code)]
 
 mod chain;
 mod descriptor;

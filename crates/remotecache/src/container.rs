@@ -222,7 +222,7 @@ mod tests {
         assert!(text.ends_with(&format!(r#""digest":"{}","size":2}}]}}"#, config.digest)));
     }
 
-    /// Rows: X11, X21
+    /// Rows: core:X11, X21
     #[test]
     fn layer_types_change_family() {
         use oci::media_type as m;

@@ -20,7 +20,7 @@ fn golden() -> Vec<(String, serde_json::Value)> {
     all
 }
 
-/// Rows: I26, I27, X17, X18, X20, X22, X23, R01, R02
+/// Rows: I26, I27, core:X17, core:X18, X20, X22, X23, R01, R02
 #[test]
 fn buildkits_own_configs_come_back_byte_for_byte() {
     let all = golden();

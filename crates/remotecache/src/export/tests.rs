@@ -100,7 +100,7 @@ async fn written(form: Form) -> (Shelf, Descriptor) {
     (Arc::into_inner(shelf).unwrap(), manifest)
 }
 
-/// Rows: X4, X8, X12, X13, X18, X19, X23, I11, I12, R02
+/// Rows: X4, X8, core:X12, core:X13, core:X18, core:X19, X23, I11, I12, R02
 #[tokio::test]
 async fn what_is_written_is_read_again() {
     for form in [Form::Image, Form::Index, Form::DockerList] {

@@ -312,7 +312,7 @@ fn session_sources(golden: &Golden) -> usize {
     inputs.filter(only_content).count()
 }
 
-/// Rows: C02, C03, I35, I38, X17, X22, X24, X25, X29
+/// Rows: C02, C03, I35, I38, core:X17, X22, X24, X25, X29
 #[tokio::test]
 async fn records_are_buildkits() {
     let all = all();

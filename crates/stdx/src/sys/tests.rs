@@ -1,3 +1,5 @@
+//! Paths opened beneath a root, and what tries to lead out of it.
+
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
