@@ -234,18 +234,23 @@ impl Folder {
         let owners = self.dir.join("owners");
         for gone in owner::departed(&owners).map_err(Error::io("reading", &owners))? {
             self.throw_away(&self.dir.join("active").join(gone.name()))?;
-            let trash = self.dir.join("trash");
-            let begin = format!("{}-", gone.name());
-            for entry in fs::read_dir(&trash)
-                .map_err(Error::io("reading", &trash))?
-                .flatten()
-            {
-                if entry.file_name().to_string_lossy().starts_with(&begin) {
-                    self.trash.add(entry.path());
-                }
-            }
             let _ = fs::remove_file(self.dir.join(format!("synced.{}", gone.name())));
             gone.forget().map_err(Error::io("clearing up", &owners))?;
+        }
+        // Also of those who ended well, but before all they threw away was off the disk.
+        let trash = self.dir.join("trash");
+        for entry in fs::read_dir(&trash)
+            .map_err(Error::io("reading", &trash))?
+            .flatten()
+        {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let alive = name
+                .rsplit_once('-')
+                .is_some_and(|(owner, _)| owners.join(owner).exists());
+            if !alive {
+                self.trash.add(entry.path());
+            }
         }
         Ok(())
     }

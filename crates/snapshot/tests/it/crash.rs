@@ -83,3 +83,17 @@ fn a_crash_of_the_machine_takes_only_what_was_not_flushed() {
     let on = Copies::open(dir.path()).unwrap();
     assert!(on.contains(&safe) && !on.contains(&torn));
 }
+
+/// An owner that ended well may have thrown things away that were still on the disk then.
+/// Rows: Z4
+#[test]
+fn what_nobody_alive_threw_away_goes_at_the_next_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let living = Copies::open(dir.path()).unwrap();
+    let trash = dir.path().join("trash");
+    fs::create_dir_all(trash.join("4194999-0-18e9f03e6a721101-5/fs/etc")).unwrap();
+    let next = Copies::open(dir.path()).unwrap();
+    next.settle();
+    assert_eq!(fs::read_dir(&trash).unwrap().count(), 0);
+    drop(living);
+}
