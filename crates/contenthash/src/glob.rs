@@ -1,7 +1,7 @@
 //! Wildcards in one path component, with the meaning of Go's `path.Match`.
 
 /// Whether a source path has wildcards at all.
-pub(crate) fn has_wildcards(text: &[u8]) -> bool {
+pub fn has_wildcards(text: &[u8]) -> bool {
     let mut bytes = text.iter();
     while let Some(byte) = bytes.next() {
         match byte {
@@ -16,7 +16,7 @@ pub(crate) fn has_wildcards(text: &[u8]) -> bool {
 }
 
 /// Whether `name` matches. `None` when the pattern cannot be read.
-pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> Option<bool> {
+pub fn matches(pattern: &[u8], name: &[u8]) -> Option<bool> {
     let pattern = parse(pattern)?;
     let name: Vec<char> = String::from_utf8_lossy(name).chars().collect();
     // The place after the last `*`, to come back to with one more character taken.

@@ -21,10 +21,11 @@
 //! # Ok(())
 //! # }
 //! ```
+#![forbid(unsafe_code)]
 
 mod contents;
 mod error;
-mod glob;
+pub mod glob;
 mod header;
 mod select;
 mod store;
