@@ -101,7 +101,7 @@ impl Deeds {
 }
 
 /// How a step is known whose author gave it no name.
-fn default_name(kind: &OpKind) -> String {
+pub(crate) fn default_name(kind: &OpKind) -> String {
     match kind {
         OpKind::Source(source) => source.identifier.clone(),
         OpKind::Exec(exec) => exec.args.join(" "),

@@ -50,18 +50,31 @@ pub struct DirEntry {
 /// What is in a file, or the part of it given by offset and length; links are followed inside
 /// the tree. What lies beyond the end is left out; more than 64 MiB is refused.
 pub fn read_file(tree: &Tree, path: &str, range: Option<(u64, u64)>) -> Result<Bytes> {
-    let mut file = tree.root().open_file(path).map_err(failed("reading", path))?;
+    let mut file = tree
+        .root()
+        .open_file(path)
+        .map_err(failed("reading", path))?;
     let (offset, length) = range.unwrap_or((0, u64::MAX));
     if offset > 0 {
-        file.seek(SeekFrom::Start(offset)).map_err(failed("reading", path))?;
+        file.seek(SeekFrom::Start(offset))
+            .map_err(failed("reading", path))?;
     }
     let wanted = length.min(MAX_READ);
     let mut bytes = Vec::new();
     let mut part = file.take(wanted);
-    part.read_to_end(&mut bytes).map_err(failed("reading", path))?;
+    part.read_to_end(&mut bytes)
+        .map_err(failed("reading", path))?;
     let mut one_more = [0];
-    if length > MAX_READ && part.into_inner().read(&mut one_more).map_err(failed("reading", path))? > 0 {
-        return Err(Error::Invalid(format!("{path}: more than 64 MiB cannot be read at once")));
+    if length > MAX_READ
+        && part
+            .into_inner()
+            .read(&mut one_more)
+            .map_err(failed("reading", path))?
+            > 0
+    {
+        return Err(Error::Invalid(format!(
+            "{path}: more than 64 MiB cannot be read at once"
+        )));
     }
     Ok(bytes.into())
 }
@@ -69,18 +82,27 @@ pub fn read_file(tree: &Tree, path: &str, range: Option<(u64, u64)>) -> Result<B
 /// The entries of a directory, sorted by name; with a pattern only those whose name it matches.
 pub fn read_dir(tree: &Tree, path: &str, include: Option<&str>) -> Result<Vec<DirEntry>> {
     let patterns = match include {
-        Some(pattern) => Patterns::new([pattern]).map_err(|error| Error::Invalid(error.to_string()))?,
+        Some(pattern) => {
+            Patterns::new([pattern]).map_err(|error| Error::Invalid(error.to_string()))?
+        }
         None => Patterns::default(),
     };
-    let dir = tree.root().open_dir(path).map_err(failed("reading directory", path))?;
-    let names = dir.read_dir_sorted(".").map_err(failed("reading directory", path))?;
+    let dir = tree
+        .root()
+        .open_dir(path)
+        .map_err(failed("reading directory", path))?;
+    let names = dir
+        .read_dir_sorted(".")
+        .map_err(failed("reading directory", path))?;
     let mut entries = Vec::with_capacity(names.len());
     for name in names {
         let shown = name.name.to_string_lossy().into_owned();
         if !patterns.is_empty() && !patterns.matches(&shown) {
             continue;
         }
-        entries.push(entry(&dir, Path::new(&name.name), shown).map_err(failed("reading directory", path))?);
+        entries.push(
+            entry(&dir, Path::new(&name.name), shown).map_err(failed("reading directory", path))?,
+        );
     }
     Ok(entries)
 }
@@ -89,7 +111,11 @@ pub fn read_dir(tree: &Tree, path: &str, include: Option<&str>) -> Result<Vec<Di
 pub fn stat(tree: &Tree, path: &str) -> Result<DirEntry> {
     let stat = tree.root().stat(path).map_err(failed("looking at", path))?;
     let name = Path::new(path).file_name().unwrap_or("/".as_ref());
-    Ok(describe(&stat, name.to_string_lossy().into_owned(), String::new()))
+    Ok(describe(
+        &stat,
+        name.to_string_lossy().into_owned(),
+        String::new(),
+    ))
 }
 
 fn entry(dir: &Root, name: &Path, shown: String) -> io::Result<DirEntry> {
@@ -114,7 +140,11 @@ fn describe(stat: &Stat, path: String, link: String) -> DirEntry {
         uid: stat.uid,
         gid: stat.gid,
         size: stat.size,
-        modified_ns: stat.mtime.seconds.saturating_mul(1_000_000_000).saturating_add(stat.mtime.nanos.into()),
+        modified_ns: stat
+            .mtime
+            .seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(stat.mtime.nanos.into()),
         link,
     }
 }
@@ -123,7 +153,10 @@ fn failed(doing: &'static str, path: &str) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::NotFound { path },
-        _ => Error::Io { doing: format!("{doing} {path}"), source },
+        _ => Error::Io {
+            doing: format!("{doing} {path}"),
+            source,
+        },
     }
 }
 
@@ -150,7 +183,10 @@ mod tests {
         let (_dir, tree) = tree();
         assert_eq!(read_file(&tree, "/in", None).unwrap(), "hello world");
         assert_eq!(read_file(&tree, "etc/hosts", Some((6, 3))).unwrap(), "wor");
-        assert_eq!(read_file(&tree, "etc/hosts", Some((6, u64::MAX))).unwrap(), "world");
+        assert_eq!(
+            read_file(&tree, "etc/hosts", Some((6, u64::MAX))).unwrap(),
+            "world"
+        );
         assert_eq!(read_file(&tree, "etc/hosts", Some((60, 3))).unwrap(), "");
         for missing in ["/out", "/none", "/etc/hosts/deeper"] {
             let error = read_file(&tree, missing, None).unwrap_err();
@@ -165,27 +201,53 @@ mod tests {
         let (dir, tree) = tree();
         let file = std::fs::File::create(dir.path().join("root/large")).unwrap();
         file.set_len(MAX_READ + 1).unwrap();
-        assert_eq!(read_file(&tree, "large", None).unwrap_err().kind(), Kind::InvalidInput);
-        assert_eq!(read_file(&tree, "large", Some((MAX_READ - 1, 10))).unwrap().len(), 2);
+        assert_eq!(
+            read_file(&tree, "large", None).unwrap_err().kind(),
+            Kind::InvalidInput
+        );
+        assert_eq!(
+            read_file(&tree, "large", Some((MAX_READ - 1, 10)))
+                .unwrap()
+                .len(),
+            2
+        );
     }
 
     #[test]
     fn directories_are_listed_in_order_and_by_pattern() {
         let (_dir, tree) = tree();
         let names = |found: Vec<DirEntry>| found.into_iter().map(|e| e.path).collect::<Vec<_>>();
-        assert_eq!(names(read_dir(&tree, "/etc", None).unwrap()), ["a.conf", "hosts", "sub"]);
-        assert_eq!(names(read_dir(&tree, "etc", Some("*.conf")).unwrap()), ["a.conf"]);
+        assert_eq!(
+            names(read_dir(&tree, "/etc", None).unwrap()),
+            ["a.conf", "hosts", "sub"]
+        );
+        assert_eq!(
+            names(read_dir(&tree, "etc", Some("*.conf")).unwrap()),
+            ["a.conf"]
+        );
         let top = read_dir(&tree, "/", None).unwrap();
-        assert_eq!((top[2].kind, top[2].link.as_str()), (EntryKind::Symlink, "../../secret"));
-        assert_eq!(read_dir(&tree, "/none", None).unwrap_err().kind(), Kind::NotFound);
-        assert_eq!(read_dir(&tree, "/", Some("[")).unwrap_err().kind(), Kind::InvalidInput);
+        assert_eq!(
+            (top[2].kind, top[2].link.as_str()),
+            (EntryKind::Symlink, "../../secret")
+        );
+        assert_eq!(
+            read_dir(&tree, "/none", None).unwrap_err().kind(),
+            Kind::NotFound
+        );
+        assert_eq!(
+            read_dir(&tree, "/", Some("[")).unwrap_err().kind(),
+            Kind::InvalidInput
+        );
     }
 
     #[test]
     fn what_a_link_leads_to_is_told() {
         let (_dir, tree) = tree();
         let found = stat(&tree, "/in").unwrap();
-        assert_eq!((found.kind, found.size, found.path.as_str()), (EntryKind::File, 11, "in"));
+        assert_eq!(
+            (found.kind, found.size, found.path.as_str()),
+            (EntryKind::File, 11, "in")
+        );
         assert_eq!(stat(&tree, "/").unwrap().kind, EntryKind::Directory);
         assert_eq!(stat(&tree, "out").unwrap_err().kind(), Kind::NotFound);
     }
