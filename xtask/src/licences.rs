@@ -33,8 +33,12 @@ struct Licenses {
 pub(crate) fn run() -> Result<()> {
     let deny: Deny = toml::from_str(&repo::read("deny.toml")?)
         .map_err(|error| Error::Chore(format!("deny.toml: {error}")))?;
+    // Only what is built here: packages for other systems would have to be fetched to be read.
+    let here = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let metadata = shell::output(&mut shell::cargo(&[
         "metadata",
+        "--filter-platform",
+        &here,
         "--format-version",
         "1",
         "--locked",

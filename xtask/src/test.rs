@@ -17,13 +17,7 @@ pub(crate) struct Args {
 /// Runs everything; the first part that fails ends it, but all tests are run.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let begun = Instant::now();
-    setup::ensure(&[
-        &setup::BUSYBOX,
-        &setup::REGISTRY,
-        &setup::GIT,
-        &setup::RUNC,
-        &setup::CRUN,
-    ])?;
+    setup::ensure(&[&setup::BUSYBOX, &setup::GIT, &setup::RUNC, &setup::CRUN])?;
     if !setup::is_root() {
         println!("not root: tests named privileged_… say so and pass without looking");
     }
@@ -49,7 +43,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         ]);
         shell::run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     }
-    let sum = tests()?;
+    let peers = peers();
+    let sum = tests(peers)?;
     println!(
         "\ntest summary: {} passed, {} failed, {} ignored in {} test programs; {:.0} s in all",
         sum.passed,
@@ -96,9 +91,26 @@ impl Sum {
     }
 }
 
+/// Makes the folder of other people's tools; says if there will be none.
+fn peers() -> bool {
+    if std::env::var_os("KILN_E2E_PEERS").is_some_and(|value| value == "0") {
+        return false;
+    }
+    let made = shell::run(&mut shell::command("tests/peers", &["setup"]));
+    if let Err(error) = &made {
+        println!(
+            "\nWARNING: tests with docker, buildx, skopeo, crane and umoci are skipped: {error}\n"
+        );
+    }
+    made.is_ok()
+}
+
 /// All tests of all crates, their output shown as it comes.
-fn tests() -> Result<Sum> {
+fn tests(peers: bool) -> Result<Sum> {
     let mut command = shell::cargo(&["test", "--workspace", "--no-fail-fast"]);
+    if !peers {
+        command.env("KILN_E2E_PEERS", "0");
+    }
     let name = shell::shown(&command);
     println!("\n$ {name}");
     let start = |source| Error::Start {
