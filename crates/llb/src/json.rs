@@ -48,9 +48,14 @@ impl Object<'_> {
     /// A number.
     pub(crate) fn number(&mut self, key: &str, value: i64) {
         if value != 0 {
-            self.key(key);
-            self.out.push_str(&value.to_string());
+            self.always_number(key, value);
         }
+    }
+
+    /// A number, even when it is zero.
+    pub(crate) fn always_number(&mut self, key: &str, value: i64) {
+        self.key(key);
+        self.out.push_str(&value.to_string());
     }
 
     /// A truth.

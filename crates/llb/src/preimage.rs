@@ -274,7 +274,7 @@ fn base_name(path: &str) -> &str {
     trimmed.rsplit('/').next().unwrap_or(trimmed)
 }
 
-fn owner(o: &mut Object<'_>, chown: Option<&Chown>) {
+pub(crate) fn owner(o: &mut Object<'_>, chown: Option<&Chown>) {
     let Some(chown) = chown else { return };
     let user = |o: &mut Object<'_>, key: &str, user: Option<&User>| {
         let Some(user) = user else { return };
@@ -334,27 +334,29 @@ pub fn passthrough(passthrough: &Passthrough) -> String {
 pub fn build(build: &Build) -> String {
     object(|o| {
         o.always("Type", "buildkit.build.v0");
-        o.object("Exec", |o| {
-            o.number("builder", build.builder);
-            if !build.inputs.is_empty() {
-                o.object("inputs", |o| {
-                    for (name, input) in &build.inputs {
-                        o.object(name, |o| o.number("input", *input));
-                    }
-                });
-            }
-            if let Some(definition) = &build.definition {
-                o.object("def", |o| definition_body(o, definition));
-            }
-            if !build.attrs.is_empty() {
-                o.object("attrs", |o| {
-                    for (name, value) in &build.attrs {
-                        o.always(name, value);
-                    }
-                });
+        o.object("Exec", |o| build_body(o, build));
+    })
+}
+
+pub(crate) fn build_body(o: &mut Object<'_>, build: &Build) {
+    o.number("builder", build.builder);
+    if !build.inputs.is_empty() {
+        o.object("inputs", |o| {
+            for (name, input) in &build.inputs {
+                o.object(name, |o| o.number("input", *input));
             }
         });
-    })
+    }
+    if let Some(definition) = &build.definition {
+        o.object("def", |o| definition_body(o, definition));
+    }
+    if !build.attrs.is_empty() {
+        o.object("attrs", |o| {
+            for (name, value) in &build.attrs {
+                o.always(name, value);
+            }
+        });
+    }
 }
 
 fn definition_body(o: &mut Object<'_>, definition: &Definition) {
@@ -381,6 +383,6 @@ fn definition_body(o: &mut Object<'_>, definition: &Definition) {
 }
 
 /// A number of an input as Go writes it: -1 is the empty tree.
-fn number(input: Option<u32>) -> i64 {
+pub(crate) fn number(input: Option<u32>) -> i64 {
     input.map_or(-1, i64::from)
 }
