@@ -3,6 +3,7 @@
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use executor::MountSource;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use llb::Owned;
-use rustix::fs::{Mode, OFlags};
 use session::SshAgent;
 use stdx::task::{Task, blocking, spawn};
+use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::secrets::is_missing;
@@ -21,9 +22,11 @@ use crate::{Build, Error, Result};
 /// Connections of one container at one time; more wait.
 const CONNECTIONS: usize = 64;
 
-/// A socket being served. Dropped, it answers no more.
+/// A socket being served. Dropped, it answers no more and is gone.
 pub(super) struct Forwarding {
     _serving: Task<()>,
+    /// Only its owner can look into it.
+    _dir: TempDir,
 }
 
 /// A socket for one mount; `None` when no client has the agent and it is not needed.
@@ -47,29 +50,37 @@ pub(super) async fn forward(
             return Ok(None);
         }
         Err(source) => {
-            let what = format!("SSH agent {id} is needed: give it with --ssh {id}");
+            let what = match is_missing(&source) {
+                true => format!("SSH agent {id} is needed: give it with --ssh {id}"),
+                false => format!("asking for SSH agent {id}"),
+            };
             return Err(Error::Session { what, source });
         }
     };
     let wanted = wanted.clone();
     let made = blocking(move || socket(&wanted)).await;
-    let (listener, source) = made.map_err(Error::io("making a socket for an SSH agent"))?;
+    let (listener, path, dir) = made.map_err(Error::io("making a socket for an SSH agent"))?;
     let listener = UnixListener::from_std(listener).map_err(Error::io("listening for SSH"))?;
     let serving = spawn("ssh agent", serve(listener, agent, id.to_owned()));
-    Ok(Some((source, Forwarding { _serving: serving })))
+    let forwarding = Forwarding {
+        _serving: serving,
+        _dir: dir,
+    };
+    Ok(Some((MountSource::Host { path }, forwarding)))
 }
 
-/// A listening socket that has no name on this machine any more: only who gets the
-/// mount can reach it, and nothing has to be tidied away.
-fn socket(wanted: &Owned) -> io::Result<(std::os::unix::net::UnixListener, MountSource)> {
-    let dir = tempfile::Builder::new().prefix("kiln-ssh-").tempdir()?;
+/// A listening socket in a directory of its own.
+fn socket(wanted: &Owned) -> io::Result<(std::os::unix::net::UnixListener, PathBuf, TempDir)> {
+    let dir = tempfile::Builder::new()
+        .prefix("kiln-ssh-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()?;
     let path = dir.path().join("agent");
     let listener = std::os::unix::net::UnixListener::bind(&path)?;
     listener.set_nonblocking(true)?;
     std::fs::set_permissions(&path, Permissions::from_mode(wanted.mode & 0o777))?;
     chown(&path, Some(wanted.uid), Some(wanted.gid))?;
-    let handle = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    Ok((listener, MountSource::Fd(Arc::new(handle))))
+    Ok((listener, path, dir))
 }
 
 async fn serve(listener: UnixListener, agent: Arc<dyn SshAgent>, id: String) {
@@ -95,5 +106,79 @@ async fn carry(mut connection: UnixStream, agent: &dyn SshAgent, id: &str) {
     };
     if let Err(error) = carried.await {
         tracing::debug!(%error, id, "a connection to an SSH agent broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use async_trait::async_trait;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    struct Upper;
+
+    #[async_trait]
+    impl SshAgent for Upper {
+        async fn check(&self, _: &str) -> session::Result<()> {
+            Ok(())
+        }
+
+        async fn connect(&self, id: &str) -> session::Result<Box<dyn session::SshStream>> {
+            let (here, mut there) = tokio::io::duplex(64);
+            let id = id.to_owned();
+            spawn("agent", async move {
+                let mut asked = String::new();
+                let _broken = there.read_to_string(&mut asked).await;
+                let answer = format!("{id}:{}", asked.to_uppercase());
+                let _broken = there.write_all(answer.as_bytes()).await;
+            })
+            .detach();
+            Ok(Box::new(here))
+        }
+    }
+
+    /// Others of this machine cannot reach it.
+    ///
+    /// Rows: X06
+    #[tokio::test]
+    async fn a_private_socket_carries_both_ways() {
+        let owner = rustix::process::getuid().as_raw();
+        let group = rustix::process::getgid().as_raw();
+        let wanted = Owned {
+            id: String::new(),
+            uid: owner,
+            gid: group,
+            mode: 0o600,
+            optional: false,
+        };
+        let (listener, path, dir) = socket(&wanted).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
+        let listener = UnixListener::from_std(listener).unwrap();
+        let serving = spawn(
+            "serving",
+            serve(listener, Arc::new(Upper), "default".into()),
+        );
+        let ask = async |text: &str| {
+            let mut connection = UnixStream::connect(&path).await.unwrap();
+            connection.write_all(text.as_bytes()).await.unwrap();
+            connection.shutdown().await.unwrap();
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answers = tokio::join!(ask("one"), ask("two"));
+        assert_eq!(answers, ("default:ONE".into(), "default:TWO".into()));
+        drop(serving);
+        let refused = async {
+            while UnixStream::connect(&path).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let gone = tokio::time::timeout(Duration::from_secs(10), refused).await;
+        gone.expect("it answers no more");
     }
 }

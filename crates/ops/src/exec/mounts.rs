@@ -117,7 +117,7 @@ impl Wanted<'_> {
                     return Err(Error::Invalid("the root must be a tree".into()));
                 }
                 Some(MountSource::Tmpfs { size: Some(size) }) if target == SHM => {
-                    shm_size = Some(size)
+                    shm_size = Some(size);
                 }
                 Some(source) => mounts.push(executor::Mount {
                     target,

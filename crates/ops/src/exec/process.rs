@@ -231,3 +231,69 @@ pub(super) fn judge(exec: &Exec, exit: executor::Result<Exit>) -> Result<()> {
     }
     .into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(exit: Exit, valid: &[i32]) -> String {
+        let mut exec = Exec::new(["make", "all"]);
+        exec.valid_exit_codes = valid.to_vec();
+        match judge(&exec, Ok(exit)) {
+            Ok(()) => "fine".into(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Rows: L04, X17
+    #[test]
+    fn ends_are_told_in_buildkits_words() {
+        let exit = |code, signal, oom| Exit { code, signal, oom };
+        let failed =
+            |how: &str| format!("process \"make all\" did not complete successfully: {how}");
+        assert_eq!(judged(exit(0, None, false), &[]), "fine");
+        assert_eq!(judged(exit(2, None, false), &[]), failed("exit code: 2"));
+        assert_eq!(judged(exit(2, None, false), &[1, 2]), "fine");
+        assert_eq!(
+            judged(exit(0, None, false), &[1, 2]),
+            failed("exit code: 0")
+        );
+        let killed = exit(137, Some(9), false);
+        assert_eq!(
+            judged(killed, &[]),
+            failed("exit code: 137 (killed by signal 9)")
+        );
+        assert_eq!(judged(killed, &[137]), "fine");
+        assert_eq!(
+            judged(exit(137, Some(9), true), &[]),
+            failed("cannot allocate memory")
+        );
+    }
+
+    /// Rows: X12
+    #[test]
+    fn no_limit_is_not_a_limit_of_nothing() {
+        assert!(limits(&llb::Resources::default()).is_empty());
+        let wanted = llb::Resources {
+            memory: 1 << 20,
+            memory_swap: -1,
+            cpu_shares: 512,
+            cpu_period: 100_000,
+            cpu_quota: 50_000,
+            cpuset_cpus: "0-1".into(),
+            cpuset_mems: "0".into(),
+        };
+        let limits = limits(&wanted);
+        assert_eq!(
+            (limits.memory, limits.memory_swap),
+            (Some(1 << 20), Some(-1))
+        );
+        assert_eq!(
+            (limits.cpu_shares, limits.cpu_period),
+            (Some(512), Some(100_000))
+        );
+        assert_eq!(limits.cpu_quota, Some(50_000));
+        assert_eq!(limits.cpuset_cpus.as_deref(), Some("0-1"));
+        assert_eq!(limits.cpuset_mems.as_deref(), Some("0"));
+    }
+}

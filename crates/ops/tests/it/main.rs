@@ -1,0 +1,8 @@
+//! Ops done for real: trees in real layer directories, processes in real containers.
+
+mod contents;
+mod exec;
+mod exec_shared;
+mod setup;
+
+executor::helper_hook!();
