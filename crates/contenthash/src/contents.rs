@@ -15,10 +15,23 @@ use crate::{Error, Header, Result};
 const MAX_LINKS: usize = 255;
 
 /// What is in a directory tree, by digest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// What is known of a directory's names is always all of them: a change in one whose
+/// names were never read only makes what was known of it void.
+#[derive(Clone, Debug)]
 pub struct Contents {
     pub(crate) top: Dir,
+    /// More or else is known than when it was made, read or last saved.
+    pub(crate) changed: bool,
 }
+
+impl PartialEq for Contents {
+    fn eq(&self, other: &Contents) -> bool {
+        self.top == other.top
+    }
+}
+
+impl Eq for Contents {}
 
 /// One name in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,26 +65,36 @@ impl Contents {
     pub fn new() -> Contents {
         Contents {
             top: Dir::default(),
+            changed: false,
         }
     }
 
-    /// A tree that came file by file from a client ([`Contents::put`]). Nobody sends
-    /// the facts of its top directory, so that counts as empty.
+    /// An empty tree, into which files come one by one from a client
+    /// ([`Contents::put`]). Nobody sends the facts of its top directory, so that counts
+    /// as empty.
     pub fn of_sent_files() -> Contents {
         Contents {
             top: Dir {
                 header: Some(Digest::of(b"")),
-                ..Dir::default()
+                digest: None,
+                children: Some(BTreeMap::new()),
             },
+            changed: true,
         }
     }
 
-    /// A file came or changed; `digest` is that of its header and bytes.
-    pub fn put(&mut self, path: &Path, header: &Header, digest: Digest) {
+    /// A file came or changed; `digest` is that of its header and bytes. Returns
+    /// whether that is news.
+    pub fn put(&mut self, path: &Path, header: &Header, digest: Digest) -> bool {
+        if self.is_known(path, header.kind, digest) {
+            return false;
+        }
         let Some(parent) = self.invalidate(path) else {
-            return;
+            return true;
         };
-        let Some(name) = path.file_name() else { return };
+        let Some(name) = path.file_name() else {
+            return true;
+        };
         let node = match header.kind {
             FileKind::Dir => {
                 // What is in a directory that was one already stays known.
@@ -92,10 +115,30 @@ impl Contents {
             _ => Node::File(Some(digest)),
         };
         parent.insert(name.to_owned(), node);
+        true
+    }
+
+    /// `path` is another name of the file at `target` now, and so has its digest.
+    pub fn put_link(&mut self, path: &Path, target: &Path) {
+        let digest = match self.peek(target) {
+            Some(Node::File(digest)) => *digest,
+            _ => None,
+        };
+        if digest.is_some()
+            && matches!(self.peek(path), Some(Node::File(known)) if *known == digest)
+        {
+            return;
+        }
+        if let (Some(parent), Some(name)) = (self.invalidate(path), path.file_name()) {
+            parent.insert(name.to_owned(), Node::File(digest));
+        }
     }
 
     /// A file, or a directory with all in it, is gone.
     pub fn remove(&mut self, path: &Path) {
+        if self.peek(path).is_none() {
+            return;
+        }
         if let (Some(parent), Some(name)) = (self.invalidate(path), path.file_name()) {
             parent.remove(name);
         }
@@ -107,18 +150,28 @@ impl Contents {
         let Some(name) = path.file_name() else {
             self.top.digest = None;
             self.top.children = None;
+            self.changed = true;
+            return Ok(());
+        };
+        let top = self.first_unknown(path);
+        let (path, name) = match &top {
+            Some(top) => (top.as_path(), top.file_name().unwrap_or(name)),
+            None => (path, name),
+        };
+        let Some(beside) = self.invalidate(path) else {
             return Ok(());
         };
         let node = match root.lstat(path) {
             Ok(stat) => Some(unhashed(root, path, stat.kind)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                None
+            }
             Err(error) => return Err(Error::io(path)(error)),
-        };
-        if self.top.children.is_none() {
-            return Ok(());
-        }
-        let Some(beside) = self.invalidate(path) else {
-            return Ok(());
         };
         match node {
             Some(node) => drop(beside.insert(name.to_owned(), node)),
@@ -127,32 +180,65 @@ impl Contents {
         Ok(())
     }
 
-    /// Marks the directories above `path` as changed; gives the names beside it.
+    /// The outermost directory above `path` that is not known to be one.
+    fn first_unknown(&self, path: &Path) -> Option<PathBuf> {
+        let mut dir = &self.top;
+        let mut so_far = PathBuf::new();
+        for step in names(path.parent()?) {
+            so_far.push(step);
+            match dir.children.as_ref()?.get(step) {
+                Some(Node::Dir(next)) => dir = next,
+                _ => return Some(so_far),
+            }
+        }
+        None
+    }
+
+    /// Whether just this is known of `path` already.
+    fn is_known(&self, path: &Path, kind: FileKind, digest: Digest) -> bool {
+        let known = match self.peek(path) {
+            Some(Node::Dir(dir)) if kind == FileKind::Dir => dir.header,
+            Some(Node::Link { digest, .. }) if kind == FileKind::Symlink => *digest,
+            Some(Node::File(digest)) if !matches!(kind, FileKind::Dir | FileKind::Symlink) => {
+                *digest
+            }
+            _ => None,
+        };
+        known == Some(digest)
+    }
+
+    /// What is known of a path, without looking at the disk.
+    fn peek(&self, path: &Path) -> Option<&Node> {
+        let mut dir = &self.top;
+        for step in names(path.parent()?) {
+            match dir.children.as_ref()?.get(step)? {
+                Node::Dir(next) => dir = next,
+                _ => return None,
+            }
+        }
+        dir.children.as_ref()?.get(path.file_name()?)
+    }
+
+    /// Marks the directories above `path` as changed. Gives the names beside it, if
+    /// they were ever read.
     fn invalidate(&mut self, path: &Path) -> Option<&mut BTreeMap<OsString, Node>> {
+        self.changed = true;
         let mut dir = &mut self.top;
         dir.digest = None;
-        let parents = steps(path.parent()?);
-        for step in parents {
-            let children = dir.children.get_or_insert_default();
-            let next = children.entry(step).or_insert_with(|| {
-                Node::Dir(Dir {
-                    children: Some(BTreeMap::new()),
-                    ..Dir::default()
-                })
-            });
-            if !matches!(next, Node::Dir(_)) {
-                *next = Node::Dir(Dir {
-                    children: Some(BTreeMap::new()),
-                    ..Dir::default()
-                });
+        for step in names(path.parent()?) {
+            // Where the names were not read nothing below can be known either.
+            let children = dir.children.as_mut()?;
+            if !matches!(children.get(step), Some(Node::Dir(_))) {
+                // It must have become a directory, with no one knows what in it.
+                children.insert(step.to_owned(), Node::Dir(Dir::default()));
             }
-            let Node::Dir(next) = next else {
-                unreachable!("it was just made one")
-            };
-            next.digest = None;
-            dir = next;
+            match children.get_mut(step) {
+                Some(Node::Dir(next)) => dir = next,
+                _ => unreachable!("it was just made one"),
+            }
+            dir.digest = None;
         }
-        Some(dir.children.get_or_insert_default())
+        dir.children.as_mut()
     }
 
     /// Follows links in `path` (the last one too, if `last`) inside the tree. Gives
@@ -199,14 +285,24 @@ impl Contents {
     /// The node at a path without links, directories above it read as needed.
     /// `None` for a missing one; the top is never asked for.
     pub(crate) fn node(&mut self, root: &Root, path: &Path) -> Result<Option<&mut Node>> {
+        Ok(self.node_and_flag(root, path)?.map(|(node, _)| node))
+    }
+
+    /// The same, with the mark to be set when more of it becomes known.
+    pub(crate) fn node_and_flag(
+        &mut self,
+        root: &Root,
+        path: &Path,
+    ) -> Result<Option<(&mut Node, &mut bool)>> {
+        let Contents { top, changed } = self;
         let steps = steps(path);
         let Some((name, parents)) = steps.split_last() else {
             return Ok(None);
         };
-        let mut dir = &mut self.top;
+        let mut dir = top;
         let mut so_far = PathBuf::new();
         for step in parents {
-            dir.read(root, &so_far)?;
+            *changed |= dir.read(root, &so_far)?;
             so_far.push(step);
             match dir
                 .children
@@ -217,30 +313,36 @@ impl Contents {
                 _ => return Ok(None),
             }
         }
-        dir.read(root, &so_far)?;
+        *changed |= dir.read(root, &so_far)?;
         Ok(dir
             .children
             .as_mut()
-            .and_then(|children| children.get_mut(name)))
+            .and_then(|children| children.get_mut(name))
+            .map(|node| (node, changed)))
     }
 
-    /// The directory at a path without links.
-    pub(crate) fn dir(&mut self, root: &Root, path: &Path) -> Result<Option<&mut Dir>> {
-        if steps(path).is_empty() {
-            return Ok(Some(&mut self.top));
+    /// The directory at a path without links, with the mark to be set when more of it
+    /// becomes known.
+    pub(crate) fn dir(
+        &mut self,
+        root: &Root,
+        path: &Path,
+    ) -> Result<Option<(&mut Dir, &mut bool)>> {
+        if names(path).next().is_none() {
+            return Ok(Some((&mut self.top, &mut self.changed)));
         }
-        match self.node(root, path)? {
-            Some(Node::Dir(dir)) => Ok(Some(dir)),
+        match self.node_and_flag(root, path)? {
+            Some((Node::Dir(dir), changed)) => Ok(Some((dir, changed))),
             _ => Ok(None),
         }
     }
 }
 
 impl Dir {
-    /// Reads the names, if that was not done before.
-    pub(crate) fn read(&mut self, root: &Root, path: &Path) -> Result<()> {
+    /// Reads the names, if that was not done before. Returns whether it did.
+    pub(crate) fn read(&mut self, root: &Root, path: &Path) -> Result<bool> {
         if self.children.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let failed = || Error::io(path);
         let dir = match root.open_dir_nofollow(path) {
@@ -271,7 +373,7 @@ impl Dir {
             children.insert(entry.name, node);
         }
         self.children = Some(children);
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -291,11 +393,16 @@ fn unhashed(root: &Root, path: &Path, kind: FileKind) -> Result<Node> {
 }
 
 /// The plain names in a path; what climbs is dropped.
+fn names(path: &Path) -> impl Iterator<Item = &OsStr> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name),
+        _ => None,
+    })
+}
+
+/// The same, to keep.
 pub(crate) fn steps(path: &Path) -> Vec<OsString> {
-    let plain = path
-        .components()
-        .filter(|part| matches!(part, Component::Normal(_)));
-    plain.map(|part| part.as_os_str().to_owned()).collect()
+    names(path).map(OsStr::to_owned).collect()
 }
 
 fn steps_with_parents(path: &Path) -> Vec<OsString> {

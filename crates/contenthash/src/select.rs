@@ -52,6 +52,8 @@ struct Picking {
     /// Directories on the way that are taken once something in them is.
     pending: Vec<Included>,
     picked: Vec<Included>,
+    /// Names were read on the way.
+    read: bool,
 }
 
 /// What patterns said about the directory one is in.
@@ -74,6 +76,7 @@ impl Contents {
             exclude: patterns(&selector.exclude)?,
             pending: Vec::new(),
             picked: Vec::new(),
+            read: false,
         };
         let bases = if wildcard {
             self.matching(root, &selector.path)?
@@ -90,14 +93,13 @@ impl Contents {
     fn whole(&mut self, root: &Root, path: &Path, follow: bool) -> Result<Digest> {
         let missing = || Error::NotFound(path.to_owned());
         let path = self.resolve(root, path, follow)?.ok_or_else(missing)?;
-        if let Some(dir) = self.dir(root, &path)? {
-            return sum::dir(root, &path, dir);
+        if let Some((dir, changed)) = self.dir(root, &path)? {
+            return sum::dir(root, &path, dir, changed);
         }
-        match self.node(root, &path)? {
-            Some(Node::File(slot) | Node::Link { digest: slot, .. }) => match *slot {
-                Some(known) => Ok(known),
-                None => sum::file(root, &path, slot),
-            },
+        match self.node_and_flag(root, &path)? {
+            Some((Node::File(slot) | Node::Link { digest: slot, .. }, changed)) => {
+                sum::file(root, &path, slot, changed)
+            }
             _ => Err(missing()),
         }
     }
@@ -118,10 +120,10 @@ impl Contents {
         for part in wild {
             let mut next = Vec::new();
             for base in found {
-                let Some(dir) = self.dir(root, &base)? else {
+                let Some((dir, changed)) = self.dir(root, &base)? else {
                     continue;
                 };
-                dir.read(root, &base)?;
+                *changed |= dir.read(root, &base)?;
                 for name in dir.children.iter().flatten().map(|(name, _)| name) {
                     let bad = || Error::Wildcard(pattern.display().to_string());
                     if glob::matches(part.as_bytes(), name.as_bytes()).ok_or_else(bad)? {
@@ -146,7 +148,7 @@ impl Contents {
         let key = name.map_or_else(Vec::new, |name| [b"\0", name].concat());
         let above = Above::default();
         picking.pending.clear();
-        let Some(dir) = self.dir(root, base)? else {
+        let Some((dir, changed)) = self.dir(root, base)? else {
             if picking.takes("", &above).0 {
                 let key = if key.is_empty() { vec![0] } else { key };
                 picking.take(Included {
@@ -169,7 +171,9 @@ impl Contents {
                 taken,
             );
         }
-        picking.walk(root, base, &key, "", dir, &above)
+        let walked = picking.walk(root, base, &key, "", dir, &above);
+        *changed |= std::mem::take(&mut picking.read);
+        walked
     }
 
     fn add_up(
@@ -185,8 +189,8 @@ impl Contents {
         }
         let wanted: HashSet<PathBuf> = picked.iter().map(|one| one.path.clone()).collect();
         for base in bases {
-            if let Some(dir) = self.dir(root, base)? {
-                sum::some(root, base, dir, &wanted)?;
+            if let Some((dir, changed)) = self.dir(root, base)? {
+                sum::some(root, base, dir, changed, &wanted)?;
             }
         }
         let mut hasher = Hasher::default();
@@ -204,11 +208,8 @@ impl Contents {
 
     /// The header of a directory, a file, or where a link leads.
     fn one(&mut self, root: &Root, path: &Path, follow: bool) -> Result<Digest> {
-        if let Some(dir) = self.dir(root, path)? {
-            return match dir.header {
-                Some(known) => Ok(known),
-                None => sum::file(root, path, &mut dir.header),
-            };
+        if let Some((dir, changed)) = self.dir(root, path)? {
+            return sum::file(root, path, &mut dir.header, changed);
         }
         if follow && matches!(self.node(root, path)?, Some(Node::Link { .. })) {
             match self.whole(root, path, true) {
@@ -263,7 +264,7 @@ impl Picking {
         dir: &mut Dir,
         above: &Above,
     ) -> Result<()> {
-        dir.read(root, path)?;
+        self.read |= dir.read(root, path)?;
         for (name, node) in dir.children.iter_mut().flatten() {
             let path = path.join(name);
             let key = [key, b"\0", name.as_bytes()].concat();

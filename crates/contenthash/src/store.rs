@@ -22,12 +22,21 @@ impl Contents {
         out
     }
 
+    /// All that is known, if that is other than when this was last asked or when it was
+    /// [decoded](Contents::decode).
+    pub fn unsaved(&mut self) -> Option<Vec<u8>> {
+        std::mem::take(&mut self.changed).then(|| self.encode())
+    }
+
     /// Reads what [`Contents::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Contents> {
         let mut rest = bytes.strip_prefix(MAGIC).ok_or(Error::Stored)?;
         let top = dir(&mut rest, 0)?;
         if rest.is_empty() {
-            Ok(Contents { top })
+            Ok(Contents {
+                top,
+                changed: false,
+            })
         } else {
             Err(Error::Stored)
         }

@@ -24,11 +24,12 @@ struct Batch<'a> {
     files: Vec<(&'a OsStr, &'a mut Option<Digest>)>,
 }
 
-/// The digest of all in `dir`.
-pub(crate) fn dir(root: &Root, path: &Path, dir: &mut Dir) -> Result<Digest> {
+/// The digest of all in `dir`. `changed` is set if it was not known.
+pub(crate) fn dir(root: &Root, path: &Path, dir: &mut Dir, changed: &mut bool) -> Result<Digest> {
     if let Some(known) = dir.digest {
         return Ok(known);
     }
+    *changed = true;
     read_all(root, path, dir)?;
     let mut batches = Vec::new();
     header_of_top(path, &mut dir.header, &mut batches);
@@ -42,6 +43,7 @@ pub(crate) fn some(
     root: &Root,
     path: &Path,
     dir: &mut Dir,
+    changed: &mut bool,
     wanted: &HashSet<PathBuf>,
 ) -> Result<()> {
     let mut batches = Vec::new();
@@ -49,11 +51,21 @@ pub(crate) fn some(
         header_of_top(path, &mut dir.header, &mut batches);
     }
     collect(path, &mut dir.children, Some(wanted), &mut batches);
+    *changed |= !batches.is_empty();
     hash_all(root, batches)
 }
 
 /// The digest of one file or link.
-pub(crate) fn file(root: &Root, path: &Path, slot: &mut Option<Digest>) -> Result<Digest> {
+pub(crate) fn file(
+    root: &Root,
+    path: &Path,
+    slot: &mut Option<Digest>,
+    changed: &mut bool,
+) -> Result<Digest> {
+    if let Some(known) = *slot {
+        return Ok(known);
+    }
+    *changed = true;
     let mut batches = Vec::new();
     header_of_top(path, slot, &mut batches);
     hash_all(root, batches)?;

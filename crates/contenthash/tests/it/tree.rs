@@ -164,6 +164,89 @@ fn changes_and_storing_give_what_a_fresh_look_gives() {
     }
 }
 
+/// A change in a directory nobody looked into says nothing of what else is in it.
+///
+/// Rows: C07
+#[test]
+fn changes_where_nobody_looked_are_found_later() {
+    let (_dir, root) = temp();
+    for path in ["a/b/c", "a/b/d", "a/e", "f"] {
+        write(&root, path, path);
+    }
+    let all = Selector::path("/");
+    let wanted = digest(&root, &all);
+    let header = Header::of(&root.open_dir("a/b").unwrap(), OsStr::new("c")).unwrap();
+    let mut hasher = header.hasher();
+    hasher.update(b"a/b/c");
+    let file = hasher.finish();
+
+    // Knows nothing, only the names at the top, or one of them more.
+    for looked_at in [None, Some("f"), Some("a/e"), Some("a/b/d")] {
+        let known = || {
+            let mut known = Contents::new();
+            if let Some(path) = looked_at {
+                known.digest(&root, &Selector::path(path)).unwrap();
+            }
+            known
+        };
+        for path in ["a/b/c", "a/e", "f"] {
+            let mut refreshed = known();
+            refreshed.refresh(&root, Path::new(path)).unwrap();
+            let found = refreshed.digest(&root, &all).unwrap().to_string();
+            assert_eq!(found, wanted, "{looked_at:?} refresh {path}");
+        }
+        let mut put = known();
+        put.put(Path::new("a/b/c"), &header, file);
+        let found = put.digest(&root, &all).unwrap().to_string();
+        assert_eq!(found, wanted, "{looked_at:?} put");
+        let mut removed = known();
+        removed.remove(Path::new("a/b/gone"));
+        removed.refresh(&root, Path::new("a/gone/deeper")).unwrap();
+        let found = removed.digest(&root, &all).unwrap().to_string();
+        assert_eq!(found, wanted, "{looked_at:?} remove");
+    }
+}
+
+/// Rows: C07
+#[test]
+fn only_news_is_saved() {
+    let (_dir, root) = temp();
+    write(&root, "d/a", "1");
+    write(&root, "d/b", "1");
+    let mut known = Contents::new();
+    assert!(known.unsaved().is_none());
+    let ask = |known: &mut Contents, selector: &Selector| {
+        known.digest(&root, selector).unwrap();
+        known.unsaved().is_some()
+    };
+    let wild = Selector {
+        wildcard: true,
+        include: vec!["b".into()],
+        ..Selector::path("d*")
+    };
+    for selector in [Selector::path("d/a"), wild, Selector::path("/")] {
+        assert!(ask(&mut known, &selector), "{selector:?}");
+        assert!(!ask(&mut known, &selector), "{selector:?}");
+    }
+    let mut known = Contents::decode(&known.encode()).unwrap();
+    assert!(!ask(&mut known, &Selector::path("/")));
+
+    let header = Header::of(&root.open_dir("d").unwrap(), OsStr::new("a")).unwrap();
+    let digest = |text: &[u8]| {
+        let mut hasher = header.hasher();
+        hasher.update(text);
+        hasher.finish()
+    };
+    assert!(!known.put(Path::new("d/a"), &header, digest(b"1")));
+    known.put_link(Path::new("d/b"), Path::new("d/a"));
+    assert!(known.unsaved().is_none(), "the same as before");
+    assert!(known.put(Path::new("d/a"), &header, digest(b"2")));
+    known.put_link(Path::new("d/c"), Path::new("d/a"));
+    assert!(known.unsaved().is_some());
+    let linked = known.digest(&root, &Selector::path("d/c")).unwrap();
+    assert_eq!(linked, digest(b"2"));
+}
+
 /// Many files: the threads must agree with one thread, and it must not take long.
 ///
 /// Rows: C07
