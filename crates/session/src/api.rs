@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use contenthash::Contents;
 use futures::Stream;
 use stdx::sys::Root;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -61,7 +62,21 @@ pub trait FileSync: Send + Sync {
         request: &DirRequest,
         target: Root,
         observer: Option<Observer>,
-    ) -> Result<Summary>;
+    ) -> Result<Summary> {
+        let (summary, _) = self.sync_hashed(request, target, None, observer).await?;
+        Ok(summary)
+    }
+
+    /// The same, with what is known of `target` by content, which is in step with it
+    /// again when this is done. What comes is hashed on its way. After an error it is
+    /// gone, as nobody knows what is in `target` then.
+    async fn sync_hashed(
+        &self,
+        request: &DirRequest,
+        target: Root,
+        known: Option<Contents>,
+        observer: Option<Observer>,
+    ) -> Result<(Summary, Option<Contents>)>;
 }
 
 /// To whom a result goes, and what is told about it.

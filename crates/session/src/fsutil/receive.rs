@@ -1,7 +1,9 @@
 //! The side that wants the files.
 
+mod hashes;
 mod writer;
 
+use contenthash::Contents;
 use futures::StreamExt as _;
 use proto::fsutil::types::{Packet, packet::PacketType};
 use stdx::sys::Root;
@@ -35,6 +37,8 @@ pub struct Receive {
     pub all: bool,
     /// Take names only, but for what matches these.
     pub metadata_only: Option<Patterns>,
+    /// What is known of the directory by content, to be kept in step with it.
+    pub known: Option<Contents>,
     /// Told how many bytes have come.
     pub observer: Option<Observer>,
 }
@@ -48,8 +52,12 @@ impl std::fmt::Debug for Receive {
     }
 }
 
-/// Makes `root` equal to what the other side has.
-pub async fn receive(link: Link, root: Root, options: Receive) -> Result<Summary> {
+/// Makes `root` equal to what the other side has. Gives [`Receive::known`] back.
+pub async fn receive(
+    link: Link,
+    root: Root,
+    options: Receive,
+) -> Result<(Summary, Option<Contents>)> {
     let Link { out, mut incoming } = link;
     // Bounded, so a slow disk slows the sender down; while what we ask for is never
     // held up, or both sides could end up waiting for each other.
@@ -69,7 +77,7 @@ pub async fn receive(link: Link, root: Root, options: Receive) -> Result<Summary
                 }
             }
             // Only the end of the disk's work ends the transfer.
-            std::future::pending::<Result<Summary>>().await
+            std::future::pending::<Result<_>>().await
         }
     };
     let disk = stdx::task::spawn(
@@ -95,7 +103,7 @@ pub async fn receive(link: Link, root: Root, options: Receive) -> Result<Summary
             }
         }
         drop(to_disk);
-        std::future::pending::<Result<Summary>>().await
+        std::future::pending::<Result<_>>().await
     };
 
     let result = tokio::select! {

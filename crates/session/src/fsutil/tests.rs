@@ -23,7 +23,7 @@ async fn sync(from: &Path, to: &Path, filter: Filter, options: Receive) -> Resul
         send(here, root(from), filter, |_| true, None),
         receive(there, root(to), options)
     );
-    let received = received?;
+    let (received, _) = received?;
     sent?;
     Ok(received)
 }

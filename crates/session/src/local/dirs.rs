@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use contenthash::Contents;
 use stdx::Kind;
 use stdx::sys::Root;
 
@@ -59,12 +60,13 @@ fn nobodys(entry: &mut Entry) -> bool {
 
 #[async_trait]
 impl FileSync for Dirs {
-    async fn sync_into(
+    async fn sync_hashed(
         &self,
         request: &DirRequest,
         target: Root,
+        known: Option<Contents>,
         observer: Option<Observer>,
-    ) -> Result<Summary> {
+    ) -> Result<(Summary, Option<Contents>)> {
         let (here, there) = Link::pair();
         let metadata_only = match request.metadata_only {
             true => Some(Patterns::new(&request.metadata_except)?),
@@ -79,6 +81,7 @@ impl FileSync for Dirs {
             delete: true,
             all: request.all,
             metadata_only,
+            known,
             observer,
         };
         let (sent, received) =

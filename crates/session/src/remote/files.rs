@@ -1,6 +1,7 @@
 //! Files from and to a client.
 
 use async_trait::async_trait;
+use contenthash::Contents;
 use futures::{StreamExt as _, TryStreamExt as _};
 use proto::fsutil::types::Packet;
 use proto::moby::filesync::v1::BytesMessage;
@@ -27,12 +28,13 @@ pub(super) struct RemoteFiles(pub(super) Channel);
 
 #[async_trait]
 impl FileSync for RemoteFiles {
-    async fn sync_into(
+    async fn sync_hashed(
         &self,
         request: &DirRequest,
         target: Root,
+        known: Option<Contents>,
         observer: Option<Observer>,
-    ) -> Result<Summary> {
+    ) -> Result<(Summary, Option<Contents>)> {
         let mut headers = MetadataMap::new();
         metadata::add(
             &mut headers,
@@ -58,6 +60,7 @@ impl FileSync for RemoteFiles {
             delete: true,
             all: request.all,
             metadata_only,
+            known,
             observer,
         };
         receive(link(out, incoming), target, options).await

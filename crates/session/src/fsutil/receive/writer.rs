@@ -7,12 +7,14 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use contenthash::Contents;
 use prost::Message as _;
 use proto::fsutil::types::{Packet, Stat, packet::PacketType};
 use rustix::fs::OFlags;
 use stdx::sys::{FileKind, Root};
 use tokio::sync::mpsc;
 
+use super::hashes::{Coming, Hashes};
 use super::{Owner, Receive};
 use crate::fsutil::{from_go_mode, nanos, time};
 use crate::{Error, Result, Summary};
@@ -34,10 +36,17 @@ pub(super) struct Writer {
     dirs: Vec<Dir>,
     /// Files asked for and not here yet.
     waiting: HashMap<u32, Stat>,
-    open: HashMap<u32, File>,
+    open: HashMap<u32, Open>,
+    hashes: Hashes,
     metadata: Option<File>,
     all_told: bool,
     summary: Summary,
+}
+
+/// A file that is coming.
+struct Open {
+    file: File,
+    coming: Option<Coming>,
 }
 
 struct Dir {
@@ -51,7 +60,7 @@ struct Dir {
 impl Writer {
     pub(super) fn new(
         root: Root,
-        options: Receive,
+        mut options: Receive,
         ask: mpsc::UnboundedSender<u32>,
     ) -> Result<Writer> {
         let metadata = match &options.metadata_only {
@@ -66,8 +75,10 @@ impl Writer {
                 }
             }
         };
+        let hashes = Hashes::new(options.known.take(), options.owner);
         let mut writer = Writer {
             root,
+            hashes,
             options,
             ask,
             next_id: 0,
@@ -113,13 +124,14 @@ impl Writer {
         }
     }
 
-    pub(super) fn finish(self) -> Result<Summary> {
+    pub(super) fn finish(mut self) -> Result<(Summary, Option<Contents>)> {
         if let Some(metadata) = self.metadata {
             metadata
                 .sync_data()
                 .map_err(|e| Error::io(format!("writing {METADATA}"), e))?;
+            self.hashes.refresh(&self.root, Path::new(METADATA))?;
         }
-        Ok(self.summary)
+        Ok((self.summary, self.hashes.finish()))
     }
 
     fn entry(&mut self, stat: Stat) -> Result<()> {
@@ -171,6 +183,7 @@ impl Writer {
                 };
                 let device = (number(stat.devmajor)?, number(stat.devminor)?);
                 self.root.mknod(&path, kind, mode, device).map_err(io)?;
+                self.hashes.put(&path, &stat)?;
                 self.dress(&path, mode, &stat)
             }
         }
@@ -200,7 +213,9 @@ impl Writer {
                 open.before.remove(part.as_os_str());
             }
             path.push(part);
-            self.make_dir(&path, 0o755)?;
+            if self.make_dir(&path, 0o755)? {
+                self.hashes.refresh(&self.root, &path)?;
+            }
             self.enter(path.clone(), None)?;
         }
         Ok(())
@@ -216,7 +231,7 @@ impl Writer {
                 entries
                     .into_iter()
                     .map(|entry| entry.name)
-                    .filter(|name| name != METADATA)
+                    .filter(|name| self.metadata.is_none() || name != METADATA)
                     .collect()
             }
         };
@@ -233,6 +248,7 @@ impl Writer {
             let path = dir.path.join(name);
             let io = |e| Error::io(format!("removing {}", path.display()), e);
             self.root.remove_tree(&path).map_err(io)?;
+            self.hashes.remove(&path);
             self.summary.removed += 1;
         }
         if let Some(stat) = dir.stat {
@@ -242,23 +258,29 @@ impl Writer {
     }
 
     fn dir(&mut self, path: &Path, mode: u32, stat: Stat) -> Result<()> {
-        self.make_dir(path, mode)?;
+        let made = self.make_dir(path, mode)?;
+        if self.hashes.put(path, &stat)? && !made {
+            self.undress(path, &stat)?;
+        }
         self.dress(path, mode, &stat)?;
         self.enter(path.to_owned(), Some(stat))
     }
 
-    fn make_dir(&mut self, path: &Path, mode: u32) -> Result<()> {
+    /// Returns whether there was none.
+    fn make_dir(&mut self, path: &Path, mode: u32) -> Result<bool> {
         if self.root.lstat(path).is_ok_and(|here| here.is_dir()) {
-            return Ok(());
+            return Ok(false);
         }
         self.clear(path)?;
         self.root
             .mkdir(path, mode)
-            .map_err(|e| Error::io(format!("making {}", path.display()), e))
+            .map_err(|e| Error::io(format!("making {}", path.display()), e))?;
+        Ok(true)
     }
 
     fn symlink(&mut self, path: &Path, stat: &Stat) -> Result<()> {
         let target = Path::new(OsStr::from_bytes(&stat.linkname));
+        self.hashes.put(path, stat)?;
         if self.root.read_link(path).is_ok_and(|here| here == target) {
             return self.dress(path, 0o777, stat);
         }
@@ -296,7 +318,9 @@ impl Writer {
             return Ok(());
         }
         self.clear(path)?;
-        self.root.link(&target, path).map_err(io)
+        self.root.link(&target, path).map_err(io)?;
+        self.hashes.link(path, target);
+        Ok(())
     }
 
     fn file(&mut self, id: u32, path: &Path, mode: u32, stat: Stat) -> Result<()> {
@@ -339,12 +363,16 @@ impl Writer {
         let path = checked(&stat.path)?;
         let io = |e| Error::io(format!("writing {}", path.display()), e);
         if packet.data.is_empty() {
+            let coming = match self.open.remove(&id) {
+                Some(open) => open.coming,
+                None => self.hashes.begin(stat)?,
+            };
             let stat = self.waiting.remove(&id).expect("it was there a moment ago");
-            self.open.remove(&id);
             self.summary.files += 1;
             let (_, mode) = from_go_mode(stat.mode)?;
             self.dress(&path, mode, &stat)?;
-            return self.stamp(&path, &stat);
+            self.stamp(&path, &stat)?;
+            return self.hashes.end(&self.root, &path, &stat, coming);
         }
         if !self.open.contains_key(&id) {
             if self.open.len() >= MAX_OPEN {
@@ -354,10 +382,14 @@ impl Writer {
             }
             let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = File::from(self.root.open_with(&path, flags).map_err(io)?);
-            self.open.insert(id, file);
+            let coming = self.hashes.begin(stat)?;
+            self.open.insert(id, Open { file, coming });
         }
-        let file = self.open.get_mut(&id).expect("opened above");
-        file.write_all(&packet.data).map_err(io)?;
+        let open = self.open.get_mut(&id).expect("opened above");
+        open.file.write_all(&packet.data).map_err(io)?;
+        if let Some(coming) = &mut open.coming {
+            coming.update(&packet.data);
+        }
         self.summary.bytes += packet.data.len() as u64;
         if let Some(observer) = &self.options.observer {
             observer(self.summary.bytes);
@@ -373,6 +405,18 @@ impl Writer {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Takes away the attributes a directory has no more.
+    fn undress(&self, path: &Path, stat: &Stat) -> Result<()> {
+        let io = |e| Error::io(format!("reading attributes of {}", path.display()), e);
+        for (name, _) in self.root.xattrs(path).map_err(io)? {
+            if !stat.xattrs.iter().any(|kept| kept.key == name.as_bytes()) {
+                // Some are the system's own and stay.
+                let _ = self.root.remove_xattr(path, &name);
+            }
+        }
+        Ok(())
     }
 
     /// Owner, mode and attributes.
