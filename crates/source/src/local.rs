@@ -1,13 +1,15 @@
 //! Directories of the client (S19). What came is kept under the client's key
-//! for it, so that the next build gets only what changed.
+//! for it, so that the next build gets only what changed, and so is what is known of it
+//! by content.
 
-mod state;
-
+use std::path::Path;
 use std::sync::Arc;
 
-use refs::{RecordMeta, RecordType, Ref, Sharing};
+use contenthash::Contents;
+use refs::{MutableRef, RecordMeta, RecordType, Ref, Sharing};
 use serde::Serialize;
 use session::{Observer, Session};
+use stdx::sys::Root;
 
 use crate::context::{Context, Sources};
 use crate::error::Result;
@@ -19,6 +21,11 @@ use crate::source::Key;
 /// with a kept directory from build to build, so whoever changes the directory
 /// must see to it.
 pub const CONTENTS_NOTE: &str = "contents";
+
+/// The note beside a kept directory that says that it is being changed. When a build is
+/// killed meanwhile it stays, and says that [`CONTENTS_NOTE`] is about files that may be
+/// no longer there.
+const CHANGING_NOTE: &str = "contents.changing";
 
 /// A directory of the client.
 #[derive(Clone)]
@@ -105,19 +112,14 @@ impl Local {
         let transfer = Arc::new(cx.step.transfer(format!("transferring {}:", id.name)));
         let shown = Arc::clone(&transfer);
         let observer: Observer = Arc::new(move |bytes| shown.set(bytes, 0));
-        let failed = || crate::Error::io("opening the kept directory");
-        let tree = kept.tree();
-        let root = tree.root().try_clone().map_err(failed())?;
-        // Taken away until the directory is in step again: a build that is killed in
-        // between must not leave hashes of files that are no longer there.
-        let known = kept.note(CONTENTS_NOTE)?.filter(|note| !note.is_empty());
-        kept.set_note(CONTENTS_NOTE, b"")?;
-        let before = state_of(&root).await?;
-        let summary = match files.sync_into(&id.request(), root, Some(observer)).await {
-            Ok(summary) => summary,
+        let (kept, root, known) = stdx::task::blocking(move || begin(kept)).await?;
+        let request = id.request();
+        let synced = files.sync_hashed(&request, root, Some(known), Some(observer));
+        let (summary, known) = match synced.await {
+            Ok(synced) => synced,
             Err(error) => {
                 // What a broken transfer left is in no known state.
-                drop((tree, kept));
+                drop(kept);
                 if let Err(error) = refs.forget_named(&kept_as) {
                     tracing::warn!(%error, kept_as, "broken transfer stays");
                 }
@@ -129,24 +131,47 @@ impl Local {
         if let Ok(transfer) = Arc::try_unwrap(transfer) {
             transfer.done();
         }
-        let after = state_of(tree.root()).await?;
-        drop(tree);
-        Ok(stdx::task::blocking(move || {
-            if let Some(known) = known.filter(|_| before == after) {
-                kept.set_note(CONTENTS_NOTE, &known)?;
-            }
-            kept.commit()
-        })
-        .await?)
+        stdx::task::blocking(move || end(kept, known)).await
     }
 }
 
-async fn state_of(root: &stdx::sys::Root) -> Result<oci::Digest> {
-    let failed = || crate::Error::io("looking through the kept directory");
-    let root = root.try_clone().map_err(failed())?;
-    stdx::task::blocking(move || state::of(&root))
-        .await
-        .map_err(failed())
+/// Opens a kept directory, with what is known of it, to be changed.
+fn begin(kept: MutableRef) -> Result<(MutableRef, Root, Contents)> {
+    let failed = || crate::Error::io("opening the kept directory");
+    let root = kept.tree().root().try_clone().map_err(failed())?;
+    let is_certain = kept.note(CHANGING_NOTE)?.is_none_or(|note| note.is_empty());
+    let noted = match is_certain {
+        true => kept.note(CONTENTS_NOTE)?,
+        false => None,
+    };
+    // A note that cannot be read is as good as none.
+    let known = match noted.and_then(|note| Contents::decode(&note).ok()) {
+        Some(known) => known,
+        None => {
+            let mut known = Contents::of_sent_files();
+            if !root.read_dir(".").map_err(failed())?.is_empty() {
+                let seen = known.refresh(&root, Path::new(""));
+                seen.map_err(|error| failed()(std::io::Error::other(error)))?;
+            }
+            known
+        }
+    };
+    kept.set_note(CHANGING_NOTE, b"1")?;
+    Ok((kept, root, known))
+}
+
+/// Makes a kept directory final, which is in step with what is known of it.
+fn end(kept: MutableRef, known: Option<Contents>) -> Result<Ref> {
+    match known {
+        Some(mut known) => {
+            if let Some(note) = known.unsaved() {
+                kept.set_note(CONTENTS_NOTE, &note)?;
+            }
+        }
+        None => kept.set_note(CONTENTS_NOTE, b"")?,
+    }
+    kept.set_note(CHANGING_NOTE, b"")?;
+    Ok(kept.commit()?)
 }
 
 fn key(id: &LocalId, session: &str) -> Key {
