@@ -7,23 +7,27 @@ use contenthash::{Contents, Selector};
 use oci::Digest;
 use progress::StepProgress;
 use refs::Ref;
+use source::CONTENTS_NOTE as NOTE;
 
 use crate::{Build, Error, Result};
 
 /// Trees known in memory at one time.
 const TREES_IN_MEMORY: usize = 20;
-/// The note beside a ref.
-use source::CONTENTS_NOTE as NOTE;
 
-/// What is known of trees by content. Newest used last.
+/// What is known of trees by content, by the ids of their refs. A ref never changes:
+/// a client's directory in another state is another ref.
 #[derive(Default)]
 pub struct ContentsCache(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    trees: HashMap<String, Arc<Mutex<Contents>>>,
+    trees: HashMap<String, Tree>,
+    /// Newest used last.
     order: Vec<String>,
 }
+
+/// One tree. `None` until its note was read.
+type Tree = Arc<Mutex<Option<Contents>>>;
 
 impl ContentsCache {
     /// The digests of parts of a result, which is unpacked for that.
@@ -35,43 +39,49 @@ impl ContentsCache {
         step: &StepProgress,
     ) -> Result<Vec<Digest>> {
         let tree = of.tree(&*build.provider, step).await?;
-        let contents = self.contents(of)?;
+        let known = self.of(of.id());
         let of = of.clone();
         stdx::task::blocking(move || {
-            let mut contents = contents.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = contents.clone();
-            let mut digests = Vec::with_capacity(selectors.len());
-            for selector in &selectors {
-                let digest = contents.digest(tree.root(), selector).map_err(|source| Error::Contents {
-                    path: selector.path.display().to_string(),
-                    source,
-                })?;
-                digests.push(digest);
-            }
-            if *contents != before {
-                of.set_note(NOTE, &contents.encode())?;
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let contents = match &mut *known {
+                Some(contents) => contents,
+                none => none.insert(noted(&of)?),
+            };
+            let digest = |selector: &Selector| {
+                contents
+                    .digest(tree.root(), selector)
+                    .map_err(|source| Error::Contents {
+                        path: selector.path.display().to_string(),
+                        source,
+                    })
+            };
+            let digests = selectors.iter().map(digest).collect::<Result<_>>()?;
+            if let Some(note) = contents.unsaved() {
+                of.set_note(NOTE, &note)?;
             }
             Ok(digests)
         })
         .await
     }
 
-    fn contents(&self, of: &Ref) -> Result<Arc<Mutex<Contents>>> {
+    /// The place for what is known of a tree.
+    fn of(&self, id: &str) -> Tree {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = of.id().to_owned();
-        known.order.retain(|other| *other != id);
-        known.order.push(id.clone());
-        if let Some(found) = known.trees.get(&id) {
-            return Ok(found.clone());
-        }
-        // A note that cannot be read is as good as none: the tree is digested again.
-        let noted = of.note(NOTE)?.and_then(|note| Contents::decode(&note).ok());
-        let contents = Arc::new(Mutex::new(noted.unwrap_or_default()));
-        known.trees.insert(id, contents.clone());
+        known.order.retain(|other| other != id);
+        known.order.push(id.to_owned());
         if known.order.len() > TREES_IN_MEMORY {
             let oldest = known.order.remove(0);
             known.trees.remove(&oldest);
         }
-        Ok(contents)
+        Arc::clone(known.trees.entry(id.to_owned()).or_default())
     }
+}
+
+/// What was noted beside a ref. A note that cannot be read is as good as none: the tree
+/// is digested again.
+fn noted(of: &Ref) -> Result<Contents> {
+    let note = of.note(NOTE)?;
+    Ok(note
+        .and_then(|note| Contents::decode(&note).ok())
+        .unwrap_or_default())
 }
