@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use frontend::{
-    Bridge, CacheImport, EntryKind, FileRange, FileStat, FrontendResult, ImageLookup, NestedRequest,
-    Options, Position, Range, RefId, ResolvedImage, SolveRequest, SourceFile, SourceLocation,
-    SourceMetadata, Warning,
+    Bridge, CacheImport, EntryKind, FileRange, FileStat, FrontendResult, ImageLookup,
+    NestedRequest, Options, Position, Range, RefId, ResolvedImage, SolveRequest, SourceFile,
+    SourceLocation, SourceMetadata, Warning,
 };
 use oci::{Digest, Platform};
 use ops::{Deeds, Output};
@@ -98,7 +98,10 @@ impl Shared {
     }
 
     /// Gives a graph to the solver. `None` stands for the empty filesystem.
-    pub(crate) async fn load(&self, definition: llb::Definition) -> frontend::Result<Option<RefId>> {
+    pub(crate) async fn load(
+        &self,
+        definition: llb::Definition,
+    ) -> frontend::Result<Option<RefId>> {
         let graph = {
             let definition = definition.clone();
             stdx::task::blocking(move || llb::Graph::load(&definition)).await
@@ -111,11 +114,20 @@ impl Shared {
             .deeds
             .vertices(&graph, false)
             .map_err(|error| asked("reading the graph", error.kind(), error))?;
-        self.job.load(vertices).map_err(|error| asked("loading the graph", error.kind(), error))?;
+        self.job
+            .load(vertices)
+            .map_err(|error| asked("loading the graph", error.kind(), error))?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let id = RefId::new(format!("{}-{number}", self.job.id().0));
-        let edge = Edge { vertex: root.digest, output: root.index };
-        let solved = Solved { definition, edge, output: OnceCell::new() };
+        let edge = Edge {
+            vertex: root.digest,
+            output: root.index,
+        };
+        let solved = Solved {
+            definition,
+            edge,
+            output: OnceCell::new(),
+        };
         self.solved().insert(id.clone(), Arc::new(solved));
         Ok(Some(id))
     }
@@ -146,8 +158,16 @@ impl Shared {
 /// A failed solve, with the lines the step came from.
 fn failed(definition: &llb::Definition, error: solver::Error) -> frontend::Error {
     let kind = kind_of(&error);
-    let at = error.vertex().map(|vertex| places(definition, &vertex.vertex)).unwrap_or_default();
-    frontend::Error::Written { cause: Arc::new(error), kind, at, hints: Vec::new() }
+    let at = error
+        .vertex()
+        .map(|vertex| places(definition, &vertex.vertex))
+        .unwrap_or_default();
+    frontend::Error::Written {
+        cause: Arc::new(error),
+        kind,
+        at,
+        hints: Vec::new(),
+    }
 }
 
 /// The lines a step came from.
@@ -155,7 +175,11 @@ fn places(definition: &llb::Definition, vertex: &Digest) -> Vec<SourceLocation> 
     let Some(map) = &definition.source else {
         return Vec::new();
     };
-    let locations = map.locations.get(vertex).map(Vec::as_slice).unwrap_or_default();
+    let locations = map
+        .locations
+        .get(vertex)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let position = |at: llb::Position| Position {
         line: u32::try_from(at.line).unwrap_or(0),
         character: u32::try_from(at.character).unwrap_or(0),
@@ -169,8 +193,14 @@ fn places(definition: &llb::Definition, vertex: &Digest) -> Vec<SourceLocation> 
             definition: info.definition.as_deref().cloned(),
         };
         let ranges = location.ranges.iter();
-        let ranges = ranges.map(|range| Range { start: position(range.start), end: position(range.end) });
-        Some(SourceLocation { file: Arc::new(file), ranges: ranges.collect() })
+        let ranges = ranges.map(|range| Range {
+            start: position(range.start),
+            end: position(range.end),
+        });
+        Some(SourceLocation {
+            file: Arc::new(file),
+            ranges: ranges.collect(),
+        })
     };
     locations.iter().filter_map(place).collect()
 }
@@ -181,7 +211,12 @@ impl BuildBridge {
         options: Options,
         inputs: BTreeMap<String, llb::Definition>,
     ) -> BuildBridge {
-        BuildBridge { shared, options, inputs, depth: 0 }
+        BuildBridge {
+            shared,
+            options,
+            inputs,
+            depth: 0,
+        }
     }
 
     fn import(&self, imports: &[CacheImport]) {
@@ -196,21 +231,38 @@ impl BuildBridge {
         let doing = || format!("resolving {name}");
         let (identifier, attrs) = match &lookup.layout {
             None => {
-                let name: oci::ImageName =
-                    name.parse().map_err(|error| asked(doing(), Kind::InvalidInput, error))?;
+                let name: oci::ImageName = name
+                    .parse()
+                    .map_err(|error| asked(doing(), Kind::InvalidInput, error))?;
                 let attrs = [("image.resolvemode", lookup.mode.name().to_owned())];
-                (format!("docker-image://{}", name.or_latest()), attrs.to_vec())
+                (
+                    format!("docker-image://{}", name.or_latest()),
+                    attrs.to_vec(),
+                )
             }
             Some(layout) => {
-                let session = if layout.session.is_empty() { &shared.session } else { &layout.session };
-                let attrs = [("oci.session", session.clone()), ("oci.store", layout.store.clone())];
+                let session = if layout.session.is_empty() {
+                    &shared.session
+                } else {
+                    &layout.session
+                };
+                let attrs = [
+                    ("oci.session", session.clone()),
+                    ("oci.store", layout.store.clone()),
+                ];
                 (format!("oci-layout://{name}"), attrs.to_vec())
             }
         };
-        let attrs = attrs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let attrs = attrs
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
         let identifier = Identifier::parse(&identifier, &attrs);
         let identifier = identifier.map_err(|error| asked(doing(), error.kind(), error))?;
-        let platform = lookup.platform.as_ref().unwrap_or(&shared.deeds.parts.platform);
+        let platform = lookup
+            .platform
+            .as_ref()
+            .unwrap_or(&shared.deeds.parts.platform);
         match Source::new(&shared.deeds.parts.sources, identifier, platform) {
             Source::Image(image) => Ok(image),
             _ => unreachable!("image identifiers make image sources"),
@@ -257,7 +309,11 @@ impl Bridge for BuildBridge {
         self.import(&request.cache_imports);
         if self.depth >= MAX_DEPTH {
             let limit = format!("at most {MAX_DEPTH} frontends may call each other");
-            return Err(frontend::Error::bad_option("frontend", &request.frontend, limit));
+            return Err(frontend::Error::bad_option(
+                "frontend",
+                &request.frontend,
+                limit,
+            ));
         }
         let bridge = BuildBridge {
             shared: self.shared.clone(),
@@ -273,17 +329,27 @@ impl Bridge for BuildBridge {
         Ok(result)
     }
 
-    async fn resolve_image(&self, name: &str, lookup: ImageLookup) -> frontend::Result<ResolvedImage> {
+    async fn resolve_image(
+        &self,
+        name: &str,
+        lookup: ImageLookup,
+    ) -> frontend::Result<ResolvedImage> {
         let image = self.image(name, &lookup)?;
         let found = async |step: &StepProgress| {
-            let found = image.config(&self.shared.deeds.build.source_context(step)).await;
+            let found = image
+                .config(&self.shared.deeds.build.source_context(step))
+                .await;
             found.map_err(|error| asked(format!("resolving {name}"), error.kind(), error))
         };
         let found = match lookup.step_name.as_str() {
             "" => found(&StepProgress::none()).await?,
             step => self.shared.shown(step, found).await?,
         };
-        Ok(ResolvedImage { name: image.reference(), digest: found.digest, config: found.config })
+        Ok(ResolvedImage {
+            name: image.reference(),
+            digest: found.digest,
+            config: found.config,
+        })
     }
 
     async fn resolve_source(
@@ -292,7 +358,8 @@ impl Bridge for BuildBridge {
         attrs: &BTreeMap<String, String>,
         platform: Option<&Platform>,
     ) -> frontend::Result<SourceMetadata> {
-        let failed = |error: source::Error| asked(format!("resolving {identifier}"), error.kind(), error);
+        let failed =
+            |error: source::Error| asked(format!("resolving {identifier}"), error.kind(), error);
         let parsed = Identifier::parse(identifier, attrs).map_err(failed)?;
         let platform = platform.unwrap_or(&self.shared.deeds.parts.platform);
         let source = Source::new(&self.shared.deeds.parts.sources, parsed, platform);
@@ -304,24 +371,45 @@ impl Bridge for BuildBridge {
             name: None,
             modified: None,
         };
-        let cx = self.shared.deeds.build.source_context(&StepProgress::none());
+        let cx = self
+            .shared
+            .deeds
+            .build
+            .source_context(&StepProgress::none());
         match &source {
             Source::Image(image) => {
                 let config = image.config(&cx).await.map_err(failed)?;
                 let (name, digest, config) = (image.reference(), config.digest, config.config);
-                found.image = Some(ResolvedImage { name, digest, config });
+                found.image = Some(ResolvedImage {
+                    name,
+                    digest,
+                    config,
+                });
             }
             _ => found.checksum = Some(source.cache_key(&cx, 0).await.map_err(failed)?.pin),
         }
         Ok(found)
     }
 
-    async fn read_file(&self, reference: &RefId, path: &str, range: Option<FileRange>) -> frontend::Result<Bytes> {
+    async fn read_file(
+        &self,
+        reference: &RefId,
+        path: &str,
+        range: Option<FileRange>,
+    ) -> frontend::Result<Bytes> {
         let range = range.map(|range| (range.offset, range.length));
-        self.with_tree(reference, path, move |tree, path| ops::read_file(tree, path, range)).await
+        self.with_tree(reference, path, move |tree, path| {
+            ops::read_file(tree, path, range)
+        })
+        .await
     }
 
-    async fn read_dir(&self, reference: &RefId, path: &str, include: Option<&str>) -> frontend::Result<Vec<FileStat>> {
+    async fn read_dir(
+        &self,
+        reference: &RefId,
+        path: &str,
+        include: Option<&str>,
+    ) -> frontend::Result<Vec<FileStat>> {
         let include = include.map(str::to_owned);
         let list = move |tree: &Tree, path: &str| ops::read_dir(tree, path, include.as_deref());
         let entries = self.with_tree(reference, path, list).await?;
@@ -329,11 +417,16 @@ impl Bridge for BuildBridge {
     }
 
     async fn stat_file(&self, reference: &RefId, path: &str) -> frontend::Result<FileStat> {
-        self.with_tree(reference, path, |tree, path| ops::stat(tree, path)).await.map(stat_of)
+        self.with_tree(reference, path, |tree, path| ops::stat(tree, path))
+            .await
+            .map(stat_of)
     }
 
     async fn warn(&self, step: Option<&Digest>, warning: Warning) -> frontend::Result<()> {
-        let position = |at: Position| progress::Position { line: at.line, character: at.character };
+        let position = |at: Position| progress::Position {
+            line: at.line,
+            character: at.character,
+        };
         let (source, ranges) = match warning.at {
             None => (None, Vec::new()),
             Some(at) => {
@@ -343,19 +436,24 @@ impl Bridge for BuildBridge {
                     data: at.file.data.clone(),
                 };
                 let ranges = at.ranges.iter();
-                let ranges = ranges.map(|r| progress::Range { start: position(r.start), end: position(r.end) });
+                let ranges = ranges.map(|r| progress::Range {
+                    start: position(r.start),
+                    end: position(r.end),
+                });
                 (Some(source), ranges.collect())
             }
         };
-        self.shared.progress.emit(progress::Event::Warning(progress::Warning {
-            step: step.copied().unwrap_or_else(|| Digest::of(b"")),
-            level: u32::from(warning.level),
-            short: warning.short,
-            detail: warning.detail,
-            url: warning.url,
-            source,
-            ranges,
-        }));
+        self.shared
+            .progress
+            .emit(progress::Event::Warning(progress::Warning {
+                step: step.copied().unwrap_or_else(|| Digest::of(b"")),
+                level: u32::from(warning.level),
+                short: warning.short,
+                detail: warning.detail,
+                url: warning.url,
+                source,
+                ranges,
+            }));
         Ok(())
     }
 }
@@ -368,7 +466,9 @@ impl BuildBridge {
         path: &str,
         work: impl FnOnce(&Tree, &str) -> ops::Result<T> + Send + 'static,
     ) -> frontend::Result<T> {
-        let no_file = || frontend::Error::NoFile { path: path.to_owned() };
+        let no_file = || frontend::Error::NoFile {
+            path: path.to_owned(),
+        };
         let tree = self.shared.tree(reference).await?.ok_or_else(no_file)?;
         let owned = path.to_owned();
         let done = stdx::task::blocking(move || work(&tree, &owned)).await;

@@ -28,13 +28,22 @@ use crate::{Engine, Failure, Request, Spec, What};
 impl Engine {
     /// Builds; dropping the future cancels. Gives what the client is told: the exporters'
     /// answers, `cache.*` and `frontend.*`.
-    pub async fn build(&self, request: Request, progress: Progress) -> Result<BTreeMap<String, String>, Failure> {
+    pub async fn build(
+        &self,
+        request: Request,
+        progress: Progress,
+    ) -> Result<BTreeMap<String, String>, Failure> {
         let options = request.what.options();
-        let epoch = options.get("build-arg:SOURCE_DATE_EPOCH").filter(|epoch| !epoch.is_empty());
+        let epoch = options
+            .get("build-arg:SOURCE_DATE_EPOCH")
+            .filter(|epoch| !epoch.is_empty());
         let exports = export::exports(&request.exporters, epoch.map(String::as_str))?;
         let cache_exports = cache::exports(&with_inline(request.cache_exports.clone(), &options))?;
         let (build, places) = self.build_parts(&request)?;
-        let deeds = Deeds { parts: self.0.parts.clone(), build: build.clone() };
+        let deeds = Deeds {
+            parts: self.0.parts.clone(),
+            build: build.clone(),
+        };
         let job = self.0.solver.job(progress.clone(), JobOptions::default());
         let imports = Imports::new(self.clone(), build.clone(), places);
         for import in &request.cache_imports {
@@ -50,16 +59,34 @@ impl Engine {
         );
         let shared = Arc::new(shared);
 
-        let result = results(&shared, request.what).await.map_err(|error| Failure::of_frontend(&error))?;
+        let result = results(&shared, request.what)
+            .await
+            .map_err(|error| Failure::of_frontend(&error))?;
         let solved = solve_all(&shared, &result).await?;
-        let running = Running { engine: self, build: &build, shared: &shared, progress: &progress };
+        let running = Running {
+            engine: self,
+            build: &build,
+            shared: &shared,
+            progress: &progress,
+        };
         let mut exports = exports;
         if request.session_exporter {
-            exports.extend(running.chosen_by_client(&result, epoch.map(String::as_str)).await?);
+            exports.extend(
+                running
+                    .chosen_by_client(&result, epoch.map(String::as_str))
+                    .await?,
+            );
         }
-        let mut response = running.export(&result, &solved, &exports, &cache_exports).await?;
-        let told = result.metadata.iter().filter(|(key, _)| key.starts_with("frontend."));
-        response.extend(told.map(|(key, value)| (key.clone(), String::from_utf8_lossy(value).into_owned())));
+        let mut response = running
+            .export(&result, &solved, &exports, &cache_exports)
+            .await?;
+        let told = result
+            .metadata
+            .iter()
+            .filter(|(key, _)| key.starts_with("frontend."));
+        response.extend(
+            told.map(|(key, value)| (key.clone(), String::from_utf8_lossy(value).into_owned())),
+        );
         drop(job);
         Ok(response)
     }
@@ -72,10 +99,16 @@ impl Engine {
         };
         let sessions = self.sessions().clone();
         let salt = request.id.as_bytes().to_vec();
-        let credentials: Arc<dyn Credentials> =
-            Arc::new(SessionCredentials::new(sessions.clone(), group.clone(), salt));
+        let credentials: Arc<dyn Credentials> = Arc::new(SessionCredentials::new(
+            sessions.clone(),
+            group.clone(),
+            salt,
+        ));
         let origins = Origins::new(self.0.registry.clone(), credentials.clone());
-        let places = Arc::new(Places::new(vec![Arc::new(self.0.store.clone()), Arc::new(origins)]));
+        let places = Arc::new(Places::new(vec![
+            Arc::new(self.0.store.clone()),
+            Arc::new(origins),
+        ]));
         let mut build = Build {
             sessions,
             group,
@@ -90,9 +123,17 @@ impl Engine {
                 "network.host" => build.allow_network_host = true,
                 "security.insecure" => build.allow_security_insecure = true,
                 other if other == "device" || other.starts_with("device=") => {
-                    return Err(Failure::new(Kind::Unsupported, format!("not supported yet: entitlement {other}")));
+                    return Err(Failure::new(
+                        Kind::Unsupported,
+                        format!("not supported yet: entitlement {other}"),
+                    ));
                 }
-                other => return Err(Failure::new(Kind::InvalidInput, format!("invalid entitlement {other}"))),
+                other => {
+                    return Err(Failure::new(
+                        Kind::InvalidInput,
+                        format!("invalid entitlement {other}"),
+                    ));
+                }
             }
         }
         Ok((Arc::new(build), places))
@@ -101,10 +142,15 @@ impl Engine {
 
 /// `BUILDKIT_INLINE_CACHE=1` is an older way to ask for an inline cache.
 fn with_inline(mut exports: Vec<Spec>, options: &BTreeMap<String, String>) -> Vec<Spec> {
-    let asked = options.get("build-arg:BUILDKIT_INLINE_CACHE").map(String::as_str);
+    let asked = options
+        .get("build-arg:BUILDKIT_INLINE_CACHE")
+        .map(String::as_str);
     let there = exports.iter().any(|export| export.kind == "inline");
     if matches!(asked, Some("1" | "true")) && !there {
-        exports.push(Spec { kind: "inline".into(), attrs: BTreeMap::new() });
+        exports.push(Spec {
+            kind: "inline".into(),
+            attrs: BTreeMap::new(),
+        });
     }
     exports
 }
@@ -115,10 +161,21 @@ async fn results(shared: &Arc<Shared>, what: What) -> frontend::Result<FrontendR
     match what {
         What::Definition(definition) => {
             let one = shared.load(definition).await?;
-            Ok(FrontendResult { refs: Refs::One(one), ..FrontendResult::default() })
+            Ok(FrontendResult {
+                refs: Refs::One(one),
+                ..FrontendResult::default()
+            })
         }
-        What::Frontend { name, options, inputs } => bridge::run(&name, &bridge(options, inputs)).await,
-        What::Client { options, inputs, run } => run(Arc::new(bridge(options, inputs))).await,
+        What::Frontend {
+            name,
+            options,
+            inputs,
+        } => bridge::run(&name, &bridge(options, inputs)).await,
+        What::Client {
+            options,
+            inputs,
+            run,
+        } => run(Arc::new(bridge(options, inputs))).await,
     }
 }
 
@@ -129,7 +186,10 @@ struct Solved {
 }
 
 /// All results by their ids, solved side by side; the first failure ends it.
-async fn solve_all(shared: &Shared, result: &FrontendResult) -> Result<BTreeMap<String, Option<Solved>>, Failure> {
+async fn solve_all(
+    shared: &Shared,
+    result: &FrontendResult,
+) -> Result<BTreeMap<String, Option<Solved>>, Failure> {
     let all = result.refs.iter().map(|(id, reference)| async move {
         let solved = match reference {
             None => None,
@@ -139,14 +199,19 @@ async fn solve_all(shared: &Shared, result: &FrontendResult) -> Result<BTreeMap<
     });
     // Boxed, or the compiler cannot see that the whole may cross threads.
     let all: Vec<BoxFuture<'_, _>> = all.map(|one| one.boxed()).collect();
-    let all = try_join_all(all).await.map_err(|error| Failure::of_frontend(&error))?;
+    let all = try_join_all(all)
+        .await
+        .map_err(|error| Failure::of_frontend(&error))?;
     Ok(all.into_iter().collect())
 }
 
 async fn solve(shared: &Shared, reference: &RefId) -> frontend::Result<Solved> {
     let edge = shared.get(reference)?.edge;
     let output = shared.output(reference).await?;
-    Ok(Solved { edge, files: output.0 })
+    Ok(Solved {
+        edge,
+        files: output.0,
+    })
 }
 
 /// A build whose results are there.
@@ -159,16 +224,28 @@ struct Running<'a> {
 
 impl Running<'_> {
     /// The client says what to do with the result, having seen what it is (row E10).
-    async fn chosen_by_client(&self, result: &FrontendResult, epoch: Option<&str>) -> Result<Vec<Export>, Failure> {
+    async fn chosen_by_client(
+        &self,
+        result: &FrontendResult,
+        epoch: Option<&str>,
+    ) -> Result<Vec<Export>, Failure> {
         let metadata: BTreeMap<String, Bytes> = result.metadata.clone();
         let refs: Vec<String> = result.refs.iter().map(|(id, _)| id.to_owned()).collect();
         let found = self.build.group.any(&self.build.sessions, |session| {
             let (metadata, refs) = (metadata.clone(), refs.clone());
             async move { session.exporters()?.find(metadata, refs).await }
         });
-        let found = found.await.map_err(|error| Failure::of(error.kind(), &error))?;
-        let specs = found.into_iter().map(|one| Spec { kind: one.kind, attrs: one.attrs });
-        specs.enumerate().map(|(id, spec)| export::read(id, &spec, epoch)).collect()
+        let found = found
+            .await
+            .map_err(|error| Failure::of(error.kind(), &error))?;
+        let specs = found.into_iter().map(|one| Spec {
+            kind: one.kind,
+            attrs: one.attrs,
+        });
+        specs
+            .enumerate()
+            .map(|(id, spec)| export::read(id, &spec, epoch))
+            .collect()
     }
 
     /// Everything out, exporters and caches side by side (row X34). All end before the first
@@ -182,24 +259,42 @@ impl Running<'_> {
     ) -> Result<BTreeMap<String, String>, Failure> {
         let edges: Vec<Edge> = solved.values().flatten().map(|one| one.edge).collect();
         let (engine, build, progress) = (self.engine, self.build, self.progress);
-        let caches = cache::Exporting { engine, build, job: &self.shared.job, progress, edges: &edges };
-        let inline = cache_exports.iter().any(|export| export.spec.to == ExportTo::Inline);
-        let outward = export::Exporting { engine, build, progress };
+        let caches = cache::Exporting {
+            engine,
+            build,
+            job: &self.shared.job,
+            progress,
+            edges: &edges,
+        };
+        let inline = cache_exports
+            .iter()
+            .any(|export| export.spec.to == ExportTo::Inline);
+        let outward = export::Exporting {
+            engine,
+            build,
+            progress,
+        };
         // Boxed, or the compiler cannot see that the whole may cross threads.
         let mut exporting: Vec<BoxFuture<'_, Result<_, Failure>>> = Vec::new();
         for export in exports {
             exporting.push(Box::pin(async {
                 let mut source = source(result, solved)?;
                 if let (true, Some(options)) = (inline, export.kind.image()) {
-                    let blobs = BlobOptions { compression: options.compression, force: options.force_compression };
+                    let blobs = BlobOptions {
+                        compression: options.compression,
+                        force: options.force_compression,
+                    };
                     self.add_inline(&mut source, solved, &caches, blobs).await?;
                 }
                 outward.run(export, &source).await
             }));
         }
         let exporting = join_all(exporting);
-        let remote = cache_exports.iter().filter(|export| export.spec.to != ExportTo::Inline);
-        let caching: Vec<BoxFuture<'_, _>> = remote.map(|export| caches.run(export).boxed()).collect();
+        let remote = cache_exports
+            .iter()
+            .filter(|export| export.spec.to != ExportTo::Inline);
+        let caching: Vec<BoxFuture<'_, _>> =
+            remote.map(|export| caches.run(export).boxed()).collect();
         let caching = join_all(caching);
         let (exported, cached) = tokio::join!(exporting, caching);
         let mut response = BTreeMap::new();
@@ -224,7 +319,9 @@ impl Running<'_> {
                 continue;
             };
             let Some(files) = &found.files else { continue };
-            let layers = files.layers(&options, refs::Create::Yes, &*self.build.provider, &step).await;
+            let layers = files
+                .layers(&options, refs::Create::Yes, &*self.build.provider, &step)
+                .await;
             let layers = layers.map_err(|error| Failure::of(error.kind(), &error))?;
             let value = caches.inline(found.edge, &layers, &step).await;
             let value = value.map_err(|error| Failure::of(error.kind(), &error))?;
@@ -236,11 +333,20 @@ impl Running<'_> {
 }
 
 /// The results as exporters want them.
-fn source(result: &FrontendResult, solved: &BTreeMap<String, Option<Solved>>) -> Result<Source, Failure> {
+fn source(
+    result: &FrontendResult,
+    solved: &BTreeMap<String, Option<Solved>>,
+) -> Result<Source, Failure> {
     let files = |one: &Option<Solved>| one.as_ref().and_then(|one| one.files.clone());
     let (single, by_id) = match &result.refs {
         Refs::One(_) => (solved.get("").and_then(files), BTreeMap::new()),
-        Refs::Many(_) => (None, solved.iter().map(|(id, one)| (id.clone(), files(one))).collect()),
+        Refs::Many(_) => (
+            None,
+            solved
+                .iter()
+                .map(|(id, one)| (id.clone(), files(one)))
+                .collect(),
+        ),
     };
     Source::new(single, by_id, &result.metadata).map_err(|error| Failure::of(error.kind(), &error))
 }

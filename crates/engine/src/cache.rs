@@ -30,7 +30,12 @@ pub(crate) struct Imports {
 
 impl Imports {
     pub(crate) fn new(engine: Engine, build: Arc<Build>, places: Arc<Places>) -> Imports {
-        Imports { engine, build, places, started: Mutex::default() }
+        Imports {
+            engine,
+            build,
+            places,
+            started: Mutex::default(),
+        }
     }
 
     /// Begins to read a cache. What goes wrong is shown and is no failure (row I46).
@@ -38,19 +43,29 @@ impl Imports {
         let spec = match ImportSpec::parse(&import.kind, &import.attrs) {
             Ok(spec) => spec,
             Err(error) => {
-                let step = progress.internal_step(format!("importing cache manifest from {}", import.kind));
+                let step = progress
+                    .internal_step(format!("importing cache manifest from {}", import.kind));
                 step.start();
                 let error = crate::error::chain(&error);
-                return step.fail(&format!("failed to configure {} cache importer: {error}", import.kind));
+                return step.fail(&format!(
+                    "failed to configure {} cache importer: {error}",
+                    import.kind
+                ));
             }
         };
-        let new = self.started.lock().unwrap_or_else(PoisonError::into_inner).insert(spec.key.clone());
+        let new = self
+            .started
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(spec.key.clone());
         if !new {
             return;
         }
         let step = progress.internal_step(format!("importing cache manifest from {}", spec.key));
         let imported = match spec.from {
-            ImportFrom::Registry { name, insecure } => self.of_registry(name.or_latest(), insecure, step),
+            ImportFrom::Registry { name, insecure } => {
+                self.of_registry(name.or_latest(), insecure, step)
+            }
             ImportFrom::Local { src, digest } => self.of_client(&src, digest, step),
         };
         if let Err(error) = job.import(imported) {
@@ -61,13 +76,25 @@ impl Imports {
     fn layers(&self, provider: Arc<dyn Provider>) -> Layers<Output> {
         let refs = self.engine.refs().clone();
         let make = move |layers: Vec<LayerBlob>| {
-            let made = refs.from_layers(layers).map_err(|error| Arc::new(error) as OpError)?;
+            let made = refs
+                .from_layers(layers)
+                .map_err(|error| Arc::new(error) as OpError)?;
             Ok(made.map(|made| Output(Some(made))))
         };
-        Layers { provider, fetch_into: None, origin: None, make: Arc::new(make) }
+        Layers {
+            provider,
+            fetch_into: None,
+            origin: None,
+            make: Arc::new(make),
+        }
     }
 
-    fn of_registry(&self, name: oci::ImageName, insecure: bool, step: StepProgress) -> Arc<Imported<Output>> {
+    fn of_registry(
+        &self,
+        name: oci::ImageName,
+        insecure: bool,
+        step: StepProgress,
+    ) -> Arc<Imported<Output>> {
         let registry = &self.engine.0.registry;
         let credentials = self.build.credentials.clone();
         let repository = match insecure {
@@ -84,15 +111,24 @@ impl Imports {
         layers.origin = Some((name.registry().to_owned(), name.repository().to_owned()));
         let shown = step.clone();
         Imported::start(layers, step, async move {
-            let found = repository.resolve(&name).await.map_err(|source| remotecache::Error::Registry {
-                doing: format!("resolving {name}"),
-                source: Arc::new(source),
-            })?;
+            let found =
+                repository
+                    .resolve(&name)
+                    .await
+                    .map_err(|source| remotecache::Error::Registry {
+                        doing: format!("resolving {name}"),
+                        source: Arc::new(source),
+                    })?;
             read(&*repository, &found, &Limits::default(), &shown).await
         })
     }
 
-    fn of_client(&self, src: &str, digest: oci::Digest, step: StepProgress) -> Arc<Imported<Output>> {
+    fn of_client(
+        &self,
+        src: &str,
+        digest: oci::Digest,
+        step: StepProgress,
+    ) -> Arc<Imported<Output>> {
         let store = Arc::new(SessionStore::new(&self.build, format!("local:{src}")));
         let mut layers = self.layers(store.clone());
         layers.fetch_into = Some(self.engine.0.store.clone());
@@ -113,12 +149,19 @@ pub(crate) struct ResultLayers {
 
 #[async_trait]
 impl OutputLayers<Output> for ResultLayers {
-    async fn layers(&self, output: &Output, create: bool) -> Result<Option<Vec<LayerBlob>>, OpError> {
+    async fn layers(
+        &self,
+        output: &Output,
+        create: bool,
+    ) -> Result<Option<Vec<LayerBlob>>, OpError> {
         let Some(found) = &output.0 else {
             return Ok(None);
         };
         let create = if create { Create::Yes } else { Create::No };
-        match found.layers(&self.options, create, &*self.provider, &self.step).await {
+        match found
+            .layers(&self.options, create, &*self.provider, &self.step)
+            .await
+        {
             Ok(layers) if layers.is_empty() => Ok(None),
             Ok(layers) => Ok(Some(layers)),
             Err(refs::Error::NoBlobs(_)) => Ok(None),
@@ -137,13 +180,21 @@ pub(crate) struct CacheExport {
 /// Reads what a request says about exports (rows X37, X39, X40).
 pub(crate) fn exports(specs: &[Spec]) -> Result<Vec<CacheExport>, Failure> {
     let failed = |error: remotecache::Error| Failure::of(error.kind(), &error);
-    let pairs = specs.iter().map(|spec| (spec.kind.clone(), spec.attrs.clone())).collect();
+    let pairs = specs
+        .iter()
+        .map(|spec| (spec.kind.clone(), spec.attrs.clone()))
+        .collect();
     let pairs = remotecache::check_duplicates(pairs).map_err(failed)?;
     let read = |(kind, attrs): (String, BTreeMap<String, String>)| {
         let spec = ExportSpec::parse(&kind, &attrs).map_err(failed)?;
-        let mut options = BlobOptions { force: spec.force_compression, ..BlobOptions::default() };
+        let mut options = BlobOptions {
+            force: spec.force_compression,
+            ..BlobOptions::default()
+        };
         if let Some(name) = &spec.compression {
-            let algorithm = name.parse().map_err(|error: layer::Error| Failure::of(error.kind(), &error))?;
+            let algorithm = name
+                .parse()
+                .map_err(|error: layer::Error| Failure::of(error.kind(), &error))?;
             options.compression.algorithm = algorithm;
         }
         options.compression.level = spec.level;
@@ -163,7 +214,10 @@ pub(crate) struct Exporting<'a> {
 
 impl Exporting<'_> {
     /// Writes one cache; gives the response's keys.
-    pub(crate) async fn run(&self, export: &CacheExport) -> Result<BTreeMap<String, String>, Failure> {
+    pub(crate) async fn run(
+        &self,
+        export: &CacheExport,
+    ) -> Result<BTreeMap<String, String>, Failure> {
         let step = self.progress.internal_step(export.spec.title());
         step.start();
         match self.write(export, &step).await {
@@ -181,7 +235,11 @@ impl Exporting<'_> {
         }
     }
 
-    async fn write(&self, export: &CacheExport, step: &StepProgress) -> remotecache::Result<Option<Descriptor>> {
+    async fn write(
+        &self,
+        export: &CacheExport,
+        step: &StepProgress,
+    ) -> remotecache::Result<Option<Descriptor>> {
         let target = match &export.spec.to {
             ExportTo::Inline => return Ok(None),
             ExportTo::Registry { name, insecure } => {
@@ -195,12 +253,17 @@ impl Exporting<'_> {
                 Target::Registry(repository, name.tag().unwrap_or("latest").to_owned())
             }
             ExportTo::Local { dest } => {
-                let store: Arc<dyn Sink> = Arc::new(SessionStore::new(self.build, format!("local:{dest}")));
+                let store: Arc<dyn Sink> =
+                    Arc::new(SessionStore::new(self.build, format!("local:{dest}")));
                 Target::Place(store)
             }
         };
         let provider = &self.build.provider;
-        let layers = ResultLayers { provider: provider.clone(), options: export.options, step: step.clone() };
+        let layers = ResultLayers {
+            provider: provider.clone(),
+            options: export.options,
+            step: step.clone(),
+        };
         let chains = collect(self.job, self.edges, export.spec.mode, &layers).await?;
         write(&chains, export.spec.form, &**provider, &target, step).await
     }
@@ -213,7 +276,11 @@ impl Exporting<'_> {
         step: &StepProgress,
     ) -> remotecache::Result<Option<String>> {
         let status = step.transfer("preparing layers for inline cache");
-        let results = ResultLayers { provider: self.build.provider.clone(), options: BlobOptions::default(), step: step.clone() };
+        let results = ResultLayers {
+            provider: self.build.provider.clone(),
+            options: BlobOptions::default(),
+            step: step.clone(),
+        };
         let chains = collect(self.job, &[edge], Mode::Min, &results).await?;
         status.done();
         let digests: Vec<_> = layers.iter().map(|layer| layer.descriptor.digest).collect();

@@ -30,7 +30,11 @@ pub struct Failure {
 impl Failure {
     /// A failure of which only the sentence is known.
     pub fn new(kind: Kind, message: impl Into<String>) -> Failure {
-        Failure { kind: Some(kind), message: message.into(), ..Failure::default() }
+        Failure {
+            kind: Some(kind),
+            message: message.into(),
+            ..Failure::default()
+        }
     }
 
     /// Any error, by its chain of causes.
@@ -112,8 +116,16 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
 }
 
 /// What the engine could not do for a frontend.
-pub(crate) fn asked(doing: impl Into<String>, kind: Kind, source: impl StdError + Send + Sync + 'static) -> frontend::Error {
-    frontend::Error::Engine { doing: doing.into(), kind, source: Arc::new(source) }
+pub(crate) fn asked(
+    doing: impl Into<String>,
+    kind: Kind,
+    source: impl StdError + Send + Sync + 'static,
+) -> frontend::Error {
+    frontend::Error::Engine {
+        doing: doing.into(),
+        kind,
+        source: Arc::new(source),
+    }
 }
 
 /// The kind of a failed solve: what its cause says, if we know the cause.
@@ -144,7 +156,12 @@ mod tests {
         let inner = Said("no such file", None);
         let outer = Said("reading a: no such file", Some(Box::new(inner)));
         assert_eq!(chain(&outer), "reading a: no such file");
-        let cause = ExitError { command: "x".into(), code: 127, how: "exit code: 127".into(), oom: false };
+        let cause = ExitError {
+            command: "x".into(),
+            code: 127,
+            how: "exit code: 127".into(),
+            oom: false,
+        };
         let vertex = VertexError {
             vertex: Digest::of("v"),
             name: "[1/1] RUN x".into(),
@@ -152,8 +169,14 @@ mod tests {
             cause: Arc::new(ops::Error::from(cause)),
         };
         let failure = Failure::of(Kind::Internal, &solver::Error::from(vertex));
-        assert_eq!(failure.message, "process \"x\" did not complete successfully: exit code: 127");
-        assert_eq!((failure.exit_code, failure.vertex), (Some(127), Some(Digest::of("v"))));
+        assert_eq!(
+            failure.message,
+            "process \"x\" did not complete successfully: exit code: 127"
+        );
+        assert_eq!(
+            (failure.exit_code, failure.vertex),
+            (Some(127), Some(Digest::of("v")))
+        );
         assert!(failure.hints[0].contains("PATH"), "{:?}", failure.hints);
     }
 }

@@ -47,14 +47,20 @@ fn no_client(error: session::Error) -> Failure {
 
 /// Reads what a request says about exporters.
 pub(crate) fn exports(specs: &[Spec], epoch: Option<&str>) -> Result<Vec<Export>, Failure> {
-    specs.iter().enumerate().map(|(id, spec)| read(id, spec, epoch)).collect()
+    specs
+        .iter()
+        .enumerate()
+        .map(|(id, spec)| read(id, spec, epoch))
+        .collect()
 }
 
 /// Reads one exporter.
 pub(crate) fn read(id: usize, spec: &Spec, epoch: Option<&str>) -> Result<Export, Failure> {
     let mut attrs = spec.attrs.clone();
     if let Some(epoch) = epoch {
-        attrs.entry("source-date-epoch".into()).or_insert_with(|| epoch.to_owned());
+        attrs
+            .entry("source-date-epoch".into())
+            .or_insert_with(|| epoch.to_owned());
     }
     let images = || ImageOptions::parse(&attrs).map(Box::new).map_err(failed);
     let files = || FilesOptions::parse(&attrs).map_err(failed);
@@ -71,7 +77,10 @@ pub(crate) fn read(id: usize, spec: &Spec, epoch: Option<&str>) -> Result<Export
         "tar" => Exporter::Tar(files()?),
         other => {
             let known = "image, registry, oci, docker, local, tar";
-            return Err(Failure::new(Kind::InvalidInput, format!("exporter {other:?} could not be found: there are {known}")));
+            return Err(Failure::new(
+                Kind::InvalidInput,
+                format!("exporter {other:?} could not be found: there are {known}"),
+            ));
         }
     };
     Ok(Export { id, kind })
@@ -106,7 +115,11 @@ pub(crate) struct Exporting<'a> {
 
 impl Exporting<'_> {
     /// Does one export; gives the response's keys.
-    pub(crate) async fn run(&self, export: &Export, source: &Source) -> Result<BTreeMap<String, String>, Failure> {
+    pub(crate) async fn run(
+        &self,
+        export: &Export,
+        source: &Source,
+    ) -> Result<BTreeMap<String, String>, Failure> {
         let step = self.progress.internal_step(export.kind.title());
         step.start();
         let done = self.export(export, source, &step).await;
@@ -117,7 +130,12 @@ impl Exporting<'_> {
         done
     }
 
-    async fn export(&self, export: &Export, source: &Source, step: &StepProgress) -> Result<BTreeMap<String, String>, Failure> {
+    async fn export(
+        &self,
+        export: &Export,
+        source: &Source,
+        step: &StepProgress,
+    ) -> Result<BTreeMap<String, String>, Failure> {
         let cx = Context {
             refs: self.engine.refs().clone(),
             provider: self.build.provider.clone(),
@@ -125,19 +143,32 @@ impl Exporting<'_> {
         };
         match &export.kind {
             Exporter::Image(options) => self.image(source, options, &cx).await,
-            Exporter::Archive(format, options) => self.archive(export.id, *format, source, options, &cx).await,
+            Exporter::Archive(format, options) => {
+                self.archive(export.id, *format, source, options, &cx).await
+            }
             Exporter::Local(options) => self.local(export.id, source, options, &cx).await,
             Exporter::Tar(options) => self.tar(export.id, source, options, &cx).await,
         }
     }
 
-    async fn image(&self, source: &Source, options: &ImageOptions, cx: &Context) -> Result<BTreeMap<String, String>, Failure> {
+    async fn image(
+        &self,
+        source: &Source,
+        options: &ImageOptions,
+        cx: &Context,
+    ) -> Result<BTreeMap<String, String>, Failure> {
         if options.unpack {
-            return Err(Failure::new(Kind::Unsupported, "not supported yet: exporter option \"unpack\""));
+            return Err(Failure::new(
+                Kind::Unsupported,
+                "not supported yet: exporter option \"unpack\"",
+            ));
         }
         let written = image::write(source, options, cx).await.map_err(failed)?;
         if options.push && written.names.is_empty() {
-            return Err(Failure::new(Kind::InvalidInput, "tag is needed when pushing to registry: give the image a name"));
+            return Err(Failure::new(
+                Kind::InvalidInput,
+                "tag is needed when pushing to registry: give the image a name",
+            ));
         }
         if options.push {
             for name in &written.names {
@@ -147,15 +178,25 @@ impl Exporting<'_> {
         Ok(written.response())
     }
 
-    async fn push(&self, written: &Written, name: &ImageName, options: &ImageOptions, cx: &Context) -> Result<(), Failure> {
+    async fn push(
+        &self,
+        written: &Written,
+        name: &ImageName,
+        options: &ImageOptions,
+        cx: &Context,
+    ) -> Result<(), Failure> {
         let credentials = self.build.credentials.clone();
         let registry = &self.engine.0.registry;
         let repository = match options.insecure {
             true => registry.insecure_repository(name, credentials),
             false => registry.repository(name, credentials),
         };
-        let how = PushOptions { by_digest: options.push_by_digest };
-        exporter::push(written, name, &repository, how, cx).await.map_err(failed)
+        let how = PushOptions {
+            by_digest: options.push_by_digest,
+        };
+        exporter::push(written, name, &repository, how, cx)
+            .await
+            .map_err(failed)
     }
 
     async fn archive(
@@ -173,9 +214,16 @@ impl Exporting<'_> {
             return Ok(response);
         }
         let sender = self.sender().await?;
-        let bytes = archive::stream(written.clone(), format, written.epoch, cx.clone()).map_err(failed)?;
-        let request = SendRequest { metadata: response.clone(), ..request(id) };
-        sender.send_stream(&request, told(bytes)).await.map_err(no_client)?;
+        let bytes =
+            archive::stream(written.clone(), format, written.epoch, cx.clone()).map_err(failed)?;
+        let request = SendRequest {
+            metadata: response.clone(),
+            ..request(id)
+        };
+        sender
+            .send_stream(&request, told(bytes))
+            .await
+            .map_err(no_client)?;
         Ok(response)
     }
 
@@ -183,11 +231,17 @@ impl Exporting<'_> {
     async fn blob_by_blob(&self, written: &Written, cx: &Context) -> Result<(), Failure> {
         let store = SessionStore::new(self.build, "export".to_owned());
         let status = cx.step.transfer("copying to the client's store");
-        let layers = written.blobs().into_iter().map(|(shown, source)| oci::Descriptor {
-            annotations: source.annotations,
-            ..shown
-        });
-        let manifests = written.manifests.iter().map(|manifest| manifest.descriptor.clone());
+        let layers = written
+            .blobs()
+            .into_iter()
+            .map(|(shown, source)| oci::Descriptor {
+                annotations: source.annotations,
+                ..shown
+            });
+        let manifests = written
+            .manifests
+            .iter()
+            .map(|manifest| manifest.descriptor.clone());
         for blob in layers.chain(manifests).chain([written.descriptor.clone()]) {
             let copied = content::copy(&*cx.provider, &store, &blob).await;
             copied.map_err(|error| Failure::of(error.kind(), &error))?;
@@ -196,37 +250,66 @@ impl Exporting<'_> {
         Ok(())
     }
 
-    async fn tar(&self, id: usize, source: &Source, options: &FilesOptions, cx: &Context) -> Result<BTreeMap<String, String>, Failure> {
+    async fn tar(
+        &self,
+        id: usize,
+        source: &Source,
+        options: &FilesOptions,
+        cx: &Context,
+    ) -> Result<BTreeMap<String, String>, Failure> {
         let parts = files::parts(source, options, cx).await.map_err(failed)?;
         let sender = self.sender().await?;
-        sender.send_stream(&request(id), told(files::tar(parts, cx))).await.map_err(no_client)?;
+        sender
+            .send_stream(&request(id), told(files::tar(parts, cx)))
+            .await
+            .map_err(no_client)?;
         Ok(BTreeMap::new())
     }
 
-    async fn local(&self, id: usize, source: &Source, options: &FilesOptions, cx: &Context) -> Result<BTreeMap<String, String>, Failure> {
+    async fn local(
+        &self,
+        id: usize,
+        source: &Source,
+        options: &FilesOptions,
+        cx: &Context,
+    ) -> Result<BTreeMap<String, String>, Failure> {
         let mut parts = files::parts(source, options, cx).await.map_err(failed)?;
         let sender = self.sender().await?;
-        let request = SendRequest { multi_platform: Some(source.multi_platform), ..request(id) };
+        let request = SendRequest {
+            multi_platform: Some(source.multi_platform),
+            ..request(id)
+        };
         let status = Arc::new(cx.step.transfer("copying files"));
         let shown = status.clone();
         let observer: session::Observer = Arc::new(move |bytes| shown.set(bytes, 0));
         let whole = match parts.as_mut_slice() {
-            [one] if one.prefix.as_os_str().is_empty() && one.statements.is_empty() => one.tree.take(),
+            [one] if one.prefix.as_os_str().is_empty() && one.statements.is_empty() => {
+                one.tree.take()
+            }
             _ => None,
         };
         let sent = match whole {
             Some(tree) => {
-                let root = tree.root().try_clone().map_err(|error| Failure::of(Kind::Internal, &error))?;
+                let root = tree
+                    .root()
+                    .try_clone()
+                    .map_err(|error| Failure::of(Kind::Internal, &error))?;
                 let sent = sender.send_dir(&request, root, Some(observer)).await;
                 drop(tree);
                 sent
             }
             None => {
                 // Several trees become one beside them first: the wire knows one directory.
-                let dir = Scratch::new(&self.engine.0.scratch).map_err(|error| Failure::of(Kind::Internal, &error))?;
-                let root = Root::open(&dir.0).map_err(|error| Failure::of(Kind::Internal, &error))?;
-                let target = root.try_clone().map_err(|error| Failure::of(Kind::Internal, &error))?;
-                files::copy_into(parts, target, true, false).await.map_err(failed)?;
+                let dir = Scratch::new(&self.engine.0.scratch)
+                    .map_err(|error| Failure::of(Kind::Internal, &error))?;
+                let root =
+                    Root::open(&dir.0).map_err(|error| Failure::of(Kind::Internal, &error))?;
+                let target = root
+                    .try_clone()
+                    .map_err(|error| Failure::of(Kind::Internal, &error))?;
+                files::copy_into(parts, target, true, false)
+                    .await
+                    .map_err(failed)?;
                 sender.send_dir(&request, root, Some(observer)).await
             }
         };
@@ -238,19 +321,30 @@ impl Exporting<'_> {
     }
 
     async fn sender(&self) -> Result<Arc<dyn FileSend>, Failure> {
-        let found = self.build.group.any(&self.build.sessions, |session| async move { session.file_send() });
+        let found = self
+            .build
+            .group
+            .any(&self.build.sessions, |session| async move {
+                session.file_send()
+            });
         found.await.map_err(no_client)
     }
 }
 
 fn request(id: usize) -> SendRequest {
-    SendRequest { exporter_id: Some(id.to_string()), ..SendRequest::default() }
+    SendRequest {
+        exporter_id: Some(id.to_string()),
+        ..SendRequest::default()
+    }
 }
 
 /// The exporter's bytes as the session takes them.
 fn told(bytes: archive::Bytestream) -> session::Bytestream {
     Box::pin(bytes.map(|piece| {
-        piece.map_err(|error| session::Error::Refused { kind: error.kind(), message: crate::error::chain(&error) })
+        piece.map_err(|error| session::Error::Refused {
+            kind: error.kind(),
+            message: crate::error::chain(&error),
+        })
     }))
 }
 

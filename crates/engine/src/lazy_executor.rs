@@ -26,13 +26,22 @@ enum Started {
 
 impl LazyExecutor {
     pub(crate) fn new(runner: Runner, state: PathBuf, dns: Option<Dns>) -> LazyExecutor {
-        LazyExecutor { runner, state, dns, started: OnceCell::new() }
+        LazyExecutor {
+            runner,
+            state,
+            dns,
+            started: OnceCell::new(),
+        }
     }
 
     async fn executor(&self) -> executor::Result<&dyn Executor> {
         let started = self.started.get_or_try_init(async || match &self.runner {
             Runner::Native(helper) => {
-                let options = NativeOptions { helper: helper.clone(), dns: self.dns.clone(), ..NativeOptions::default() };
+                let options = NativeOptions {
+                    helper: helper.clone(),
+                    dns: self.dns.clone(),
+                    ..NativeOptions::default()
+                };
                 Native::start(options).await.map(Started::Native)
             }
             Runner::Runtime(binary) => {
@@ -54,7 +63,13 @@ impl Executor for LazyExecutor {
         self.executor().await?.run(process, io, control).await
     }
 
-    async fn exec(&self, name: &str, exec: ExecProcess, io: Io, control: Control) -> executor::Result<Exit> {
+    async fn exec(
+        &self,
+        name: &str,
+        exec: ExecProcess,
+        io: Io,
+        control: Control,
+    ) -> executor::Result<Exit> {
         self.executor().await?.exec(name, exec, io, control).await
     }
 }

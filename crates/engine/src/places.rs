@@ -17,11 +17,19 @@ impl Places {
 
     /// One more place, asked last.
     pub(crate) fn add(&self, place: Arc<dyn Provider>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(place);
+        self.0
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(place);
     }
 
     fn now(&self) -> FirstOf {
-        FirstOf(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+        FirstOf(
+            self.0
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        )
     }
 }
 

@@ -17,13 +17,21 @@ pub(crate) struct SessionStore {
 
 impl SessionStore {
     pub(crate) fn new(build: &Build, name: String) -> SessionStore {
-        SessionStore { sessions: build.sessions.clone(), group: build.group.clone(), name }
+        SessionStore {
+            sessions: build.sessions.clone(),
+            group: build.group.clone(),
+            name,
+        }
     }
 
     async fn store(&self) -> content::Result<Arc<dyn ContentStore>> {
         let name = self.name.as_str();
-        let found = self.group.any(&self.sessions, |session| async move { Ok(session.content()?.store(name)) });
-        found.await.map_err(|error| content::Error::place(format!("the client's store {name}"), error.kind(), error))
+        let found = self.group.any(&self.sessions, |session| async move {
+            Ok(session.content()?.store(name))
+        });
+        found.await.map_err(|error| {
+            content::Error::place(format!("the client's store {name}"), error.kind(), error)
+        })
     }
 }
 

@@ -24,10 +24,16 @@ fn failed(error: refs::Error) -> Failure {
 impl Engine {
     /// The records that pass one of `filters` (all if there is none) and were not used
     /// for `unused`.
-    pub async fn usage(&self, filters: &[String], unused: Duration) -> Result<Vec<UsageRecord>, Failure> {
+    pub async fn usage(
+        &self,
+        filters: &[String],
+        unused: Duration,
+    ) -> Result<Vec<UsageRecord>, Failure> {
         let filter = Filter::parse(filters).map_err(failed)?;
         let refs = self.refs().clone();
-        let mut records = stdx::task::blocking(move || refs.usage(&filter)).await.map_err(failed)?;
+        let mut records = stdx::task::blocking(move || refs.usage(&filter))
+            .await
+            .map_err(failed)?;
         if !unused.is_zero() {
             let now = SystemTime::now();
             records.retain(|record| {
@@ -61,7 +67,9 @@ impl Engine {
     /// after a build.
     pub async fn sync(&self) -> Result<(), Failure> {
         let refs = self.refs().clone();
-        stdx::task::blocking(move || refs.sync()).await.map_err(failed)
+        stdx::task::blocking(move || refs.sync())
+            .await
+            .map_err(failed)
     }
 
     /// The same if it is quick: for a process that ends now. What is left over is flushed by

@@ -86,7 +86,11 @@ pub struct OpenError {
 impl OpenError {
     /// What a caller can do about it.
     pub fn kind(&self) -> Kind {
-        match self.source.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+        match self
+            .source
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind)
+        {
             Some(std::io::ErrorKind::PermissionDenied) => Kind::Denied,
             Some(std::io::ErrorKind::StorageFull) => Kind::Unavailable,
             _ => Kind::Internal,
@@ -131,7 +135,10 @@ impl Engine {
         let engine = self.clone();
         let flushing = async move {
             if let Err(failure) = engine.sync().await {
-                tracing::warn!(error = failure.message, "earlier results could not be flushed to the disk");
+                tracing::warn!(
+                    error = failure.message,
+                    "earlier results could not be flushed to the disk"
+                );
             }
         };
         stdx::task::spawn("catch-up", flushing).detach();
@@ -148,13 +155,20 @@ impl Engine {
         make_scratch(&scratch).map_err(|e| failed("scratch space")(e.into()))?;
         let db = Db::open(root.join("kiln.db")).map_err(|e| failed("the database")(e.into()))?;
         let db = Arc::new(db);
-        let store = Store::open(root.join("content"), db.clone()).map_err(|e| failed("the content store")(e.into()))?;
+        let store = Store::open(root.join("content"), db.clone())
+            .map_err(|e| failed("the content store")(e.into()))?;
         let snapshots = snapshot::open(root.join("snapshots"), config.snapshotter)
             .map_err(|e| failed("the snapshots")(e.into()))?;
         let snapshotter = snapshots.kind();
-        let leases = Leases::open(root.join("leases"), db.clone()).map_err(|e| failed("the leases")(e.into()))?;
-        let refs = Refs::open(refs::Parts { db: db.clone(), store: store.clone(), snapshots, leases })
-            .map_err(|e| failed("the results")(e.into()))?;
+        let leases = Leases::open(root.join("leases"), db.clone())
+            .map_err(|e| failed("the leases")(e.into()))?;
+        let refs = Refs::open(refs::Parts {
+            db: db.clone(),
+            store: store.clone(),
+            snapshots,
+            leases,
+        })
+        .map_err(|e| failed("the results")(e.into()))?;
         let registry = Registry::new(config.hosts);
         let sources = Sources::open(source::Parts {
             refs: refs.clone(),
@@ -164,12 +178,23 @@ impl Engine {
             scratch: scratch.clone(),
         })
         .map_err(|e| failed("the sources")(e.into()))?;
-        let index = DbIndex::open(db.clone()).map_err(|e| failed("the index of cache keys")(e.into()))?;
-        let executor = LazyExecutor::new(config.runner.clone(), root.join("runtime"), config.dns.clone());
-        let options = solver::Options { max_parallelism: config.max_parallelism };
+        let index =
+            DbIndex::open(db.clone()).map_err(|e| failed("the index of cache keys")(e.into()))?;
+        let executor = LazyExecutor::new(
+            config.runner.clone(),
+            root.join("runtime"),
+            config.dns.clone(),
+        );
+        let options = solver::Options {
+            max_parallelism: config.max_parallelism,
+        };
         let solver = Solver::new(Arc::new(index), Arc::new(Results(refs.clone())), options);
         let id = worker_id(&root).map_err(|e| failed("the worker's id")(e.into()))?;
-        let platforms = if config.platforms.is_empty() { host_platforms() } else { config.platforms };
+        let platforms = if config.platforms.is_empty() {
+            host_platforms()
+        } else {
+            config.platforms
+        };
         let mut labels = own_labels(snapshotter, &config.runner);
         labels.extend(config.labels);
         let parts = Parts {
@@ -187,7 +212,11 @@ impl Engine {
             registry,
             sessions: Sessions::new(),
             solver,
-            info: WorkerInfo { id, labels, platforms },
+            info: WorkerInfo {
+                id,
+                labels,
+                platforms,
+            },
             scratch,
         })))
     }
@@ -231,7 +260,11 @@ fn worker_id(root: &std::path::Path) -> std::io::Result<String> {
         _ => {}
     }
     let random = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
-    let id: String = random.chars().filter(char::is_ascii_alphanumeric).take(25).collect();
+    let id: String = random
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(25)
+        .collect();
     let aside = root.join("workerid.new");
     std::fs::write(&aside, &id)?;
     std::fs::rename(&aside, &path)?;
