@@ -1,33 +1,20 @@
 //! Statements about an image, in a manifest of their own beside it (core.md §3.8).
 
 use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::path::PathBuf;
 
+use attest::{PackageKind, Subject, package_url};
 use bytes::Bytes;
 use oci::{Descriptor, ImageName, Platform, media_type as media};
-use serde::Serialize;
 use serde_json::value::RawValue;
+use stdx::sys::{FileKind, Root};
 
 use crate::document::{self, Parts};
 use crate::{Error, Result, Statement, go_json};
 
 const ARTIFACT_TYPE: &str = "application/vnd.docker.attestation.manifest.v1+json";
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
-
-#[derive(Serialize)]
-struct InToto<'a> {
-    #[serde(rename = "_type")]
-    kind: &'static str,
-    #[serde(rename = "predicateType")]
-    predicate_type: &'a str,
-    subject: Vec<Subject>,
-    predicate: Box<RawValue>,
-}
-
-#[derive(Serialize)]
-struct Subject {
-    name: String,
-    digest: BTreeMap<&'static str, String>,
-}
 
 /// A manifest with statements, and everything it points at.
 pub(crate) struct Attestations {
@@ -107,43 +94,96 @@ fn in_toto(
     platform: &Platform,
     names: &[ImageName],
 ) -> Result<Vec<u8>> {
-    let text = String::from_utf8_lossy(&statement.predicate);
-    let predicate = RawValue::from_string(go_json::squeezed(&text)).map_err(Error::ConfigJson)?;
-    let digest = || BTreeMap::from([("sha256", image.digest.hex())]);
     let mut subject: Vec<Subject> = names
         .iter()
-        .map(|name| Subject {
-            name: package_url(name, platform),
-            digest: digest(),
+        .map(|name| {
+            let name = package_url(PackageKind::Docker, name, Some(platform), &[]);
+            Subject::new(name, &image.digest)
         })
         .collect();
     if subject.is_empty() {
-        subject.push(Subject {
-            name: "_".to_owned(),
-            digest: digest(),
-        });
+        subject.push(Subject::new("_", &image.digest));
     }
-    Ok(go_json::compact(&InToto {
-        kind: "https://in-toto.io/Statement/v1",
-        predicate_type: &statement.predicate_type,
-        subject,
-        predicate,
-    }))
+    Ok(go_json::compact(&whole(statement, subject)?))
 }
 
-/// `pkg:docker/<path>@<tag>?platform=<os>%2F<arch>`.
-pub(crate) fn package_url(name: &ImageName, platform: &Platform) -> String {
-    let path = if name.registry() == "docker.io" {
-        let path = name.repository();
-        path.strip_prefix("library/").unwrap_or(path).to_owned()
-    } else {
-        name.name().replace(':', "%3A")
+/// The predicate with what it speaks of.
+fn whole(statement: &Statement, subject: Vec<Subject>) -> Result<attest::Statement> {
+    let size = statement.predicate.len() as u64;
+    if size > attest::MAX_STATEMENT_SIZE {
+        let name = statement.file_name.clone();
+        return Err(Error::StatementSize { name, size });
+    }
+    let text = String::from_utf8_lossy(&statement.predicate);
+    let predicate = RawValue::from_string(go_json::squeezed(&text)).map_err(Error::Statement)?;
+    let kind = &statement.predicate_type;
+    Ok(attest::Statement::new(kind, subject, predicate))
+}
+
+/// Statements about the files of a tree, by file name (row P04). `suffix` tells one
+/// platform's files from another's.
+pub(crate) fn about_files(
+    statements: &[Statement],
+    tree: Option<&Root>,
+    prefix: &str,
+    suffix: Option<&str>,
+) -> Result<Vec<(String, Bytes)>> {
+    if statements.is_empty() {
+        return Ok(Vec::new());
+    }
+    let subjects = match tree {
+        Some(root) => subjects(root).map_err(Error::io("reading files for attestations"))?,
+        None => Vec::new(),
     };
-    let version = name.tag().map(|tag| format!("@{tag}")).unwrap_or_default();
-    format!(
-        "pkg:docker/{path}{version}?platform={}",
-        platform.to_string().replace('/', "%2F")
-    )
+    let mut files: Vec<(String, Bytes)> = Vec::new();
+    for statement in statements {
+        let own = match (suffix, statement.file_name.rsplit_once('.')) {
+            (None, _) => statement.file_name.clone(),
+            (Some(suffix), Some((stem, extension))) => format!("{stem}.{suffix}.{extension}"),
+            (Some(suffix), None) => format!("{}.{suffix}", statement.file_name),
+        };
+        let name = format!("{prefix}{own}");
+        if files.iter().any(|(known, _)| *known == name) {
+            return Err(Error::StatementName(name));
+        }
+        // Through a value, so that the predicate is indented too.
+        let whole = serde_json::to_value(whole(statement, subjects.clone())?);
+        let whole = whole.map_err(Error::Statement)?;
+        files.push((name, Bytes::from(go_json::indented(&whole))));
+    }
+    Ok(files)
+}
+
+/// Every regular file with its digest, in the order of a walk.
+fn subjects(root: &Root) -> io::Result<Vec<Subject>> {
+    let mut subjects = Vec::new();
+    let mut todo = vec![(PathBuf::new(), true)];
+    let mut buffer = vec![0; 64 << 10];
+    while let Some((path, is_dir)) = todo.pop() {
+        if is_dir {
+            let mut inside = Vec::new();
+            for entry in root.read_dir_sorted(&path)? {
+                let path = path.join(&entry.name);
+                match root.lstat(&path)?.kind {
+                    FileKind::Dir => inside.push((path, true)),
+                    FileKind::File => inside.push((path, false)),
+                    _ => {}
+                }
+            }
+            todo.extend(inside.into_iter().rev());
+            continue;
+        }
+        let mut file = root.open_file(&path)?;
+        let mut hasher = oci::Algorithm::Sha256.hasher();
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                count => hasher.update(&buffer[..count]),
+            }
+        }
+        subjects.push(Subject::new(path.to_string_lossy(), &hasher.finish()));
+    }
+    Ok(subjects)
 }
 
 fn legacy_config(layers: &[Descriptor]) -> Vec<u8> {

@@ -61,6 +61,23 @@ pub enum Error {
     /// The image config is no JSON object.
     #[error("failed to parse image config for patch")]
     ConfigJson(#[source] serde_json::Error),
+    /// A statement that is no JSON.
+    #[error("failed to read attestation")]
+    Statement(#[source] serde_json::Error),
+    /// A statement that is too large to be kept.
+    #[error(
+        "attestation {name} has {size} bytes, more than {} are not exported",
+        attest::MAX_STATEMENT_SIZE
+    )]
+    StatementSize {
+        /// Its file name.
+        name: String,
+        /// Its size.
+        size: u64,
+    },
+    /// Two statements that would be one file.
+    #[error("duplicate attestation path name {0}")]
+    StatementName(String),
     /// An image name.
     #[error(transparent)]
     Name(#[from] oci::InvalidImageName),

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::archive::Bytestream;
 use crate::image::Context;
 use crate::options::flag;
-use crate::{Error, Result, Source};
+use crate::{Error, Result, Source, attestation};
 
 /// Options of the local and tar exporters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct Part {
     pub prefix: PathBuf,
     /// The files; `None` is nothing.
     pub tree: Option<Arc<Tree>>,
-    /// Statements about them, by file name.
+    /// Whole statements about them, by file name.
     pub statements: Vec<(String, Bytes)>,
 }
 
@@ -75,20 +75,27 @@ pub async fn parts(source: &Source, options: &FilesOptions, cx: &Context) -> Res
             Some(files) => Some(files.tree(cx.provider.as_ref(), &cx.step).await?),
             None => None,
         };
-        let prefix = result.platform.to_string().replace('/', "_");
-        let prefix = if split {
-            PathBuf::from(prefix)
-        } else {
-            PathBuf::new()
-        };
-        let statements = result.statements.iter().map(|one| {
-            let name = format!("{}{}", options.attestation_prefix, one.file_name);
-            (name, one.predicate.clone())
+        let platform = result.platform.to_string().replace('/', "_");
+        let kept = result.statements.iter().filter(|one| !one.inline_only);
+        let statements: Vec<_> = kept.cloned().collect();
+        let suffix = (source.multi_platform && !split).then(|| platform.clone());
+        let attestation_prefix = options.attestation_prefix.clone();
+        let described = tree.clone();
+        let statements = blocking(move || {
+            let root = described.as_deref().map(root_of).transpose();
+            let root = root.map_err(Error::io("opening the result"))?;
+            let suffix = suffix.as_deref();
+            attestation::about_files(&statements, root.as_ref(), &attestation_prefix, suffix)
         });
+        let statements = statements.await?;
+        let prefix = match split {
+            true => PathBuf::from(platform),
+            false => PathBuf::new(),
+        };
         parts.push(Part {
             prefix,
             tree,
-            statements: statements.collect(),
+            statements,
         });
     }
     Ok(parts)

@@ -261,10 +261,7 @@ impl Writer<'_> {
                 }
             }));
         }
-        let layers = stream::iter(making)
-            .buffered(4)
-            .try_collect()
-            .await?;
+        let layers = stream::iter(making).buffered(4).try_collect().await?;
         status.done();
         Ok(layers)
     }

@@ -53,3 +53,70 @@ async fn privileged_files_come_out_as_tar_and_into_a_directory() {
         "non-bool value specified for platform-split"
     );
 }
+
+/// Statements about files name each file, and lie beside them.
+///
+/// Rows: P02, P04, W51
+#[tokio::test]
+async fn privileged_statements_become_files_that_name_the_others() {
+    let Some(state) = state() else { return };
+    let result = state.on(None, &tar(&[("dir/a", "one"), ("b", "two"), ("dir.x", "")]));
+    let statement = |name: &str, inline_only| exporter::Statement {
+        predicate_type: "https://slsa.dev/provenance/v1".to_owned(),
+        predicate: (&b"{\"a\":\"<>\"}"[..]).into(),
+        file_name: name.to_owned(),
+        inline_only,
+    };
+    let mut source = source(Some(result), &[]);
+    source.results[0].statements = vec![
+        statement("provenance.json", false),
+        statement("inline.json", true),
+    ];
+    let options = attrs(&[("attestation-prefix", "my-")]);
+    let options = FilesOptions::parse(&options).unwrap();
+    let made = parts(&source, &options, &state.cx).await.unwrap();
+    let [(name, bytes)] = &made[0].statements[..] else {
+        panic!("one statement")
+    };
+    assert_eq!(name, "my-provenance.json");
+    expect_test::expect![[r#"
+        {
+          "_type": "https://in-toto.io/Statement/v1",
+          "predicateType": "https://slsa.dev/provenance/v1",
+          "subject": [
+            {
+              "name": "b",
+              "digest": {
+                "sha256": "3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3"
+              }
+            },
+            {
+              "name": "dir/a",
+              "digest": {
+                "sha256": "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed"
+              }
+            },
+            {
+              "name": "dir.x",
+              "digest": {
+                "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+              }
+            }
+          ],
+          "predicate": {
+            "a": "\u003c\u003e"
+          }
+        }"#]]
+    .assert_eq(&String::from_utf8_lossy(bytes));
+
+    source.multi_platform = true;
+    let together = attrs(&[("platform-split", "false")]);
+    let together = FilesOptions::parse(&together).unwrap();
+    let made = parts(&source, &together, &state.cx).await.unwrap();
+    let name = &made[0].statements[0].0;
+    assert!(name.starts_with("provenance.linux_") && name.ends_with(".json"));
+    source.results[0].statements[1].inline_only = false;
+    source.results[0].statements[1].file_name = "provenance.json".to_owned();
+    let error = parts(&source, &together, &state.cx).await.err().unwrap();
+    assert!(error.to_string().starts_with("duplicate attestation path"));
+}
