@@ -70,7 +70,7 @@ pub(super) fn resolve<T: AsRef<Root>>(
         None => {}
         Some(User::Id(id)) => gid = *id,
         Some(User::Name { name, input }) => {
-            gid = find(tree(*input)?.as_ref(), "group", name, GROUPS, 3)?[0]
+            gid = find(tree(*input)?.as_ref(), "group", name, GROUPS, 3)?[0];
         }
     }
     Ok(Some((uid, gid)))
