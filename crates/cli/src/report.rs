@@ -73,7 +73,12 @@ impl Failure {
             text.push_str(&place.excerpt());
         }
         let _ = writeln!(text, "error: {}", self.message);
-        for hint in self.hints.iter().chain(&hints(&self.message)) {
+        // The daemon knows better than we can guess.
+        let guessed = match self.hints.is_empty() {
+            true => hints(&self.message),
+            false => Vec::new(),
+        };
+        for hint in self.hints.iter().chain(&guessed) {
             let _ = writeln!(text, "  hint: {hint}");
         }
         text
@@ -94,6 +99,8 @@ impl From<&crate::Error> for Failure {
                 "Is the daemon running? Without --addr, kiln builds in this process.".to_owned(),
             );
         }
+        let told = error.failure().map(|failure| failure.hints.clone());
+        failure.hints.extend(told.unwrap_or_default());
         for excerpt in error
             .failure()
             .map(|failure| failure.excerpts.as_slice())
@@ -180,9 +187,18 @@ mod tests {
             --------------------
             error: process "/bin/sh -c mak" did not complete successfully: exit code: 127
               hint: Look again.
-              hint: A command was not found: is it installed in the image at this step, and in PATH?
         "#]]
         .assert_eq(&failure.text());
+        let guessing = Failure {
+            hints: Vec::new(),
+            places: Vec::new(),
+            ..failure
+        };
+        assert!(
+            guessing.text().contains("  hint: A command was not found"),
+            "{}",
+            guessing.text()
+        );
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct Failure {
     pub excerpts: Vec<Excerpt>,
     /// How the process of the step ended.
     pub exit_code: Option<u32>,
+    /// What may help, each a full sentence.
+    pub hints: Vec<String>,
     /// Everything, as it came.
     pub details: Vec<Detail>,
 }
@@ -114,6 +116,7 @@ impl From<tonic::Status> for Error {
             match detail {
                 Detail::Vertex(vertex) => failure.step = Some(vertex.digest.clone()),
                 Detail::Source(source) => failure.excerpts.extend(convert::excerpt(source)),
+                Detail::Hints(known) => failure.hints.extend(known.hints.iter().cloned()),
                 Detail::Exit(exit) => failure.exit_code = Some(exit.code),
                 _ => {}
             }

@@ -10,6 +10,7 @@ use progress::Progress;
 use session::Sessions;
 
 use crate::config::gc::GcRule;
+pub use crate::history::archive::{Archive, Error as ArchiveError};
 
 pub use engine::{ClientFrontend, Failure, Request, Spec, What, WorkerInfo as Worker};
 
@@ -48,6 +49,14 @@ pub trait Builder: Send + Sync + 'static {
 
     /// The blobs it keeps, to be read by clients.
     fn blobs(&self) -> Arc<dyn content::Provider>;
+
+    /// Where records of its builds are kept.
+    fn archive(&self) -> Result<Archive, ArchiveError>;
+
+    /// Numbers for whoever watches the daemon, by name.
+    fn counters(&self) -> BTreeMap<&'static str, u64> {
+        BTreeMap::new()
+    }
 
     /// The worker.
     fn worker(&self) -> Worker;

@@ -42,6 +42,11 @@ impl Running {
     pub(crate) fn progress(&self) -> &Progress {
         &self.progress
     }
+
+    /// The build ended: those who watch have seen all once they have seen what is there.
+    pub(crate) fn close(&self) {
+        self.progress.close();
+    }
 }
 
 impl Drop for Running {
@@ -68,7 +73,11 @@ impl Builds {
     pub(crate) fn start(&self, id: &str, progress: Progress) -> Option<Running> {
         let mut state = self.lock();
         if state.by_id.contains_key(id) {
-            return None;
+            let ended = state.ended.len();
+            state.ended.retain(|other| other != id);
+            if state.ended.len() == ended {
+                return None;
+            }
         }
         state.by_id.insert(id.to_owned(), progress.clone());
         state.running += 1;
@@ -78,6 +87,11 @@ impl Builds {
             id: id.to_owned(),
             progress,
         })
+    }
+
+    /// The progress of a build that runs or ended lately.
+    pub(crate) fn known(&self, id: &str) -> Option<Progress> {
+        self.lock().by_id.get(id).cloned()
     }
 
     /// The progress of a build, waiting a while for it to begin.
@@ -129,6 +143,11 @@ mod tests {
             "two builds of one id"
         );
         drop(running);
+        drop(
+            builds
+                .start("a", Progress::default())
+                .expect("an id may be used again"),
+        );
         assert!(builds.progress("a").await.unwrap().is_closed());
         assert!(builds.progress("never").await.is_none());
         builds.idle().await;

@@ -110,6 +110,8 @@ pub struct Config {
     pub gid: u32,
     /// Certificates for `tcp://`.
     pub tls: Option<TlsFiles>,
+    /// Where metrics are shown: `host:port`.
+    pub debug_address: Option<String>,
     /// How the log is written.
     pub log_format: LogFormat,
     /// What is written to it: a `tracing` level.
@@ -204,6 +206,10 @@ impl Config {
             uid: file.grpc.uid.unwrap_or(surroundings.uid),
             gid,
             tls: tls(&file.grpc.tls, flags)?,
+            debug_address: flags
+                .debugaddr
+                .clone()
+                .or_else(|| file.grpc.debug_address.clone()),
             log_format: log_format(flags.log_format.as_deref().or(file.log.format.as_deref()))?,
             log_level: log_level(flags, file.debug, file.trace, file.log.level.as_deref())?,
             entitlements: entitlements(if flags.allow_insecure_entitlement.is_empty() {
@@ -419,10 +425,6 @@ fn refuse_what_is_not_there(file: &File, flags: &Flags) -> Result<(), Error> {
         (
             file.otel.socket_path.is_some() || flags.otel_socket_path.is_some(),
             "otel.socketPath",
-        ),
-        (
-            file.grpc.debug_address.is_some() || flags.debugaddr.is_some(),
-            "debugAddress",
         ),
         (
             file.grpc.security_descriptor.is_some(),

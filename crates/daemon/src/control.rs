@@ -12,6 +12,7 @@ use proto::moby::buildkit::v1 as wire;
 use proto::moby::buildkit::v1::control_server::Control as ControlService;
 use session::tunnel::{self, Health, Hello};
 use stdx::Kind;
+use stdx::task::Task;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
@@ -19,12 +20,14 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::builder::{Builder, ClientFrontend, What};
-use crate::builds::Builds;
+use crate::builds::{Builds, Running};
 use crate::config::gc::GcRule;
+use crate::debug::Metrics;
 use crate::gateway::{Gateways, Returned};
 use crate::gc::Collector;
-use crate::history::History;
-use crate::streamed::{Gone, Streamed};
+use crate::history::{self, Ended, Finalizers, History};
+use crate::streamed::{Gone, Sending, Streamed};
+use crate::traces::{self, Parent, Traces};
 use crate::{from_proto, to_proto};
 
 /// The header that lets clients correct for clocks that differ.
@@ -36,6 +39,9 @@ pub(crate) struct Control {
     pub(crate) builds: Builds,
     pub(crate) gateways: Gateways,
     pub(crate) history: History,
+    pub(crate) finalizers: Finalizers,
+    pub(crate) traces: Traces,
+    pub(crate) metrics: Metrics,
     pub(crate) collector: Collector,
     pub(crate) gc: Vec<GcRule>,
     pub(crate) entitlements: Vec<String>,
@@ -98,7 +104,11 @@ impl Control {
         })
     }
 
-    async fn build(&self, request: wire::SolveRequest) -> Result<BTreeMap<String, String>, Status> {
+    async fn build(
+        &self,
+        request: wire::SolveRequest,
+        progress: &Progress,
+    ) -> Result<BTreeMap<String, String>, Status> {
         self.check_entitlements(&request.entitlements)?;
         let id = request.r#ref.clone();
         let aside = Arc::new(Mutex::new(None));
@@ -106,14 +116,9 @@ impl Control {
         if let What::Client { run, .. } = &mut plain.what {
             *run = self.client_frontend(id.clone(), aside.clone());
         }
-        let Some(running) = self.builds.start(&id, Progress::new(self.progress.clone())) else {
-            return Err(Status::already_exists(format!(
-                "job ID {id} exists: two builds cannot have one id"
-            )));
-        };
         let mut stopping = self.stopping.clone();
         let outcome = tokio::select! {
-            outcome = self.builder.build(plain, running.progress().clone()) => outcome,
+            outcome = self.builder.build(plain, progress.clone()) => outcome,
             // An error says that the daemon is gone, which stops builds too.
             _ = stopping.wait_for(|stopping| *stopping) => {
                 Err(crate::builder::Failure::new(Kind::Canceled, "the daemon is stopping"))
@@ -129,45 +134,76 @@ impl Control {
     }
 }
 
-/// Writes the end of a build into the history, also when its client left.
-struct Remember<'a> {
+/// A build that is in the history: when this is dropped, its client left.
+struct Remembered<'a> {
     control: &'a Control,
     id: String,
-    ended: bool,
+    frontend: String,
+    parent: Parent,
+    began: SystemTime,
+    running: Option<Running>,
 }
 
-impl Remember<'_> {
-    fn end(
-        &mut self,
-        outcome: &Result<BTreeMap<String, String>, Status>,
-        progress: Option<Progress>,
-    ) {
-        self.ended = true;
-        self.control
-            .history
-            .completed(&self.id, SystemTime::now(), |record| {
-                match outcome {
-                    Ok(response) => record.exporter_response = response.clone(),
-                    Err(status) => record.error = Some(to_proto::rpc_from_status(status)),
-                }
-                if let Some(progress) = progress {
-                    let counts = progress.counts();
-                    let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-                    record.num_total_steps = number(counts.steps);
-                    record.num_completed_steps = number(counts.completed);
-                    record.num_cached_steps = number(counts.cached);
-                    record.num_warnings = number(counts.warnings);
-                }
+impl Remembered<'_> {
+    /// Writes the build's end into the history, to its end even if nobody waits for it.
+    fn end(&mut self, outcome: Result<BTreeMap<String, String>, rpc::Status>) -> Option<Task<()>> {
+        let running = self.running.take()?;
+        running.close();
+        self.control.collector.build_ended();
+        let status = match &outcome {
+            Ok(_) => "completed",
+            Err(status) if status.message.contains(progress::CANCELED) => "canceled",
+            Err(_) => "error",
+        };
+        let took = self.began.elapsed().unwrap_or_default();
+        self.control.metrics.build(&self.frontend, status, took);
+        let (history, traces) = (self.control.history.clone(), self.control.traces.clone());
+        let ended = Ended {
+            id: self.id.clone(),
+            at: SystemTime::now(),
+            outcome,
+            progress: running.progress().clone(),
+        };
+        let (parent, began) = (self.parent, self.began);
+        let mut pending = self.control.finalizers.begin(&self.id);
+        Some(stdx::task::spawn("history", async move {
+            let (ended, writer) = {
+                let history = history.clone();
+                stdx::task::blocking(move || {
+                    history.completed(&ended);
+                    (ended, history)
+                })
+                .await
+            };
+            // Those who wait for the daemon to be idle wait until here.
+            drop(running);
+            let trace = stdx::task::spawn("trace", async move {
+                pending.wait().await;
+                stdx::task::blocking(move || {
+                    let error = ended
+                        .outcome
+                        .as_ref()
+                        .err()
+                        .map(|status| status.message.as_str());
+                    let trace = traces.finish(parent, &ended.progress, began, ended.at, error);
+                    if let Err(error) = writer.set_trace(&ended.id, traces::MEDIA_TYPE, &trace) {
+                        tracing::warn!(error = to_proto::sentence(&error), "the trace is not kept");
+                    }
+                })
+                .await;
+                drop(pending);
             });
+            trace.detach();
+        }))
     }
 }
 
-impl Drop for Remember<'_> {
+impl Drop for Remembered<'_> {
     fn drop(&mut self) {
-        if !self.ended {
-            self.end(&Err(Status::cancelled(progress::CANCELED)), None);
+        let left = to_proto::rpc_from_status(&Status::cancelled(progress::CANCELED));
+        if let Some(writing) = self.end(Err(left)) {
+            writing.detach();
         }
-        self.control.collector.build_ended();
     }
 }
 
@@ -177,28 +213,40 @@ impl ControlService for Control {
         &self,
         request: Request<wire::SolveRequest>,
     ) -> Result<Response<wire::SolveResponse>, Status> {
-        let request = request.into_inner();
+        let (metadata, _, request) = request.into_parts();
         if request.r#ref.is_empty() {
             return Err(Status::invalid_argument("the build has no id (Ref)"));
         }
         if *self.stopping.borrow() {
             return Err(Status::unavailable("the daemon is stopping"));
         }
+        let id = request.r#ref.clone();
+        let Some(running) = self.builds.start(&id, Progress::new(self.progress.clone())) else {
+            return Err(Status::already_exists(format!(
+                "job ID {id} exists: two builds cannot have one id"
+            )));
+        };
         if request.internal {
-            let exporter_response = self.build(request).await?;
+            let exporter_response = self.build(request, running.progress()).await?;
             return Ok(Response::new(wire::SolveResponse { exporter_response }));
         }
-        let id = request.r#ref.clone();
+        let began = SystemTime::now();
         self.history
-            .started(from_proto::history_record(&request), SystemTime::now());
-        let mut remember = Remember {
+            .started(from_proto::history_record(&request), began);
+        let progress = running.progress().clone();
+        let mut remembered = Remembered {
             control: self,
-            id: id.clone(),
-            ended: false,
+            parent: Parent::of(&metadata, &id),
+            id,
+            frontend: request.frontend.clone(),
+            began,
+            running: Some(running),
         };
-        let outcome = self.build(request).await;
-        let progress = self.builds.progress(&id).now_or_never().flatten();
-        remember.end(&outcome, progress);
+        let outcome = self.build(request, &progress).await;
+        let kept = outcome.as_ref().map_err(to_proto::rpc_from_status);
+        if let Some(writing) = remembered.end(kept.cloned()) {
+            writing.await;
+        }
         Ok(Response::new(wire::SolveResponse {
             exporter_response: outcome?,
         }))
@@ -211,13 +259,18 @@ impl ControlService for Control {
         request: Request<wire::StatusRequest>,
     ) -> Result<Response<Self::StatusStream>, Status> {
         let id = request.into_inner().r#ref;
-        let builds = self.builds.clone();
+        let (builds, history) = (self.builds.clone(), self.history.clone());
         // The header has to go out before the build begins, so the wait is in the stream.
         let stream = Streamed::new("status", move |out| async move {
-            let progress = builds
-                .progress(&id)
-                .await
-                .ok_or_else(|| Status::not_found(format!("no such job {id}")))?;
+            let progress = match builds.known(&id) {
+                Some(progress) => Some(progress),
+                None => match replay(&history, &id, &out).await? {
+                    true => return Ok(()),
+                    false => builds.progress(&id).await,
+                },
+            };
+            let progress =
+                progress.ok_or_else(|| Status::not_found(format!("no such job {id}")))?;
             let mut follower = progress.follow();
             while let Some(events) = follower.next_batch(to_proto::EVENTS).await {
                 for message in to_proto::progress(events) {
@@ -319,7 +372,9 @@ impl ControlService for Control {
         request: Request<wire::BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
         let request = request.into_inner();
-        let (known, mut events) = self.history.listen(&request)?;
+        let history = self.history.clone();
+        let asked = request.clone();
+        let (known, mut events) = stdx::task::blocking(move || history.listen(&asked)).await?;
         let stream = Streamed::new("history", move |out| async move {
             for event in known {
                 if let Err(Gone) = out.send(event).await {
@@ -357,8 +412,45 @@ impl ControlService for Control {
         &self,
         request: Request<wire::UpdateBuildHistoryRequest>,
     ) -> Result<Response<wire::UpdateBuildHistoryResponse>, Status> {
-        self.history.update(&request.into_inner())?;
+        let request = request.into_inner();
+        if request.finalize {
+            self.finalizers.finalize(&request.r#ref).await;
+        }
+        let history = self.history.clone();
+        stdx::task::blocking(move || history.update(&request)).await?;
         Ok(Response::new(wire::UpdateBuildHistoryResponse {}))
+    }
+}
+
+/// Sends the story of a build that ended long ago; `false` if it is not remembered.
+async fn replay(
+    history: &History,
+    id: &str,
+    out: &Sending<wire::StatusResponse>,
+) -> Result<bool, Status> {
+    let (history, id) = (history.clone(), id.to_owned());
+    let story = stdx::task::blocking(move || history.story(&id)).await;
+    let mut story = match story.map_err(|error| history::refused(&error))? {
+        None => return Ok(false),
+        Some(None) => return Ok(true),
+        Some(Some(story)) => story,
+    };
+    loop {
+        let (rest, message) = stdx::task::blocking(move || {
+            let message = story.next();
+            (story, message)
+        })
+        .await;
+        story = rest;
+        match message {
+            None => return Ok(true),
+            Some(Err(error)) => return Err(Status::data_loss(error.to_string())),
+            Some(Ok(message)) => {
+                if let Err(Gone) = out.send(message).await {
+                    return Ok(true);
+                }
+            }
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use session::Sessions;
 use stdx::Kind;
 
 use crate::Error;
-use crate::builder::{Builder, Failure, Request, Usage, Worker};
+use crate::builder::{Archive, ArchiveError, Builder, Failure, Request, Usage, Worker};
 use crate::config::gc::GcRule;
 use crate::config::{Config, file};
 
@@ -110,6 +110,25 @@ impl Builder for Building {
         Arc::new(self.0.refs().store().clone())
     }
 
+    fn archive(&self) -> Result<Archive, ArchiveError> {
+        let refs = self.0.refs();
+        Archive::open(
+            refs.db().clone(),
+            refs.store().clone(),
+            refs.leases().clone(),
+        )
+    }
+
+    fn counters(&self) -> BTreeMap<&'static str, u64> {
+        let counters = self.0.counters();
+        BTreeMap::from([
+            ("events", counters.events),
+            ("runs", counters.runs),
+            ("loads", counters.loads),
+            ("shared_runs", counters.shared),
+        ])
+    }
+
     fn worker(&self) -> Worker {
         self.0.info().clone()
     }
@@ -125,7 +144,10 @@ impl Builder for Building {
             let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
             let said = said.unwrap_or_default();
-            Err(Failure::new(Kind::Internal, format!("a fault in the builder, please report it: {said}")))
+            Err(Failure::new(
+                Kind::Internal,
+                format!("a fault in the builder, please report it: {said}"),
+            ))
         })
     }
 

@@ -86,6 +86,9 @@ pub enum Error {
     /// The engine could not use the state directory.
     #[error(transparent)]
     Open(#[from] engine::OpenError),
+    /// Records of builds could not be opened.
+    #[error("opening the build history")]
+    History(#[from] crate::builder::ArchiveError),
     /// The server ended with an error.
     #[error("serving")]
     Serve(#[source] tonic::transport::Error),
@@ -106,6 +109,7 @@ impl Error {
             | Error::Tls(_) => Kind::InvalidInput,
             Error::NotYet(_) => Kind::Unsupported,
             Error::Open(error) => error.kind(),
+            Error::History(error) => error.kind(),
             Error::Locked { .. } | Error::AddressInUse(_) => Kind::Unavailable,
             Error::Listen { source, .. } | Error::File { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>

@@ -29,7 +29,10 @@ impl Collector {
             while noted.recv().await.is_some() {
                 tokio::time::sleep(SETTLE).await;
                 if let Err(failure) = builder.sync(false).await {
-                    tracing::warn!(error = failure.message, "could not flush results to the disk");
+                    tracing::warn!(
+                        error = failure.message,
+                        "could not flush results to the disk"
+                    );
                 }
                 for rule in &rules {
                     match builder.prune(rule).await {

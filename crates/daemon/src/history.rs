@@ -1,20 +1,38 @@
-//! Builds that were (rows A12–A14, D11), as `ListenBuildHistory` tells them.
+//! Builds that were (rows A12–A14, D11, P10), as `ListenBuildHistory` tells them: those
+//! that run are here, those that ended in the [`archive`].
+
+pub(crate) mod archive;
+mod filter;
+mod finalize;
+pub(crate) mod story;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use progress::Progress;
+use prost::Message as _;
+use proto::google::rpc;
 use proto::moby::buildkit::v1::{
-    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest,
-    UpdateBuildHistoryRequest,
+    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord as Record, BuildHistoryRequest,
+    BuildResultInfo, Descriptor, UpdateBuildHistoryRequest,
 };
 use tokio::sync::broadcast;
 use tonic::Status;
 
 use crate::to_proto;
+use archive::{Archive, Error};
+use filter::Filters;
+pub(crate) use finalize::Finalizers;
 
 /// Events a slow listener may fall behind by.
 const BACKLOG: usize = 256;
+/// What the whole error of a build is; the spelling is BuildKit's.
+const ERROR_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
 
 /// All builds that are remembered. Clones are the same list.
 #[derive(Clone, Debug)]
@@ -24,429 +42,295 @@ pub(crate) struct History(Arc<Inner>);
 struct Inner {
     max_age: Duration,
     max_entries: usize,
-    records: Mutex<BTreeMap<u64, Entry>>,
+    archive: Archive,
+    active: Mutex<BTreeMap<String, Record>>,
     events: broadcast::Sender<BuildHistoryEvent>,
 }
 
-#[derive(Clone, Debug)]
-struct Entry {
-    record: BuildHistoryRecord,
-    completed: Option<SystemTime>,
+/// How a build ended.
+pub(crate) struct Ended {
+    pub(crate) id: String,
+    pub(crate) at: SystemTime,
+    pub(crate) outcome: Result<BTreeMap<String, String>, rpc::Status>,
+    pub(crate) progress: Progress,
 }
 
-impl Entry {
-    fn event(&self) -> BuildHistoryEvent {
-        let kind = match self.completed {
-            Some(_) => BuildHistoryEventType::Complete,
-            None => BuildHistoryEventType::Started,
-        };
-        event(kind, self.record.clone())
-    }
-}
-
-fn event(kind: BuildHistoryEventType, record: BuildHistoryRecord) -> BuildHistoryEvent {
+fn event(kind: BuildHistoryEventType, record: Record) -> BuildHistoryEvent {
     BuildHistoryEvent {
         r#type: kind.into(),
         record: Some(record),
     }
 }
 
+/// A listener's beginning and what follows.
+pub(crate) type Listening = (
+    Vec<BuildHistoryEvent>,
+    broadcast::Receiver<BuildHistoryEvent>,
+);
+
+pub(crate) fn refused(error: &Error) -> Status {
+    Status::new(to_proto::code(error.kind()), to_proto::sentence(error))
+}
+
 impl History {
-    pub(crate) fn new(max_age: Duration, max_entries: usize) -> History {
-        let records = Mutex::new(BTreeMap::new());
+    pub(crate) fn new(archive: Archive, max_age: Duration, max_entries: usize) -> History {
+        let active = Mutex::default();
+        let events = broadcast::Sender::new(BACKLOG);
         History(Arc::new(Inner {
             max_age,
             max_entries,
-            records,
-            events: broadcast::Sender::new(BACKLOG),
+            archive,
+            active,
+            events,
         }))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Entry>> {
-        self.0
-            .records
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn active(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
+        self.0.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, kind: BuildHistoryEventType, record: Record) {
+        // Nobody may be listening.
+        let _ = self.0.events.send(event(kind, record));
     }
 
     /// A build began.
-    pub(crate) fn started(&self, mut record: BuildHistoryRecord, now: SystemTime) {
+    pub(crate) fn started(&self, mut record: Record, now: SystemTime) {
         record.created_at = Some(to_proto::timestamp(now));
-        let mut records = self.lock();
-        let next = records.last_key_value().map_or(0, |(last, _)| last + 1);
-        let entry = Entry {
-            record,
-            completed: None,
-        };
-        let _ = self.0.events.send(entry.event());
-        records.insert(next, entry);
+        let mut active = self.active();
+        self.tell(BuildHistoryEventType::Started, record.clone());
+        active.insert(record.r#ref.clone(), record);
     }
 
-    /// A build ended: `finish` adds what is known now.
-    pub(crate) fn completed(
-        &self,
-        id: &str,
-        now: SystemTime,
-        finish: impl FnOnce(&mut BuildHistoryRecord),
-    ) {
-        let mut records = self.lock();
-        if let Some(entry) = records
-            .values_mut()
-            .rev()
-            .find(|entry| entry.record.r#ref == id)
-        {
-            finish(&mut entry.record);
-            entry.record.completed_at = Some(to_proto::timestamp(now));
-            entry.record.generation += 1;
-            entry.completed = Some(now);
-            let _ = self.0.events.send(entry.event());
+    /// A build ended: its record goes to the archive. Blocks on the disk.
+    pub(crate) fn completed(&self, ended: &Ended) {
+        let found = self.active().get(&ended.id).cloned();
+        let Some(mut record) = found else { return };
+        record.completed_at = Some(to_proto::timestamp(ended.at));
+        if let Err(error) = self.archive(&mut record, ended) {
+            tracing::warn!(
+                error = to_proto::sentence(&error),
+                build = ended.id,
+                "the build will not be remembered"
+            );
         }
-        self.forget(&mut records, now);
+        let mut active = self.active();
+        active.remove(&ended.id);
+        self.tell(BuildHistoryEventType::Complete, record);
+        drop(active);
+        if let Err(error) = self.forget_old(ended.at) {
+            tracing::warn!(
+                error = to_proto::sentence(&error),
+                "old builds stay remembered"
+            );
+        }
     }
 
-    /// Forgets what is too old or too much; never what is pinned or still runs.
-    fn forget(&self, records: &mut BTreeMap<u64, Entry>, now: SystemTime) {
-        let mut candidates: Vec<(u64, SystemTime)> = records
-            .iter()
-            .filter(|(_, entry)| !entry.record.pinned)
-            .filter_map(|(at, entry)| entry.completed.map(|when| (*at, when)))
-            .collect();
-        candidates.reverse();
-        for (place, (at, when)) in candidates.into_iter().enumerate() {
-            let old = now
-                .duration_since(when)
-                .is_ok_and(|age| age > self.0.max_age);
-            if (old || place >= self.0.max_entries)
-                && let Some(entry) = records.remove(&at)
-            {
-                let _ = self
-                    .0
-                    .events
-                    .send(event(BuildHistoryEventType::Deleted, entry.record));
+    fn archive(&self, record: &mut Record, ended: &Ended) -> Result<(), Error> {
+        let counts = ended.progress.counts();
+        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        record.num_total_steps = number(counts.steps);
+        record.num_completed_steps = number(counts.completed);
+        record.num_cached_steps = number(counts.cached);
+        record.num_warnings = number(counts.warnings);
+        let archive = &self.0.archive;
+        let logs = archive.blob(story::MEDIA_TYPE, |out| story::write(&ended.progress, out))?;
+        record.logs = Some(logs.blob.clone());
+        // Held until the record, which names it, is written.
+        let mut whole = None;
+        match &ended.outcome {
+            Ok(response) => {
+                record.result = self.result(response);
+                record.exporter_response = response.clone();
+            }
+            Err(status) => {
+                // The details go into a blob of their own: lists of builds stay small.
+                let held =
+                    archive.blob(ERROR_TYPE, |out| out.write_all(&status.encode_to_vec()))?;
+                record.external_error = Some(held.blob.clone());
+                record.error = Some(rpc::Status {
+                    details: Vec::new(),
+                    ..status.clone()
+                });
+                whole = Some(held);
             }
         }
+        archive.put(record)?;
+        drop((logs, whole));
+        Ok(())
     }
 
-    /// What is known now, and then what happens, for one listener.
-    pub(crate) fn listen(
-        &self,
-        request: &BuildHistoryRequest,
-    ) -> Result<
-        (
-            Vec<BuildHistoryEvent>,
-            broadcast::Receiver<BuildHistoryEvent>,
-        ),
-        Status,
-    > {
-        let filters = filters(&request.filter)?;
-        let records = self.lock();
+    /// The image that came out, if it is kept here.
+    fn result(&self, response: &BTreeMap<String, String>) -> Option<BuildResultInfo> {
+        let json = STANDARD
+            .decode(response.get("containerimage.descriptor")?)
+            .ok()?;
+        let image: oci::Descriptor = serde_json::from_slice(&json).ok()?;
+        if !self.0.archive.has(&image.digest) {
+            return None;
+        }
+        let image = Descriptor {
+            media_type: image.media_type.clone(),
+            digest: image.digest.to_string(),
+            size: i64::try_from(image.size).ok()?,
+            annotations: image.annotations.clone(),
+        };
+        Some(BuildResultInfo {
+            result_deprecated: Some(image.clone()),
+            attestations: Vec::new(),
+            results: [(0, image)].into(),
+        })
+    }
+
+    /// Forgets what is both too old and too much; never what is pinned (row D11).
+    pub(crate) fn forget_old(&self, now: SystemTime) -> Result<(), Error> {
+        let Some(before) = now.checked_sub(self.0.max_age) else {
+            return Ok(());
+        };
+        let before = to_proto::timestamp(before).seconds.saturating_mul(1000);
+        for id in self.0.archive.outdated(self.0.max_entries, before)? {
+            self.remove(&id)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, id: &str) -> Result<bool, Error> {
+        let removed = self.0.archive.remove(id)?;
+        if removed {
+            let gone = Record {
+                r#ref: id.to_owned(),
+                ..Record::default()
+            };
+            self.tell(BuildHistoryEventType::Deleted, gone);
+        }
+        Ok(removed)
+    }
+
+    /// What is known now, and then what happens, for one listener. Blocks on the disk.
+    pub(crate) fn listen(&self, request: &BuildHistoryRequest) -> Result<Listening, Status> {
+        let filters = Filters::parse(&request.filter, SystemTime::now())?;
+        let limit = match usize::try_from(request.limit) {
+            Ok(0) => usize::MAX,
+            Ok(limit) => limit,
+            Err(_) => {
+                return Err(Status::invalid_argument(format!(
+                    "invalid limit {}",
+                    request.limit
+                )));
+            }
+        };
+        let wanted = |record: &Record| {
+            (request.r#ref.is_empty() || record.r#ref == request.r#ref)
+                && filters.match_record(record)
+        };
+        let active = self.active();
         let events = self.0.events.subscribe();
-        let mut known: Vec<BuildHistoryEvent> = records
+        let mut known: Vec<_> = active
             .values()
-            .rev()
-            .filter(|entry| request.r#ref.is_empty() || entry.record.r#ref == request.r#ref)
-            .filter(|entry| !request.active_only || entry.completed.is_none())
-            .filter(|entry| {
-                filters
-                    .iter()
-                    .all(|filter| filter.iter().any(|one| one.matches(entry)))
-            })
-            .map(Entry::event)
+            .filter(|record| wanted(record))
+            .cloned()
             .collect();
-        if let Ok(limit @ 1..) = usize::try_from(request.limit) {
-            known.truncate(limit);
+        drop(active);
+        known.sort_by_key(|record| {
+            std::cmp::Reverse(record.created_at.map(|at| (at.seconds, at.nanos)))
+        });
+        let mut known: Vec<_> = known
+            .into_iter()
+            .map(|record| event(BuildHistoryEventType::Started, record))
+            .take(limit)
+            .collect();
+        if !request.active_only && known.len() < limit {
+            let see = |record: Record| {
+                let twice = known.iter().any(|other| {
+                    other
+                        .record
+                        .as_ref()
+                        .is_some_and(|r| r.r#ref == record.r#ref)
+                });
+                if wanted(&record) && !twice {
+                    known.push(event(BuildHistoryEventType::Complete, record));
+                }
+                known.len() < limit
+            };
+            if request.r#ref.is_empty() {
+                self.0.archive.each(see).map_err(|error| refused(&error))?;
+            } else {
+                self.0
+                    .archive
+                    .get(&request.r#ref)
+                    .map_err(|error| refused(&error))?
+                    .map(see);
+            }
         }
         known.reverse();
         Ok((known, events))
     }
 
-    /// Pins, unpins or deletes.
+    /// Pins, unpins or deletes. Blocks on the disk.
     pub(crate) fn update(&self, request: &UpdateBuildHistoryRequest) -> Result<(), Status> {
-        let mut records = self.lock();
-        let found = records
-            .iter()
-            .rev()
-            .find(|(_, entry)| entry.record.r#ref == request.r#ref)
-            .map(|(at, _)| *at);
-        let Some(at) = found else {
-            return Err(Status::not_found(format!(
-                "no build {} is remembered",
-                request.r#ref
+        let id = &request.r#ref;
+        if self.active().contains_key(id) {
+            return Err(Status::failed_precondition(format!(
+                "build {id} still runs"
             )));
-        };
+        }
+        let unknown = || Status::not_found(format!("no build {id} is remembered"));
         if request.delete {
-            if records
-                .get(&at)
-                .is_some_and(|entry| entry.completed.is_none())
-            {
-                return Err(Status::failed_precondition(format!(
-                    "build {} still runs",
-                    request.r#ref
-                )));
-            }
-            if let Some(entry) = records.remove(&at) {
-                let _ = self
-                    .0
-                    .events
-                    .send(event(BuildHistoryEventType::Deleted, entry.record));
-            }
-        } else if !request.finalize
-            && let Some(entry) = records.get_mut(&at)
-        {
-            entry.record.pinned = request.pinned;
-            entry.record.generation += 1;
-            let _ = self.0.events.send(entry.event());
+            return match self.remove(id).map_err(|error| refused(&error))? {
+                true => Ok(()),
+                false => Err(unknown()),
+            };
+        }
+        if request.finalize {
+            let known = self.0.archive.get(id).map_err(|error| refused(&error))?;
+            return known.map(drop).ok_or_else(unknown);
+        }
+        let changed = self
+            .0
+            .archive
+            .update(id, |record| record.pinned = request.pinned);
+        let record = changed
+            .map_err(|error| refused(&error))?
+            .ok_or_else(unknown)?;
+        self.tell(BuildHistoryEventType::Complete, record);
+        Ok(())
+    }
+
+    /// The trace of a build that ended is complete. Blocks on the disk.
+    pub(crate) fn set_trace(&self, id: &str, media_type: &str, trace: &[u8]) -> Result<(), Error> {
+        let held = self
+            .0
+            .archive
+            .blob(media_type, |out| out.write_all(trace))?;
+        let changed = self
+            .0
+            .archive
+            .update(id, |record| record.trace = Some(held.blob.clone()))?;
+        if let Some(record) = changed {
+            self.tell(BuildHistoryEventType::Complete, record);
         }
         Ok(())
     }
-}
 
-/// One condition on a record: `status==error`, `ref~=abc`.
-#[derive(Debug)]
-struct Condition {
-    key: String,
-    operator: Operator,
-    value: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Operator {
-    Is,
-    IsNot,
-    Contains,
-    After,
-    Before,
-}
-
-/// Each text is one condition or several with commas, of which one must hold.
-fn filters(texts: &[String]) -> Result<Vec<Vec<Condition>>, Status> {
-    texts
-        .iter()
-        .map(|text| text.split(',').map(condition).collect())
-        .collect()
-}
-
-fn condition(text: &str) -> Result<Condition, Status> {
-    const OPERATORS: [(&str, Operator); 5] = [
-        ("==", Operator::Is),
-        ("!=", Operator::IsNot),
-        ("~=", Operator::Contains),
-        (">", Operator::After),
-        ("<", Operator::Before),
-    ];
-    const KEYS: [&str; 6] = [
-        "ref",
-        "repository",
-        "status",
-        "startedAt",
-        "completedAt",
-        "duration",
-    ];
-    let found = OPERATORS
-        .iter()
-        .filter_map(|(sign, operator)| Some((text.find(sign)?, *sign, *operator)));
-    let Some((at, sign, operator)) = found.min_by_key(|(at, ..)| *at) else {
-        return Err(Status::invalid_argument(format!(
-            "filter {text:?} has none of == != ~= > <"
-        )));
-    };
-    let key = text[..at].trim().to_owned();
-    if !KEYS.contains(&key.as_str()) {
-        return Err(Status::invalid_argument(format!(
-            "filter key {key:?} is not one of {}",
-            KEYS.join(", ")
-        )));
-    }
-    let value = text[at + sign.len()..].trim().trim_matches('"').to_owned();
-    let timed = matches!(key.as_str(), "startedAt" | "completedAt" | "duration");
-    if timed != matches!(operator, Operator::After | Operator::Before) {
-        return Err(Status::invalid_argument(format!(
-            "filter {text:?}: {key} cannot be compared with {sign}"
-        )));
-    }
-    Ok(Condition {
-        key,
-        operator,
-        value,
-    })
-}
-
-impl Condition {
-    fn matches(&self, entry: &Entry) -> bool {
-        let record = &entry.record;
-        let text = match self.key.as_str() {
-            "ref" => record.r#ref.clone(),
-            "repository" => record
-                .frontend_attrs
-                .get("vcs:source")
-                .cloned()
-                .unwrap_or_default(),
-            "status" => status(entry).to_owned(),
-            _ => return self.compares(entry),
+    /// The progress of a build that ended, as it was told; `None` if it is not remembered.
+    /// Blocks on the disk.
+    pub(crate) fn story(
+        &self,
+        id: &str,
+    ) -> Result<Option<Option<story::Reader<std::fs::File>>>, Error> {
+        let Some(record) = self.0.archive.get(id)? else {
+            return Ok(None);
         };
-        match self.operator {
-            Operator::Is => text == self.value,
-            Operator::IsNot => text != self.value,
-            Operator::Contains => text.contains(&self.value),
-            Operator::After | Operator::Before => false,
-        }
-    }
-
-    fn compares(&self, entry: &Entry) -> bool {
-        let seconds =
-            |stamp: &Option<prost_types::Timestamp>| stamp.as_ref().map(|stamp| stamp.seconds);
-        let Some(started) = seconds(&entry.record.created_at) else {
-            return false;
+        let Some(logs) = record.logs else {
+            return Ok(Some(None));
         };
-        let completed = seconds(&entry.record.completed_at);
-        let span = self
-            .value
-            .parse::<crate::config::space::Span>()
-            .ok()
-            .and_then(|span| span.duration());
-        let Some(span) = span.and_then(|span| i64::try_from(span.as_secs()).ok()) else {
-            return false;
-        };
-        let now = to_proto::timestamp(SystemTime::now()).seconds;
-        // `startedAt>1h` reads: it began longer ago than an hour.
-        let measured = match self.key.as_str() {
-            "startedAt" => Some(now - started),
-            "completedAt" => completed.map(|completed| now - completed),
-            _ => Some(completed.unwrap_or(now) - started),
-        };
-        measured.is_some_and(|measured| match self.operator {
-            Operator::After => measured > span,
-            _ => measured < span,
-        })
-    }
-}
-
-fn status(entry: &Entry) -> &'static str {
-    let canceled = tonic::Code::Cancelled as i32;
-    match (entry.completed, &entry.record.error) {
-        (None, _) => "running",
-        (Some(_), None) => "completed",
-        (Some(_), Some(error)) if error.code == canceled => "canceled",
-        (Some(_), Some(_)) => "error",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(id: &str) -> BuildHistoryRecord {
-        BuildHistoryRecord {
-            r#ref: id.to_owned(),
-            ..BuildHistoryRecord::default()
-        }
+        Ok(Some(
+            self.0.archive.open_blob(&logs)?.map(story::Reader::new),
+        ))
     }
 
-    fn ids(history: &History, request: BuildHistoryRequest) -> Vec<String> {
-        let (known, _) = history.listen(&request).unwrap();
-        known
-            .into_iter()
-            .map(|event| event.record.unwrap().r#ref)
-            .collect()
-    }
-
-    /// Rows: A12, A13, A14, D11
-    #[test]
-    fn builds_are_remembered_found_pinned_and_forgotten() {
-        let history = History::new(Duration::from_secs(3600), 2);
-        let now = SystemTime::now();
-        for id in ["a", "b", "c"] {
-            history.started(record(id), now);
-        }
-        history.completed("a", now, |record| {
-            record.error = Some(proto::google::rpc::Status {
-                code: 2,
-                ..Default::default()
-            });
-        });
-        assert_eq!(
-            ids(
-                &history,
-                BuildHistoryRequest {
-                    active_only: true,
-                    ..Default::default()
-                }
-            ),
-            ["b", "c"]
-        );
-        assert_eq!(
-            ids(
-                &history,
-                BuildHistoryRequest {
-                    filter: vec!["status==error".into()],
-                    ..Default::default()
-                }
-            ),
-            ["a"]
-        );
-        assert_eq!(
-            ids(
-                &history,
-                BuildHistoryRequest {
-                    r#ref: "b".into(),
-                    ..Default::default()
-                }
-            ),
-            ["b"]
-        );
-        history
-            .update(&UpdateBuildHistoryRequest {
-                r#ref: "a".into(),
-                pinned: true,
-                ..Default::default()
-            })
-            .unwrap();
-        for id in ["b", "c"] {
-            history.completed(id, now, |_| {});
-        }
-        history.started(record("d"), now);
-        history.completed("d", now, |_| {});
-        assert_eq!(
-            ids(&history, BuildHistoryRequest::default()),
-            ["a", "c", "d"],
-            "a is pinned, b one too many"
-        );
-        history
-            .update(&UpdateBuildHistoryRequest {
-                r#ref: "d".into(),
-                delete: true,
-                ..Default::default()
-            })
-            .unwrap();
-        assert_eq!(
-            ids(
-                &history,
-                BuildHistoryRequest {
-                    limit: 1,
-                    ..Default::default()
-                }
-            ),
-            ["c"]
-        );
-        assert!(
-            history
-                .update(&UpdateBuildHistoryRequest {
-                    r#ref: "zz".into(),
-                    ..Default::default()
-                })
-                .is_err()
-        );
-    }
-
-    /// Rows: A12
-    #[test]
-    fn filters_that_make_no_sense_are_refused() {
-        for wrong in ["status", "color==red", "ref>1h", "duration==1h"] {
-            assert!(filters(&[wrong.to_owned()]).is_err(), "{wrong}");
-        }
-        assert_eq!(
-            filters(&["status==error,status==canceled".to_owned()]).unwrap()[0].len(),
-            2
-        );
+    /// How many builds run, and how many are remembered.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.active().len(), self.0.archive.count().unwrap_or(0))
     }
 }

@@ -9,6 +9,7 @@ pub mod builder;
 mod builds;
 pub mod config;
 mod control;
+mod debug;
 pub mod engine_builder;
 mod error;
 mod from_proto;
@@ -22,6 +23,7 @@ pub mod run;
 mod serve;
 mod streamed;
 mod to_proto;
+mod traces;
 
 pub use error::Error;
 pub use serve::Services;

@@ -1,12 +1,13 @@
 //! Putting the services together, and starting and stopping them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::StreamExt as _;
 use proto::containerd::services::content::v1::content_server::ContentServer;
 use proto::moby::buildkit::v1::control_server::ControlServer;
 use proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridgeServer;
+use proto::opentelemetry::proto::collector::trace::v1::trace_service_server::TraceServiceServer;
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -19,10 +20,12 @@ use crate::builder::Builder;
 use crate::builds::Builds;
 use crate::config::Config;
 use crate::control::Control;
+use crate::debug::{self, Metrics, Shown};
 use crate::gateway::Gateways;
 use crate::gc::Collector;
-use crate::history::History;
+use crate::history::{Finalizers, History};
 use crate::listen::{self, Listener, Socket};
+use crate::traces::Traces;
 
 /// How long sessions may take to end once the last build has.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -31,6 +34,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub struct Services {
     routes: Routes,
     builds: Builds,
+    finalizers: Finalizers,
+    shown: Shown,
     builder: Arc<dyn Builder>,
     stop: watch::Sender<bool>,
 }
@@ -43,10 +48,31 @@ impl Services {
         let worker = crate::to_proto::worker(&builder.worker(), &config.gc);
         let gateways = Gateways::new(vec![worker]);
         let blobs = ContentServer::new(Blobs(builder.blobs()));
+        let history = History::new(
+            builder.archive()?,
+            config.history_age,
+            config.history_entries,
+        );
+        if let Err(error) = history.forget_old(SystemTime::now()) {
+            tracing::warn!(
+                error = crate::to_proto::sentence(&error),
+                "old builds stay remembered"
+            );
+        }
+        let metrics = Metrics::default();
+        let shown = Shown {
+            metrics: metrics.clone(),
+            history: history.clone(),
+            builder: builder.clone(),
+        };
+        let (traces, finalizers) = (Traces::default(), Finalizers::default());
         let control = Control {
             builds: builds.clone(),
             gateways: gateways.clone(),
-            history: History::new(config.history_age, config.history_entries),
+            history,
+            finalizers: finalizers.clone(),
+            traces: traces.clone(),
+            metrics: metrics.clone(),
             collector: Collector::new(builder.clone(), config.gc.clone()),
             gc: config.gc.clone(),
             entitlements: config.entitlements.clone(),
@@ -78,10 +104,14 @@ impl Services {
             .add_service(blobs)
             .add_service(health)
             .add_service(reflection)
-            .add_service(old_reflection);
+            .add_service(old_reflection)
+            .add_service(TraceServiceServer::new(traces).max_decoding_message_size(limit));
+        let routes = Routes::from(routes.into_axum_router().layer(metrics));
         Ok(Services {
             routes,
             builds,
+            finalizers,
+            shown,
             builder,
             stop,
         })
@@ -104,12 +134,16 @@ impl Services {
     pub async fn stop(&self) {
         self.stop.send_replace(true);
         self.builds.idle().await;
+        self.finalizers.hurry();
     }
 
     /// Flushes what builds left unflushed, if that is quick.
     pub async fn flush(&self) {
         if let Err(failure) = self.builder.sync(true).await {
-            tracing::warn!(error = failure.message, "could not flush results to the disk");
+            tracing::warn!(
+                error = failure.message,
+                "could not flush results to the disk"
+            );
         }
     }
 
@@ -126,6 +160,14 @@ impl Services {
         for listener in listeners {
             servers.push(self.serve_one(listener, config, closed.clone()));
         }
+        let _debugging = match &config.debug_address {
+            None => None,
+            Some(address) => {
+                let listener = debug::listen(address).await?;
+                let shown = self.shown.clone();
+                Some(stdx::task::spawn("debug", debug::serve(listener, shown)))
+            }
+        };
         tokio::pin!(asked);
         tokio::select! {
             ended = servers.next() => return ended.unwrap_or(Ok(())),
@@ -135,6 +177,7 @@ impl Services {
         self.stop.send_replace(true);
         let builds_end = async {
             self.builds.idle().await;
+            self.finalizers.hurry();
             close.send_replace(true);
         };
         let drained = async {

@@ -340,6 +340,10 @@ pub(crate) fn failure(failure: &Failure) -> Status {
     if let Some(code) = failure.exit_code {
         details.push(Detail::Exit(details::Exit { code }));
     }
+    if !failure.hints.is_empty() {
+        let hints = failure.hints.clone();
+        details.push(Detail::Hints(details::Hints { hints }));
+    }
     status(
         failure.kind.map_or(Code::Unknown, code),
         failure.message.clone(),

@@ -13,6 +13,9 @@ use prost::Message as _;
 /// The start of every type url.
 const PREFIX: &str = "github.com/moby/buildkit/";
 
+/// The type url of [`Hints`], which is none of BuildKit's: its clients pass it over.
+const HINTS: &str = "kiln/Hints+json";
+
 /// The longest detail worth reading. A Dockerfile fits many times.
 const MAX_DETAIL: usize = 8 << 20;
 
@@ -41,6 +44,8 @@ pub enum Detail {
     Decision(serde_json::Value),
     /// Where in the other program it was made.
     Stack(Stack),
+    /// What may help; only our own clients know it.
+    Hints(Hints),
     /// Something else, as it came.
     Other(prost_types::Any),
 }
@@ -157,6 +162,14 @@ pub struct Solve {
     pub description: std::collections::BTreeMap<String, String>,
 }
 
+/// See [`Detail::Hints`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hints {
+    /// Each a full sentence.
+    #[serde(default)]
+    pub hints: Vec<String>,
+}
+
 /// See [`Detail::Exit`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
@@ -224,6 +237,10 @@ impl Detail {
             Detail::Exit(v) => any("gatewayapi.ExitMessage", v),
             Detail::Decision(v) => any("policysession.DecisionResponse", v),
             Detail::Stack(v) => any("stack.Stack", v),
+            Detail::Hints(v) => prost_types::Any {
+                type_url: HINTS.to_owned(),
+                value: serde_json::to_vec(v).unwrap_or_default(),
+            },
             Detail::Other(any) => any.clone(),
         }
     }
@@ -231,6 +248,9 @@ impl Detail {
     /// Reads a detail. What is not understood comes back as [`Detail::Other`].
     pub fn from_any(any: &prost_types::Any) -> Detail {
         let known = || {
+            if any.type_url == HINTS && any.value.len() <= MAX_DETAIL {
+                return Some(Detail::Hints(read(&any.value)?));
+            }
             let name = any.type_url.strip_prefix(PREFIX)?.strip_suffix("+json")?;
             if any.value.len() > MAX_DETAIL {
                 return None;

@@ -9,7 +9,7 @@
 
 pub mod details;
 
-pub use packages::{containerd, errdefs, fsutil, google, grpc, moby, pb, stack};
+pub use packages::{containerd, errdefs, fsutil, google, grpc, moby, opentelemetry, pb, stack};
 
 /// The descriptors of everything here, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -205,6 +205,11 @@ impl Refs {
         &self.0.parts.store
     }
 
+    /// The database.
+    pub fn db(&self) -> &Arc<Db> {
+        &self.0.parts.db
+    }
+
     /// The snapshotter.
     pub fn snapshots(&self) -> &Arc<dyn Snapshotter> {
         &self.0.parts.snapshots

@@ -1,0 +1,493 @@
+//! Where clients send the spans of their traces (rows D29, D33), and how the spans of one
+//! build are written down beside its record: one JSON object a line, as Go's test stubs of
+//! spans are written, which is what clients read.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use oci::Digest;
+use progress::{Event, Progress};
+use prost::Message as _;
+use proto::opentelemetry::proto::collector::trace::v1 as collector;
+use proto::opentelemetry::proto::collector::trace::v1::trace_service_server::TraceService;
+use proto::opentelemetry::proto::common::v1 as common;
+use proto::opentelemetry::proto::trace::v1 as wire;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+/// What a stored trace is.
+pub(crate) const MEDIA_TYPE: &str = "application/vnd.buildkit.otlp.json.v0";
+
+/// Traces kept for builds that may still be coming or have just ended.
+const MAX_TRACES: usize = 64;
+/// Bytes of spans kept for one trace, and for all of them.
+const MAX_TRACE: usize = 4 << 20;
+const MAX_ALL: usize = 32 << 20;
+
+/// The id of a trace.
+pub(crate) type TraceId = [u8; 16];
+
+/// Where a build hangs in a trace of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parent {
+    trace: TraceId,
+    span: [u8; 8],
+}
+
+impl Parent {
+    /// From the header `traceparent`: `00-<trace>-<span>-<flags>`. A build that has none
+    /// gets a trace of its own, made of its id.
+    pub(crate) fn of(metadata: &MetadataMap, id: &str) -> Parent {
+        let header = metadata
+            .get("traceparent")
+            .and_then(|header| header.to_str().ok());
+        header.and_then(Parent::parse).unwrap_or_else(|| {
+            let mut trace = [0; 16];
+            // A digest has more than enough digits.
+            let _ = read_hex(&Digest::of(id).hex(), &mut trace);
+            Parent {
+                trace,
+                span: [0; 8],
+            }
+        })
+    }
+
+    fn parse(header: &str) -> Option<Parent> {
+        let mut parts = header.split('-');
+        let (_version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
+        let (mut parent, whole) = (
+            Parent {
+                trace: [0; 16],
+                span: [0; 8],
+            },
+            trace.len() == 32 && span.len() == 16,
+        );
+        read_hex(trace, &mut parent.trace).filter(|()| whole)?;
+        read_hex(span, &mut parent.span)?;
+        (parent.trace != [0; 16]).then_some(parent)
+    }
+}
+
+/// Spans by trace, as they came. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Traces(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    by_id: HashMap<TraceId, Kept>,
+    /// The oldest first.
+    order: VecDeque<TraceId>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    lines: Vec<String>,
+    bytes: usize,
+}
+
+impl State {
+    fn keep(&mut self, id: TraceId, line: String) {
+        if !self.by_id.contains_key(&id) {
+            self.order.push_back(id);
+        }
+        let kept = self.by_id.entry(id).or_default();
+        if kept.bytes + line.len() > MAX_TRACE {
+            return;
+        }
+        kept.bytes += line.len();
+        self.bytes += line.len();
+        kept.lines.push(line);
+        while self.order.len() > MAX_TRACES || self.bytes > MAX_ALL {
+            let Some(oldest) = self.order.pop_front() else {
+                return;
+            };
+            if let Some(gone) = self.by_id.remove(&oldest) {
+                self.bytes -= gone.bytes;
+            }
+        }
+    }
+
+    fn take(&mut self, id: &TraceId) -> Vec<String> {
+        self.order.retain(|other| other != id);
+        let kept = self.by_id.remove(id).unwrap_or_default();
+        self.bytes -= kept.bytes;
+        kept.lines
+    }
+}
+
+impl Traces {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The trace of a build that ended: its client's spans and one for each of its steps.
+    pub(crate) fn finish(
+        &self,
+        parent: Parent,
+        progress: &Progress,
+        began: SystemTime,
+        ended: SystemTime,
+        error: Option<&str>,
+    ) -> Vec<u8> {
+        let mut lines = self.lock().take(&parent.trace);
+        let own = span_id(&format!("build {began:?}"));
+        let root = Work {
+            name: "build",
+            from: began,
+            to: ended,
+            error: error.unwrap_or_default(),
+            cached: false,
+        };
+        lines.push(root.line(parent.trace, own, parent.span));
+        for (digest, step) in steps(progress) {
+            let (Some(from), Some(to)) = (step.started, step.completed) else {
+                continue;
+            };
+            let work = Work {
+                name: &step.name,
+                from,
+                to,
+                error: &step.error,
+                cached: step.cached,
+            };
+            lines.push(work.line(parent.trace, span_id(&format!("{digest} {began:?}")), own));
+        }
+        let mut text = lines.join("\n");
+        text.push('\n');
+        text.into_bytes()
+    }
+}
+
+/// Each step by its last word.
+fn steps(progress: &Progress) -> BTreeMap<Digest, progress::Step> {
+    let mut follower = progress.follow();
+    let mut last = BTreeMap::new();
+    loop {
+        let events = follower.ready(512);
+        if events.is_empty() {
+            return last;
+        }
+        let steps = events.into_iter().filter_map(|event| match event {
+            Event::Step(step) => Some((step.digest, step)),
+            _ => None,
+        });
+        last.extend(steps);
+    }
+}
+
+fn span_id(of: &str) -> [u8; 8] {
+    let mut id = [0; 8];
+    // A digest has more than enough digits.
+    let _ = read_hex(&Digest::of(of).hex(), &mut id);
+    id
+}
+
+/// As many bytes as `to` has.
+fn read_hex(text: &str, to: &mut [u8]) -> Option<()> {
+    to.iter_mut().enumerate().try_for_each(|(at, byte)| {
+        *byte = u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok()?;
+        Some(())
+    })
+}
+
+/// Something of ours that took time.
+struct Work<'a> {
+    name: &'a str,
+    from: SystemTime,
+    to: SystemTime,
+    error: &'a str,
+    cached: bool,
+}
+
+impl Work<'_> {
+    fn line(&self, trace: TraceId, id: [u8; 8], parent: [u8; 8]) -> String {
+        let status = match self.error {
+            "" => json!({"Code": "Unset", "Description": ""}),
+            error => json!({"Code": "Error", "Description": error}),
+        };
+        let attributes =
+            json!([{"Key": "cached", "Value": {"Type": "BOOL", "Value": self.cached}}]);
+        let nanos = |at: SystemTime| {
+            u64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos())
+                .unwrap_or(u64::MAX)
+        };
+        let program =
+            json!([{"Key": "service.name", "Value": {"Type": "STRING", "Value": "kiln"}}]);
+        let times = (nanos(self.from), nanos(self.to));
+        stub(
+            self.name,
+            (&trace, &id, &parent),
+            1,
+            times,
+            [attributes, json!(null), json!(null)],
+            status,
+            program,
+            json!({"Name": "kiln", "Version": "", "SchemaURL": "", "Attributes": null}),
+        )
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn context(trace: &[u8], span: &[u8]) -> Value {
+    let padded = |bytes: &[u8], length: usize| format!("{:0>length$}", hex(bytes));
+    json!({"TraceID": padded(trace, 32), "SpanID": padded(span, 16), "TraceFlags": "01", "TraceState": "", "Remote": false})
+}
+
+fn moment(nanos: u64) -> String {
+    let at = OffsetDateTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+    at.format(&Rfc3339).unwrap_or_default()
+}
+
+#[expect(clippy::too_many_arguments, reason = "the parts of one message")]
+fn stub(
+    name: &str,
+    ids: (&[u8], &[u8], &[u8]),
+    kind: i32,
+    times: (u64, u64),
+    lists: [Value; 3],
+    status: Value,
+    resource: Value,
+    scope: Value,
+) -> String {
+    let (trace, id, parent) = ids;
+    let [attributes, events, links] = lists;
+    json!({
+        "Name": name, "SpanContext": context(trace, id),
+        "Parent": if parent.iter().all(|byte| *byte == 0) { context(&[], &[]) } else { context(trace, parent) },
+        "SpanKind": kind, "StartTime": moment(times.0), "EndTime": moment(times.1),
+        "Attributes": attributes, "Events": events, "Links": links, "Status": status,
+        "DroppedAttributes": 0, "DroppedEvents": 0, "DroppedLinks": 0, "ChildSpanCount": 0,
+        "Resource": resource, "InstrumentationLibrary": scope,
+    })
+    .to_string()
+}
+
+fn attributes(list: &[common::KeyValue]) -> Value {
+    list.iter()
+        .map(|one| json!({"Key": one.key, "Value": value(one.value.as_ref())}))
+        .collect()
+}
+
+fn value(value: Option<&common::AnyValue>) -> Value {
+    use common::any_value::Value as Any;
+    let text = |text: String| json!({"Type": "STRING", "Value": text});
+    match value.and_then(|value| value.value.as_ref()) {
+        None => text(String::new()),
+        Some(Any::StringValue(value)) => text(value.clone()),
+        Some(Any::BoolValue(value)) => json!({"Type": "BOOL", "Value": value}),
+        Some(Any::IntValue(value)) => json!({"Type": "INT64", "Value": value}),
+        Some(Any::DoubleValue(value)) => json!({"Type": "FLOAT64", "Value": value}),
+        Some(Any::BytesValue(value)) => text(hex(value)),
+        Some(Any::ArrayValue(list)) => {
+            let texts: Option<Vec<&str>> = list
+                .values
+                .iter()
+                .map(|one| match &one.value {
+                    Some(Any::StringValue(text)) => Some(text.as_str()),
+                    _ => None,
+                })
+                .collect();
+            match texts {
+                Some(texts) => json!({"Type": "STRINGSLICE", "Value": texts}),
+                None => text(format!("{} values", list.values.len())),
+            }
+        }
+        Some(Any::KvlistValue(list)) => text(format!("{} values", list.values.len())),
+    }
+}
+
+fn client_line(span: &wire::Span, resource: &Value, scope: &Value) -> String {
+    let events = span.events.iter().map(|event| {
+        json!({"Name": event.name, "Attributes": attributes(&event.attributes), "DroppedAttributeCount": event.dropped_attributes_count, "Time": moment(event.time_unix_nano)})
+    });
+    let links = span.links.iter().map(|link| {
+        json!({"SpanContext": context(&link.trace_id, &link.span_id), "Attributes": attributes(&link.attributes), "DroppedAttributeCount": link.dropped_attributes_count})
+    });
+    let status = span.status.clone().unwrap_or_default();
+    let code = ["Unset", "Ok", "Error"]
+        .get(usize::try_from(status.code).unwrap_or(0))
+        .unwrap_or(&"Unset");
+    let ids = (
+        &span.trace_id[..],
+        &span.span_id[..],
+        &span.parent_span_id[..],
+    );
+    let times = (span.start_time_unix_nano, span.end_time_unix_nano);
+    let lists = [
+        attributes(&span.attributes),
+        events.collect(),
+        links.collect(),
+    ];
+    let status = json!({"Code": code, "Description": status.message});
+    stub(
+        &span.name,
+        ids,
+        span.kind,
+        times,
+        lists,
+        status,
+        resource.clone(),
+        scope.clone(),
+    )
+}
+
+#[tonic::async_trait]
+impl TraceService for Traces {
+    async fn export(
+        &self,
+        request: Request<collector::ExportTraceServiceRequest>,
+    ) -> Result<Response<collector::ExportTraceServiceResponse>, Status> {
+        let request = request.into_inner();
+        if request.encoded_len() > MAX_TRACE {
+            return Err(Status::resource_exhausted("too many spans at once"));
+        }
+        let mut rejected = 0;
+        for group in &request.resource_spans {
+            let resource = attributes(
+                group
+                    .resource
+                    .as_ref()
+                    .map_or(&[], |resource| &resource.attributes),
+            );
+            for spans in &group.scope_spans {
+                let scope = spans.scope.clone().unwrap_or_default();
+                let scope = json!({"Name": scope.name, "Version": scope.version, "SchemaURL": spans.schema_url, "Attributes": null});
+                for span in &spans.spans {
+                    match TraceId::try_from(&span.trace_id[..]) {
+                        Ok(id) if span.span_id.len() == 8 => {
+                            self.lock().keep(id, client_line(span, &resource, &scope))
+                        }
+                        _ => rejected += 1,
+                    }
+                }
+            }
+        }
+        let partial_success = (rejected > 0).then(|| collector::ExportTracePartialSuccess {
+            rejected_spans: rejected,
+            error_message: "a span has no proper id".to_owned(),
+        });
+        Ok(Response::new(collector::ExportTraceServiceResponse {
+            partial_success,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(trace: u8, name: &str) -> wire::Span {
+        wire::Span {
+            trace_id: vec![trace; 16].into(),
+            span_id: vec![7; 8].into(),
+            name: name.to_owned(),
+            kind: 3,
+            start_time_unix_nano: 1_000_000_001,
+            attributes: vec![common::KeyValue {
+                key: "k".into(),
+                value: Some(common::AnyValue {
+                    value: Some(common::any_value::Value::IntValue(5)),
+                }),
+            }],
+            ..wire::Span::default()
+        }
+    }
+
+    async fn export(
+        traces: &Traces,
+        spans: Vec<wire::Span>,
+    ) -> collector::ExportTraceServiceResponse {
+        let scope_spans = vec![wire::ScopeSpans {
+            spans,
+            ..Default::default()
+        }];
+        let resource_spans = vec![wire::ResourceSpans {
+            scope_spans,
+            ..Default::default()
+        }];
+        let request = collector::ExportTraceServiceRequest { resource_spans };
+        traces
+            .export(Request::new(request))
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
+    /// Rows: D29, D33
+    #[tokio::test]
+    async fn spans_of_a_client_and_steps_of_its_build_make_one_trace() {
+        let traces = Traces::default();
+        let told = export(
+            &traces,
+            vec![span(1, "client"), span(2, "other"), wire::Span::default()],
+        )
+        .await;
+        assert_eq!(told.partial_success.unwrap().rejected_spans, 1);
+        let mut metadata = MetadataMap::new();
+        let header = format!("00-{}-{}-01", "01".repeat(16), "07".repeat(8));
+        metadata.insert("traceparent", header.parse().unwrap());
+        let parent = Parent::of(&metadata, "b");
+        let progress = Progress::default();
+        let step = progress.step(Digest::of("s"), "RUN x", &[]);
+        step.start();
+        step.fail("exit code: 1");
+        let now = SystemTime::now();
+        let bytes = traces.finish(parent, &progress, now, now, None);
+        let lines: Vec<Value> = String::from_utf8(bytes)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let names: Vec<_> = lines
+            .iter()
+            .map(|line| line["Name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["client", "build", "RUN x"]);
+        assert_eq!(lines[0]["StartTime"], "1970-01-01T00:00:01.000000001Z");
+        assert_eq!(
+            lines[0]["Attributes"][0]["Value"],
+            json!({"Type": "INT64", "Value": 5})
+        );
+        assert_eq!(lines[1]["Parent"]["SpanID"], "07".repeat(8));
+        assert_eq!(
+            lines[2]["Parent"]["SpanID"],
+            lines[1]["SpanContext"]["SpanID"]
+        );
+        assert_eq!(lines[2]["Status"]["Code"], "Error");
+    }
+
+    /// Rows: D29
+    #[tokio::test]
+    async fn spans_nobody_fetches_do_not_fill_memory() {
+        let traces = Traces::default();
+        for trace in 0..=255 {
+            export(&traces, vec![span(trace, &"x".repeat(100_000)); 10]).await;
+        }
+        let state = traces.lock();
+        assert!(
+            state.by_id.len() <= MAX_TRACES && state.bytes <= MAX_ALL,
+            "{}",
+            state.bytes
+        );
+    }
+
+    #[test]
+    fn headers_that_are_none_are_passed_over() {
+        for header in [
+            "",
+            "00",
+            "00-xx-yy-01",
+            "00-00000000000000000000000000000000-0000000000000000-00",
+        ] {
+            assert_eq!(Parent::parse(header), None, "{header}");
+        }
+    }
+}
