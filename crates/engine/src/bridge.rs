@@ -417,7 +417,7 @@ impl Bridge for BuildBridge {
     }
 
     async fn stat_file(&self, reference: &RefId, path: &str) -> frontend::Result<FileStat> {
-        self.with_tree(reference, path, |tree, path| ops::stat(tree, path))
+        self.with_tree(reference, path, ops::stat)
             .await
             .map(stat_of)
     }
