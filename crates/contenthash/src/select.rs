@@ -63,6 +63,19 @@ struct Above {
     exclude: Matched,
 }
 
+/// What patterns say about one name.
+#[derive(Clone, Copy)]
+struct Judged {
+    included: bool,
+    excluded: bool,
+}
+
+impl Judged {
+    fn taken(self) -> bool {
+        self.included && !self.excluded
+    }
+}
+
 impl Contents {
     /// The digest of a part of the tree under `root`. Asking again costs little.
     pub fn digest(&mut self, root: &Root, selector: &Selector) -> Result<Digest> {
@@ -224,20 +237,19 @@ impl Contents {
 
 impl Picking {
     /// Whether a path relative to the base is selected.
-    fn takes(&self, relative: &str, above: &Above) -> (bool, Above) {
-        let mut taken = true;
+    fn takes(&self, relative: &str, above: &Above) -> (Judged, Above) {
+        let mut judged = Judged {
+            included: true,
+            excluded: false,
+        };
         let mut here = Above::default();
         if let Some(include) = &self.include {
-            let (matches, info) = include.matches_in(relative, &above.include);
-            taken &= matches;
-            here.include = info;
+            (judged.included, here.include) = include.matches_in(relative, &above.include);
         }
         if let Some(exclude) = &self.exclude {
-            let (matches, info) = exclude.matches_in(relative, &above.exclude);
-            taken &= !matches;
-            here.exclude = info;
+            (judged.excluded, here.exclude) = exclude.matches_in(relative, &above.exclude);
         }
-        (taken, here)
+        (judged, here)
     }
 
     fn take(&mut self, one: Included) {
@@ -274,14 +286,15 @@ impl Picking {
             } else {
                 format!("{relative}/{name}")
             };
-            let (taken, here) = self.takes(&relative, above);
+            let (judged, here) = self.takes(&relative, above);
+            let taken = judged.taken();
             let Node::Dir(deeper) = node else {
                 if taken {
                     self.take(Included { key, path });
                 }
                 continue;
             };
-            if !taken && self.nothing_in(&relative) {
+            if !taken && self.nothing_in(&relative, judged) {
                 continue;
             }
             let depth = self.pending.len();
@@ -299,15 +312,16 @@ impl Picking {
     }
 
     /// Whether nothing in a directory that is not selected can be.
-    fn nothing_in(&self, relative: &str) -> bool {
-        let excluded = self.exclude.as_ref().is_some_and(|exclude| {
-            exclude.matches(relative) && !exclude.may_take_back_in(relative)
-        });
-        let not_included = self
-            .include
-            .as_ref()
-            .is_some_and(|include| !include.may_match_in(relative));
-        excluded || not_included
+    fn nothing_in(&self, relative: &str, judged: Judged) -> bool {
+        let may = |patterns: &Option<Patterns>, may: fn(&Patterns, &str) -> bool| {
+            patterns
+                .as_ref()
+                .is_some_and(|patterns| may(patterns, relative))
+        };
+        let excluded = judged.excluded && !may(&self.exclude, Patterns::may_take_back_in);
+        // Where the directory itself is included, so is all in it that is not excluded.
+        let left_out = !judged.included && !may(&self.include, Patterns::may_match_in);
+        excluded || left_out
     }
 }
 
