@@ -2,11 +2,13 @@
 //! BuildKit's own types (features P02). Unlike a [preimage](crate::preimage) it leaves
 //! nothing out but zero values, and the names of the result are not in it.
 
+use base64::Engine as _;
+
 use crate::json::{Object, object};
 use crate::op::exec::{Exec, Mount, MountKind, Network, Security, Sharing};
 use crate::op::file::{Action, ActionKind, Copy};
 use crate::preimage::{build_body, number, owner};
-use crate::{ContentCache, Op, OpKind, Source};
+use crate::{ContentCache, Location, Op, OpKind, Position, Source};
 
 /// One op, without its inputs.
 pub fn op(op: &Op) -> String {
@@ -52,6 +54,30 @@ pub fn op(op: &Op) -> String {
 /// The entry that only names the result.
 pub fn result() -> String {
     object(|o| o.object("Op", |_| ()))
+}
+
+/// The places one step came from.
+pub fn locations(locations: &[Location]) -> String {
+    let position = |o: &mut Object<'_>, key: &str, at: Position| {
+        o.object(key, |o| {
+            o.number("line", at.line.into());
+            o.number("character", at.character.into());
+        });
+    };
+    object(|o| {
+        o.objects("locations", locations, |o, location| {
+            o.number("sourceIndex", location.source.into());
+            o.objects("ranges", &location.ranges, |o, range| {
+                position(o, "start", range.start);
+                position(o, "end", range.end);
+            });
+        });
+    })
+}
+
+/// Bytes as they stand in all of this.
+pub fn bytes(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 fn source_body(o: &mut Object<'_>, source: &Source) {

@@ -16,7 +16,7 @@ use tracing::debug;
 use crate::event::{LOCAL, StoreId};
 use crate::index::{Index, IndexError, Record};
 use crate::key::{Created, KeyId};
-use crate::op::OpError;
+use crate::op::{Edge, OpError};
 use crate::state::Snapshot;
 
 /// How many results are made ready at one time.
@@ -36,6 +36,8 @@ pub struct ExportLink {
 pub struct ExportNode<O> {
     /// Record digest.
     pub digest: Digest,
+    /// What it is in the build: several edges may have one key.
+    pub edges: Vec<Edge>,
     /// Per input, the ways to get here.
     pub inputs: Vec<BTreeSet<ExportLink>>,
     /// The output, if the build has it.
@@ -196,7 +198,7 @@ async fn result_of<O: Clone + Send + Sync, M: Remotes<O>>(
 /// Puts a graph together. May block on the disk.
 pub(crate) fn graph<O: Clone>(
     picture: Snapshot<O>,
-    exports: &[Option<bool>],
+    shown: &[(Option<Edge>, Option<bool>)],
     indexes: &[(StoreId, Arc<dyn Index>)],
     backlinks: bool,
 ) -> Result<ExportGraph<O>, IndexError> {
@@ -207,7 +209,7 @@ pub(crate) fn graph<O: Clone>(
         indexes,
     };
     let mut edges: Vec<Vec<usize>> = Vec::with_capacity(picture.len());
-    for (found, export) in picture.into_iter().zip(exports) {
+    for (found, (edge, export)) in picture.into_iter().zip(shown) {
         let records = builder.records(&found.keys)?;
         let mut numbers = Vec::new();
         if found.inputs.is_empty() {
@@ -256,6 +258,7 @@ pub(crate) fn graph<O: Clone>(
         }
         for number in &numbers {
             let node = &mut builder.nodes[*number];
+            node.edges.extend(*edge);
             node.output = found.output.clone();
             node.records = records.clone();
             node.export = *export;
@@ -280,6 +283,7 @@ impl<O> Builder<'_, O> {
         let (output, created, records) = (None, None, Vec::new());
         self.nodes.push(ExportNode {
             digest,
+            edges: Vec::new(),
             inputs,
             output,
             created,

@@ -201,21 +201,28 @@ impl<O: Clone + Send + Sync + 'static> JobHandle<O> {
     /// other ways to the same keys that only the indexes know.
     pub async fn export(&self, edge: Edge, backlinks: bool) -> Result<ExportGraph<O>> {
         self.inner.saves.flush().await;
-        let (picture, exports, stores) = {
+        let (picture, shown, stores) = {
             let core = self.inner.core();
             let vertex = core.state.vertex_of(self.id, &edge.vertex);
             let vertex = vertex.ok_or(Error::UnknownVertex(edge.vertex))?;
             let picture = core.state.picture((vertex, edge.output));
-            let export = |id| core.vertices.get(id).and_then(|shown| shown.export_cache);
-            let exports: Vec<_> = picture.iter().map(|found| export(&found.vertex)).collect();
+            let shown = picture.iter().map(|found| {
+                let shown = core.vertices.get(&found.vertex);
+                let edge = shown.map(|shown| Edge {
+                    vertex: shown.digest,
+                    output: found.number,
+                });
+                (edge, shown.and_then(|shown| shown.export_cache))
+            });
+            let shown: Vec<_> = shown.collect();
             let job = core.jobs.get(&self.id).ok_or(Error::Canceled)?;
-            (picture, exports, core.some_stores(&job.stores))
+            (picture, shown, core.some_stores(&job.stores))
         };
         let mut indexes = vec![(LOCAL, self.inner.index.clone())];
         for (id, store) in stores {
             indexes.push((id, store.index().await));
         }
-        let graph = move || export::graph(picture, &exports, &indexes, backlinks);
+        let graph = move || export::graph(picture, &shown, &indexes, backlinks);
         Ok(stdx::task::blocking(graph).await?)
     }
 

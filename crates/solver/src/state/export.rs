@@ -13,6 +13,8 @@ use crate::key::{KeyDigest, KeyId};
 pub(crate) struct Found<O> {
     /// The vertex.
     pub(crate) vertex: VertexId,
+    /// Which of its outputs.
+    pub(crate) number: u32,
     /// One record digest for a vertex with inputs; one per map else.
     pub(crate) records: Vec<Digest>,
     /// Per input: the edge, with the selector by which it counts, and the
@@ -86,6 +88,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         let output = state.output.clone();
         Some(Found {
             vertex: edge.0,
+            number: edge.1,
             records,
             inputs,
             output,
