@@ -24,6 +24,7 @@ use tokio::sync::OnceCell;
 use crate::Engine;
 use crate::cache::Imports;
 use crate::error::{asked, kind_of};
+use crate::provenance::{Asked, SeenImage};
 
 /// What all bridges of one build share.
 pub(crate) struct Shared {
@@ -39,7 +40,7 @@ pub(crate) struct Shared {
 
 /// A graph somebody asked for, and its result once it is there.
 pub(crate) struct Solved {
-    definition: llb::Definition,
+    pub(crate) definition: llb::Definition,
     pub(crate) edge: Edge,
     output: OnceCell<Output>,
 }
@@ -49,6 +50,8 @@ pub(crate) struct BuildBridge {
     shared: Arc<Shared>,
     options: Options,
     inputs: BTreeMap<String, llb::Definition>,
+    /// What it was asked, for provenance.
+    asked: Arc<Asked>,
     /// How many frontends called each other to get here.
     depth: u32,
 }
@@ -101,6 +104,7 @@ impl Shared {
     pub(crate) async fn load(
         &self,
         definition: llb::Definition,
+        by: &Asked,
     ) -> frontend::Result<Option<RefId>> {
         let graph = {
             let definition = definition.clone();
@@ -129,6 +133,7 @@ impl Shared {
             output: OnceCell::new(),
         };
         self.solved().insert(id.clone(), Arc::new(solved));
+        by.loaded(id.clone());
         Ok(Some(id))
     }
 
@@ -210,11 +215,13 @@ impl BuildBridge {
         shared: Arc<Shared>,
         options: Options,
         inputs: BTreeMap<String, llb::Definition>,
+        asked: Arc<Asked>,
     ) -> BuildBridge {
         BuildBridge {
             shared,
             options,
             inputs,
+            asked,
             depth: 0,
         }
     }
@@ -290,7 +297,7 @@ impl Bridge for BuildBridge {
 
     async fn solve(&self, request: SolveRequest) -> frontend::Result<Option<RefId>> {
         self.import(&request.cache_imports);
-        let loaded = self.shared.load(request.definition).await?;
+        let loaded = self.shared.load(request.definition, &self.asked).await?;
         if let (true, Some(reference)) = (request.evaluate, &loaded) {
             self.shared.output(reference).await?;
         }
@@ -315,7 +322,13 @@ impl Bridge for BuildBridge {
                 limit,
             ));
         }
+        let asked = self.asked.nested(
+            &request.frontend,
+            &request.options,
+            !request.inputs.is_empty(),
+        );
         let bridge = BuildBridge {
+            asked,
             shared: self.shared.clone(),
             options: Options::new(request.options),
             inputs: request.inputs,
@@ -345,6 +358,12 @@ impl Bridge for BuildBridge {
             "" => found(&StepProgress::none()).await?,
             step => self.shared.shown(step, found).await?,
         };
+        self.asked.image(SeenImage {
+            name: image.reference(),
+            platform: lookup.platform,
+            digest: found.digest,
+            layout: lookup.layout.is_some(),
+        });
         Ok(ResolvedImage {
             name: image.reference(),
             digest: found.digest,
@@ -361,6 +380,7 @@ impl Bridge for BuildBridge {
         let failed =
             |error: source::Error| asked(format!("resolving {identifier}"), error.kind(), error);
         let parsed = Identifier::parse(identifier, attrs).map_err(failed)?;
+        let given = platform.cloned();
         let platform = platform.unwrap_or(&self.shared.deeds.parts.platform);
         let source = Source::new(&self.shared.deeds.parts.sources, parsed, platform);
         let mut found = SourceMetadata {
@@ -380,6 +400,12 @@ impl Bridge for BuildBridge {
             Source::Image(image) => {
                 let config = image.config(&cx).await.map_err(failed)?;
                 let (name, digest, config) = (image.reference(), config.digest, config.config);
+                self.asked.image(SeenImage {
+                    name: name.clone(),
+                    platform: given,
+                    digest,
+                    layout: image.name().is_none(),
+                });
                 found.image = Some(ResolvedImage {
                     name,
                     digest,

@@ -23,6 +23,7 @@ use crate::bridge::{self, BuildBridge, Shared};
 use crate::cache::{self, CacheExport, Imports};
 use crate::export::{self, Export};
 use crate::places::Places;
+use crate::provenance::{self, Asked, Told};
 use crate::{Engine, Failure, Request, Spec, What};
 
 impl Engine {
@@ -33,7 +34,9 @@ impl Engine {
         request: Request,
         progress: Progress,
     ) -> Result<BTreeMap<String, String>, Failure> {
+        let started = time::OffsetDateTime::now_utc();
         let options = request.what.options();
+        let provenance = provenance::wanted(&options)?;
         let epoch = options
             .get("build-arg:SOURCE_DATE_EPOCH")
             .filter(|epoch| !epoch.is_empty());
@@ -59,15 +62,25 @@ impl Engine {
         );
         let shared = Arc::new(shared);
 
-        let result = results(&shared, request.what)
+        let asked = Arc::new(Asked::default());
+        let result = results(&shared, request.what, &asked)
             .await
             .map_err(|error| Failure::of_frontend(&error))?;
         let solved = solve_all(&shared, &result).await?;
+        let told = match provenance {
+            None => None,
+            Some(options) => {
+                let when = (started, request.id.as_str());
+                let gathered = provenance::gather(options, when, &shared, &asked, &result);
+                Some(gathered.boxed().await?)
+            }
+        };
         let running = Running {
             engine: self,
             build: &build,
             shared: &shared,
             progress: &progress,
+            told: told.as_ref(),
         };
         let mut exports = exports;
         if request.session_exporter {
@@ -156,11 +169,17 @@ fn with_inline(mut exports: Vec<Spec>, options: &BTreeMap<String, String>) -> Ve
 }
 
 /// Runs the frontend, or takes the graph as it is.
-async fn results(shared: &Arc<Shared>, what: What) -> frontend::Result<FrontendResult> {
-    let bridge = |options, inputs| BuildBridge::new(shared.clone(), Options::new(options), inputs);
+async fn results(
+    shared: &Arc<Shared>,
+    what: What,
+    asked: &Arc<Asked>,
+) -> frontend::Result<FrontendResult> {
+    let bridge = |options, inputs, asked| {
+        BuildBridge::new(shared.clone(), Options::new(options), inputs, asked)
+    };
     match what {
         What::Definition(definition) => {
-            let one = shared.load(definition).await?;
+            let one = shared.load(definition, asked).await?;
             Ok(FrontendResult {
                 refs: Refs::One(one),
                 ..FrontendResult::default()
@@ -170,12 +189,15 @@ async fn results(shared: &Arc<Shared>, what: What) -> frontend::Result<FrontendR
             name,
             options,
             inputs,
-        } => bridge::run(&name, &bridge(options, inputs)).await,
+        } => {
+            let asked = asked.nested(&name, &options, !inputs.is_empty());
+            bridge::run(&name, &bridge(options, inputs, asked)).await
+        }
         What::Client {
             options,
             inputs,
             run,
-        } => run(Arc::new(bridge(options, inputs))).await,
+        } => run(Arc::new(bridge(options, inputs, asked.clone()))).await,
     }
 }
 
@@ -220,6 +242,7 @@ struct Running<'a> {
     build: &'a Build,
     shared: &'a Shared,
     progress: &'a Progress,
+    told: Option<&'a Told>,
 }
 
 impl Running<'_> {
@@ -279,11 +302,14 @@ impl Running<'_> {
         for export in exports {
             exporting.push(Box::pin(async {
                 let mut source = source(result, solved)?;
-                if let (true, Some(options)) = (inline, export.kind.image()) {
-                    let blobs = BlobOptions {
-                        compression: options.compression,
-                        force: options.force_compression,
-                    };
+                let blobs = export.kind.image().map(|options| BlobOptions {
+                    compression: options.compression,
+                    force: options.force_compression,
+                });
+                if let Some(told) = self.told {
+                    told.add(&mut source, self.shared, blobs).await?;
+                }
+                if let (true, Some(blobs)) = (inline, blobs) {
                     self.add_inline(&mut source, solved, &caches, blobs).await?;
                 }
                 outward.run(export, &source).await

@@ -14,6 +14,7 @@ mod error;
 mod export;
 mod lazy_executor;
 mod places;
+mod provenance;
 mod request;
 mod sink;
 mod usage;

@@ -1,0 +1,547 @@
+//! What went into a result: gathered from every graph behind it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use attest::{
+    ConfigSource, DigestSet, Local, Material, Metadata, Named, PackageKind, Provenance, Request,
+    digest_set, package_url, redacted,
+};
+use frontend::RefId;
+use llb::{Graph, MountKind, Network, OpKind, Vertex};
+use oci::{Digest, ImageName, Platform};
+use progress::StepProgress;
+use source::{BlobPlace, GitId, Identifier, Source};
+use stdx::Kind;
+
+use super::{Asked, SeenImage};
+use crate::Failure;
+use crate::bridge::Shared;
+
+/// What went into a result.
+#[derive(Default)]
+pub(super) struct Capture {
+    images: Vec<Image>,
+    blobs: BTreeMap<String, (PackageKind, Digest)>,
+    git: BTreeMap<String, String>,
+    http: BTreeMap<String, Digest>,
+    locals: BTreeSet<String>,
+    secrets: BTreeMap<String, bool>,
+    ssh: BTreeMap<String, bool>,
+    network: bool,
+    /// Something was built of which we know nothing.
+    unknown: bool,
+    walked: HashSet<Digest>,
+}
+
+struct Image {
+    name: ImageName,
+    platform: Option<Platform>,
+    digest: Digest,
+    kind: PackageKind,
+}
+
+impl Capture {
+    /// Adds a graph.
+    pub(super) async fn walk(&mut self, shared: &Shared, reference: &RefId) -> Result<(), Failure> {
+        let solved = shared
+            .get(reference)
+            .map_err(|error| Failure::of_frontend(&error))?;
+        let definition = solved.definition.clone();
+        let graph = stdx::task::blocking(move || Graph::load(&definition)).await;
+        let graph = graph.map_err(|error| Failure::of(error.kind(), &error))?;
+        for vertex in graph.vertices() {
+            if self.walked.insert(vertex.digest) {
+                self.vertex(shared, vertex).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn vertex(&mut self, shared: &Shared, vertex: &Vertex) -> Result<(), Failure> {
+        match &vertex.op.kind {
+            OpKind::Source(source) => {
+                let platform = vertex.op.platform.as_ref();
+                let platform = platform.unwrap_or(&shared.deeds.parts.platform);
+                self.source(shared, source, platform).await?;
+            }
+            OpKind::Exec(exec) => {
+                self.network |= exec.network != Network::None;
+                for mount in &exec.mounts {
+                    match &mount.kind {
+                        MountKind::Secret(secret) => {
+                            note(&mut self.secrets, &secret.id, secret.optional)
+                        }
+                        MountKind::Ssh(agent) => self.agent(&agent.id, agent.optional),
+                        _ => {}
+                    }
+                }
+                for secret in &exec.secret_env {
+                    note(&mut self.secrets, &secret.id, secret.optional);
+                }
+            }
+            OpKind::Build(_) => self.unknown = true,
+            OpKind::File(_) | OpKind::Merge(_) | OpKind::Diff(_) | OpKind::Passthrough(_) => {}
+        }
+        Ok(())
+    }
+
+    fn agent(&mut self, id: &str, optional: bool) {
+        note(
+            &mut self.ssh,
+            if id.is_empty() { "default" } else { id },
+            optional,
+        );
+    }
+
+    async fn source(
+        &mut self,
+        shared: &Shared,
+        op: &llb::Source,
+        platform: &Platform,
+    ) -> Result<(), Failure> {
+        let identifier = Identifier::parse(&op.identifier, &op.attrs);
+        let identifier = identifier.map_err(|error| Failure::of(error.kind(), &error))?;
+        let pin = || pin(shared, &identifier, platform);
+        match &identifier {
+            Identifier::Image(id) => {
+                let digest = match id.name.digest() {
+                    Some(digest) => digest,
+                    None => parsed(&pin().await?)?,
+                };
+                self.image(
+                    id.name.clone(),
+                    Some(platform.clone()),
+                    digest,
+                    PackageKind::Docker,
+                );
+            }
+            Identifier::Layout(id) => {
+                let name = named(&id.reference)?;
+                self.image(name, Some(platform.clone()), id.digest, PackageKind::Oci);
+            }
+            Identifier::Blob(id) => {
+                let (kind, name) = match &id.place {
+                    BlobPlace::Registry(name) => (PackageKind::Docker, name.clone()),
+                    BlobPlace::Layout { store, .. } => {
+                        (PackageKind::Oci, named(store)?.with_digest(id.digest))
+                    }
+                };
+                let url = package_url(kind, &name, None, &[("ref_type", "blob")]);
+                self.blobs.insert(url, (kind, id.digest));
+            }
+            Identifier::Git(id) => {
+                self.git.insert(git_url(id), pin().await?);
+                for secret in [&id.auth_token_secret, &id.auth_header_secret] {
+                    if !secret.is_empty() {
+                        note(&mut self.secrets, secret, true);
+                    }
+                }
+                if !id.ssh.is_empty() {
+                    self.agent(&id.ssh, true);
+                }
+            }
+            Identifier::Http(id) => {
+                let digest = match id.checksum {
+                    Some(digest) => digest,
+                    None => parsed(&pin().await?)?,
+                };
+                self.http.insert(redacted(&id.url), digest);
+            }
+            Identifier::Local(id) => drop(self.locals.insert(id.name.clone())),
+        }
+        Ok(())
+    }
+
+    fn image(
+        &mut self,
+        name: ImageName,
+        platform: Option<Platform>,
+        digest: Digest,
+        kind: PackageKind,
+    ) {
+        let mut known = self
+            .images
+            .iter()
+            .filter(|one| one.name == name && one.kind == kind);
+        if known.all(|one| one.platform != platform) {
+            self.images.push(Image {
+                name,
+                platform,
+                digest,
+                kind,
+            });
+        }
+    }
+
+    /// Adds images that frontends looked at. Of one that was looked at for every platform
+    /// only the one for the result's own platform counts.
+    pub(super) fn add_seen(
+        &mut self,
+        images: Vec<SeenImage>,
+        platforms: &[(String, Platform)],
+        id: &str,
+    ) {
+        let own = platforms
+            .iter()
+            .find(|(known, _)| known == id)
+            .map(|(_, platform)| platform);
+        let is_for = |image: &SeenImage, platform: &Platform| {
+            image.platform.as_ref().is_some_and(|one| {
+                one.os == platform.os && one.architecture == platform.architecture
+            })
+        };
+        for image in &images {
+            let same = || images.iter().filter(|other| other.name == image.name);
+            let for_all = platforms
+                .iter()
+                .all(|(_, platform)| same().any(|other| is_for(other, platform)));
+            if let (true, Some(own), Some(_)) = (for_all, own, &image.platform)
+                && !is_for(image, own)
+            {
+                continue;
+            }
+            // Frontends only look at names that can be read.
+            let Ok(name) = image.name.parse::<ImageName>() else {
+                continue;
+            };
+            let kind = if image.layout {
+                PackageKind::Oci
+            } else {
+                PackageKind::Docker
+            };
+            self.image(name.or_latest(), image.platform.clone(), image.digest, kind);
+        }
+    }
+
+    /// Why materials are not complete.
+    pub(super) fn reason(&self) -> String {
+        let locals: Vec<&str> = self.locals.iter().map(String::as_str).collect();
+        match locals.as_slice() {
+            [] => "a nested build or a frontend's input is not looked into".to_owned(),
+            locals => format!("folders of the client were used: {}", locals.join(", ")),
+        }
+    }
+
+    /// The names of images: by tag where both tag and digest are known.
+    fn told_images(&self) -> Vec<&Image> {
+        let plain = |name: &ImageName| (name.name(), name.tag().unwrap_or("latest").to_owned());
+        let tagged = self.images.iter().filter(|one| one.name.digest().is_none());
+        let tagged: HashSet<_> = tagged.map(|one| plain(&one.name)).collect();
+        let kept = self
+            .images
+            .iter()
+            .filter(|one| one.name.digest().is_none() || !tagged.contains(&plain(&one.name)));
+        let mut kept: Vec<&Image> = kept.collect();
+        kept.sort_by_cached_key(|one| one.name.to_string());
+        kept
+    }
+
+    fn materials(&self) -> Vec<Material> {
+        let images = self.told_images().into_iter().map(|one| Material {
+            uri: package_url(one.kind, &one.name, one.platform.as_ref(), &[]),
+            digest: digest_set(&one.digest),
+        });
+        let of = |uri: &String, digest: DigestSet| Material {
+            uri: uri.clone(),
+            digest,
+        };
+        let blobs = self
+            .blobs
+            .iter()
+            .map(|(uri, (_, digest))| of(uri, digest_set(digest)));
+        let git = self
+            .git
+            .iter()
+            .map(|(uri, commit)| of(uri, commit_set(commit)));
+        let http = self
+            .http
+            .iter()
+            .map(|(uri, digest)| of(uri, digest_set(digest)));
+        images.chain(blobs).chain(git).chain(http).collect()
+    }
+
+    /// The facts for one result.
+    pub(super) fn facts(&self, asked: &Asked) -> Provenance {
+        let mut args = asked.args.clone();
+        let config = self.config(&mut args);
+        let mut vcs = BTreeMap::new();
+        args.retain(|key, value| match key.strip_prefix("vcs:") {
+            None => true,
+            Some(fact) => {
+                let value = if fact == "source" {
+                    redacted(value)
+                } else {
+                    value.clone()
+                };
+                if !value.is_empty() {
+                    vcs.insert(fact.to_owned(), value);
+                }
+                false
+            }
+        });
+        let named = |all: &BTreeMap<String, bool>| {
+            all.iter()
+                .map(|(id, optional)| Named {
+                    id: id.clone(),
+                    optional: *optional,
+                })
+                .collect()
+        };
+        let complete = !self.unknown && !asked.inputs && self.locals.is_empty();
+        Provenance {
+            config,
+            request: Request {
+                frontend: asked.frontend.clone(),
+                args,
+                secrets: named(&self.secrets),
+                ssh: named(&self.ssh),
+                locals: self
+                    .locals
+                    .iter()
+                    .map(|name| Local { name: name.clone() })
+                    .collect(),
+            },
+            materials: self.materials(),
+            metadata: Metadata {
+                vcs,
+                ..Metadata::default()
+            },
+            hermetic: complete && !self.network,
+            request_complete: !asked.frontend.is_empty(),
+            materials_complete: complete,
+            ..Provenance::default()
+        }
+    }
+
+    /// Takes what was built out of the options.
+    fn config(&self, args: &mut BTreeMap<String, String>) -> ConfigSource {
+        let text = |key: &str| args.get(key).filter(|value| !value.is_empty());
+        let key = match text("contextkey") {
+            Some(key) => key.clone(),
+            None if text("input:context").is_some() => "input:context".to_owned(),
+            None => "context".to_owned(),
+        };
+        let mut config = ConfigSource::default();
+        if let Some(address) = text(&key).cloned() {
+            let (whole, without_folder) = fragment(&address);
+            if let Some(commit) = self.git.get(&redacted(&without_folder)) {
+                (config.uri, config.digest) = (whole, commit_set(commit));
+            } else {
+                let found = self.http.get(&redacted(&address));
+                config.digest = found.map(digest_set).unwrap_or_default();
+                config.uri = address;
+            }
+            config.uri = redacted(&config.uri);
+            args.remove(&key);
+        }
+        if args.get("filename").is_some_and(|name| !name.is_empty()) {
+            config.path = args.remove("filename").unwrap_or_default();
+        }
+        config
+    }
+}
+
+/// Needed by one step is needed.
+fn note(known: &mut BTreeMap<String, bool>, id: &str, optional: bool) {
+    let all_optional = known.entry(id.to_owned()).or_insert(optional);
+    *all_optional &= optional;
+}
+
+/// What exactly a source was. The build's own answers are asked first, so that this is
+/// what its steps were made of.
+async fn pin(
+    shared: &Shared,
+    identifier: &Identifier,
+    platform: &Platform,
+) -> Result<String, Failure> {
+    let source = Source::new(&shared.deeds.parts.sources, identifier.clone(), platform);
+    let cx = shared.deeds.build.source_context(&StepProgress::none());
+    let key = source.cache_key(&cx, 0).await;
+    Ok(key.map_err(|error| Failure::of(error.kind(), &error))?.pin)
+}
+
+fn parsed(pin: &str) -> Result<Digest, Failure> {
+    pin.parse()
+        .map_err(|_| Failure::new(Kind::Internal, format!("{pin} is no digest")))
+}
+
+fn named(reference: &str) -> Result<ImageName, Failure> {
+    let name: Result<ImageName, _> = reference.parse();
+    name.map_err(|error| Failure::of(Kind::InvalidInput, &error))
+}
+
+fn git_url(id: &GitId) -> String {
+    let remote = redacted(&id.remote);
+    match id.reference.as_str() {
+        "" => remote,
+        reference => format!("{remote}#{reference}"),
+    }
+}
+
+/// A commit as a digest.
+fn commit_set(commit: &str) -> DigestSet {
+    let algorithm = if commit.len() == 64 { "sha256" } else { "sha1" };
+    DigestSet::from([(algorithm.to_owned(), commit.to_owned())])
+}
+
+/// A git address as `remote#ref:folder`, and without the folder.
+fn fragment(address: &str) -> (String, String) {
+    if let Some((remote, query)) = address.split_once('?')
+        && !query.contains('#')
+    {
+        let (mut reference, mut folder) = (String::new(), "");
+        for pair in query.split('&') {
+            match pair.split_once('=').unwrap_or((pair, "")) {
+                ("ref", value) => reference = value.to_owned(),
+                ("branch", value) => reference = format!("refs/heads/{value}"),
+                ("tag", value) => reference = format!("refs/tags/{value}"),
+                ("subdir", value) => folder = value,
+                _ => return (address.to_owned(), address.to_owned()),
+            }
+        }
+        let plain = if reference.is_empty() {
+            remote.to_owned()
+        } else {
+            format!("{remote}#{reference}")
+        };
+        let whole = match (reference.is_empty(), folder) {
+            (_, "") => plain.clone(),
+            (true, folder) => format!("{remote}#:{folder}"),
+            (false, folder) => format!("{plain}:{folder}"),
+        };
+        return (whole, plain);
+    }
+    let plain = match address.split_once('#') {
+        Some((remote, fragment)) => match fragment.split_once(':') {
+            Some(("", _)) => remote.to_owned(),
+            Some((reference, _)) => format!("{remote}#{reference}"),
+            None => address.to_owned(),
+        },
+        None => address.to_owned(),
+    };
+    (address.to_owned(), plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(name: &str, platform: Option<&str>) -> SeenImage {
+        SeenImage {
+            name: name.to_owned(),
+            platform: platform.map(|platform| platform.parse().unwrap()),
+            digest: Digest::of(b"index"),
+            layout: false,
+        }
+    }
+
+    fn uris(capture: &Capture) -> Vec<String> {
+        capture
+            .materials()
+            .into_iter()
+            .map(|material| material.uri)
+            .collect()
+    }
+
+    /// Rows: P02
+    #[test]
+    fn an_image_is_told_once_and_by_its_tag() {
+        let mut capture = Capture::default();
+        let amd64: Platform = "linux/amd64".parse().unwrap();
+        let digest = Digest::of(b"index");
+        let pinned: ImageName = format!("alpine:3@{digest}").parse().unwrap();
+        capture.image(
+            pinned.clone(),
+            Some(amd64.clone()),
+            digest,
+            PackageKind::Docker,
+        );
+        capture.image(pinned, Some(amd64.clone()), digest, PackageKind::Docker);
+        assert_eq!(uris(&capture).len(), 1);
+        let seen = vec![seen("docker.io/library/alpine:3", Some("linux/amd64"))];
+        capture.add_seen(seen, &[], "");
+        assert_eq!(
+            uris(&capture),
+            ["pkg:docker/alpine@3?platform=linux%2Famd64"]
+        );
+    }
+
+    /// Rows: P02
+    #[test]
+    fn an_image_for_every_platform_counts_for_its_own() {
+        let platforms =
+            ["linux/amd64", "linux/arm64"].map(|name| (name.to_owned(), name.parse().unwrap()));
+        let images = || {
+            vec![
+                seen("all", Some("linux/amd64")),
+                seen("all", Some("linux/arm64")),
+                seen("builder", Some("linux/amd64")),
+                seen("any", None),
+            ]
+        };
+        let mut capture = Capture::default();
+        capture.add_seen(images(), &platforms, "linux/arm64");
+        assert_eq!(
+            uris(&capture),
+            [
+                "pkg:docker/all@latest?platform=linux%2Farm64",
+                "pkg:docker/any@latest",
+                "pkg:docker/builder@latest?platform=linux%2Famd64",
+            ]
+        );
+    }
+
+    /// Rows: P02
+    #[test]
+    fn the_context_becomes_the_config_source() {
+        let commit = "4b220de5058abfd01ff619c9d2ff6b09a049bea0".to_owned();
+        let mut capture = Capture::default();
+        capture.git.insert(
+            "https://xxxxx:xxxxx@h.example/r.git#refs/heads/main".to_owned(),
+            commit.clone(),
+        );
+        let args = [
+            (
+                "context",
+                "https://u:p@h.example/r.git?branch=main&subdir=src",
+            ),
+            ("filename", "a.Dockerfile"),
+            ("vcs:revision", "abc"),
+            ("vcs:source", "https://t@h.example/r"),
+            ("target", "t"),
+        ];
+        let options = args
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        let asked = Asked::default().nested("dockerfile.v0", &options, false);
+        let facts = capture.facts(&asked);
+        assert_eq!(
+            facts.config.uri,
+            "https://xxxxx:xxxxx@h.example/r.git#refs/heads/main:src"
+        );
+        assert_eq!(facts.config.digest, commit_set(&commit));
+        assert_eq!(facts.config.path, "a.Dockerfile");
+        assert_eq!(facts.request.args.keys().collect::<Vec<_>>(), ["target"]);
+        assert_eq!(facts.metadata.vcs["source"], "https://xxxxx@h.example/r");
+        assert!(facts.materials_complete && facts.hermetic && facts.request_complete);
+        capture.locals.insert("context".to_owned());
+        capture.network = true;
+        let facts = capture.facts(&asked);
+        assert!(!facts.materials_complete && !facts.hermetic);
+        assert!(capture.reason().contains("context"));
+    }
+
+    /// Rows: P02
+    #[test]
+    fn a_secret_somebody_needs_is_needed() {
+        let mut known = BTreeMap::new();
+        note(&mut known, "a", true);
+        note(&mut known, "a", false);
+        note(&mut known, "a", true);
+        note(&mut known, "b", true);
+        assert_eq!(
+            known,
+            BTreeMap::from([("a".to_owned(), false), ("b".to_owned(), true)])
+        );
+    }
+}
