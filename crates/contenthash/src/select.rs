@@ -162,7 +162,7 @@ impl Contents {
         let above = Above::default();
         picking.pending.clear();
         let Some((dir, changed)) = self.dir(root, base)? else {
-            if picking.takes("", &above).0 {
+            if picking.takes("", &above).0.taken() {
                 let key = if key.is_empty() { vec![0] } else { key };
                 picking.take(Included {
                     key,
@@ -173,7 +173,7 @@ impl Contents {
         };
         // A path with a slash at its end means what is in the directory only.
         let header = wildcard || !selector.path.as_os_str().as_bytes().ends_with(b"/");
-        let (taken, above) = picking.takes("", &above);
+        let (judged, above) = picking.takes("", &above);
         if header {
             let key = if key.is_empty() { vec![0] } else { key.clone() };
             picking.enter(
@@ -181,7 +181,7 @@ impl Contents {
                     key,
                     path: base.to_owned(),
                 },
-                taken,
+                judged.taken(),
             );
         }
         let walked = picking.walk(root, base, &key, "", dir, &above);
