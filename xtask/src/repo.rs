@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// Where the repository is.
+/// Where the repository is: as cargo says now, since two clones may share a build directory.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    xtask
         .parent()
         .expect("xtask lies in the repository")
         .to_owned()
