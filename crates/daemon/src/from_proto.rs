@@ -19,6 +19,7 @@ use tonic::Status;
 
 use crate::builder::{ClientFrontend, Request, Spec, What};
 use crate::config::gc::GcRule;
+use engine::{Action, AttrTest, Constraint, Match, Policy, Rule, Update};
 
 /// A graph; refused if a digest in it is none.
 pub(crate) fn definition(message: pb::Definition) -> Result<llb::Definition, Status> {
@@ -275,22 +276,73 @@ pub(crate) fn solve(request: control::SolveRequest) -> Result<Request, Status> {
             cache.export_attrs_deprecated,
         )?,
         entitlements: request.entitlements,
+        policy: policy(request.source_policy, request.source_policy_session)?,
+    })
+}
+
+/// Which sources may be used (row P05).
+fn policy(
+    message: Option<control::sourcepolicy::Policy>,
+    session: String,
+) -> Result<Policy, Status> {
+    let message = message.unwrap_or_default();
+    if !message.rules.is_empty() && message.version > 1 {
+        return Err(Status::unimplemented(format!(
+            "source policies of version {} are unknown: there is version 1",
+            message.version
+        )));
+    }
+    let rules = message.rules.into_iter().map(rule);
+    Ok(Policy {
+        rules: rules.collect::<Result<_, Status>>()?,
+        session,
+    })
+}
+
+fn rule(message: control::sourcepolicy::Rule) -> Result<Rule, Status> {
+    use control::sourcepolicy::{AttrMatch, MatchType, PolicyAction};
+    let unknown = |what: &str, number: i32| {
+        Status::invalid_argument(format!("source policy: unknown {what} {number}"))
+    };
+    let action = match PolicyAction::try_from(message.action) {
+        Ok(PolicyAction::Allow) => Action::Allow,
+        Ok(PolicyAction::Deny) => Action::Deny,
+        Ok(PolicyAction::Convert) => Action::Convert,
+        Err(_) => return Err(unknown("action", message.action)),
+    };
+    let selector = message
+        .selector
+        .ok_or_else(|| Status::invalid_argument("source policy: a rule without a selector"))?;
+    let matching = match MatchType::try_from(selector.match_type) {
+        Ok(MatchType::Wildcard) => Match::Wildcard,
+        Ok(MatchType::Exact) => Match::Exact,
+        Ok(MatchType::Regex) => Match::Regex,
+        Err(_) => return Err(unknown("match type", selector.match_type)),
+    };
+    let constraint = |one: control::sourcepolicy::AttrConstraint| {
+        let test = match AttrMatch::try_from(one.condition) {
+            Ok(AttrMatch::Equal) => AttrTest::Equal(one.value),
+            Ok(AttrMatch::Notequal) => AttrTest::NotEqual(one.value),
+            Ok(AttrMatch::Matches) => AttrTest::Matches(one.value),
+            Err(_) => return Err(unknown("attribute condition", one.condition)),
+        };
+        Ok(Constraint { key: one.key, test })
+    };
+    let constraints = selector.constraints.into_iter().map(constraint);
+    Ok(Rule {
+        action,
+        matching,
+        identifier: selector.identifier,
+        constraints: constraints.collect::<Result<_, Status>>()?,
+        update: message.updates.map(|update| Update {
+            identifier: update.identifier,
+            attrs: update.attrs,
+        }),
     })
 }
 
 fn refuse_what_is_not_there(request: &control::SolveRequest) -> Result<(), Status> {
     let wanted = [
-        (
-            request
-                .source_policy
-                .as_ref()
-                .is_some_and(|policy| !policy.rules.is_empty()),
-            "source policies",
-        ),
-        (
-            !request.source_policy_session.is_empty(),
-            "source policies of a session",
-        ),
         (request.proxy_network, "the proxy network"),
         (
             !matches!(request.compatibility_version, 0 | 30),

@@ -24,6 +24,7 @@ use tokio::sync::OnceCell;
 use crate::Engine;
 use crate::cache::Imports;
 use crate::error::{asked, kind_of};
+use crate::policy::Policies;
 use crate::provenance::{Asked, SeenImage};
 
 /// What all bridges of one build share.
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) session: String,
     pub(crate) imports: Imports,
+    pub(crate) policies: Policies,
     solved: Mutex<HashMap<RefId, Arc<Solved>>>,
     numbers: AtomicU64,
 }
@@ -67,6 +69,7 @@ impl Shared {
         progress: Progress,
         session: String,
         imports: Imports,
+        policies: Policies,
     ) -> Shared {
         Shared {
             engine,
@@ -75,6 +78,7 @@ impl Shared {
             progress,
             session,
             imports,
+            policies,
             solved: Mutex::default(),
             numbers: AtomicU64::new(1),
         }
@@ -111,6 +115,7 @@ impl Shared {
             stdx::task::blocking(move || llb::Graph::load(&definition)).await
         };
         let graph = graph.map_err(|error| asked("reading the graph", error.kind(), error))?;
+        let (definition, graph) = self.policed(definition, graph).await?;
         let Some(root) = graph.root() else {
             return Ok(None);
         };
@@ -176,7 +181,7 @@ fn failed(definition: &llb::Definition, error: solver::Error) -> frontend::Error
 }
 
 /// The lines a step came from.
-fn places(definition: &llb::Definition, vertex: &Digest) -> Vec<SourceLocation> {
+pub(crate) fn places(definition: &llb::Definition, vertex: &Digest) -> Vec<SourceLocation> {
     let Some(map) = &definition.source else {
         return Vec::new();
     };
@@ -347,6 +352,15 @@ impl Bridge for BuildBridge {
         name: &str,
         lookup: ImageLookup,
     ) -> frontend::Result<ResolvedImage> {
+        let name = match lookup.layout {
+            None => {
+                &self
+                    .shared
+                    .policed_image(name, lookup.platform.as_ref())
+                    .await?
+            }
+            Some(_) => name,
+        };
         let image = self.image(name, &lookup)?;
         let found = async |step: &StepProgress| {
             let found = image
@@ -377,6 +391,15 @@ impl Bridge for BuildBridge {
         attrs: &BTreeMap<String, String>,
         platform: Option<&Platform>,
     ) -> frontend::Result<SourceMetadata> {
+        let wanted = llb::Source {
+            identifier: identifier.to_owned(),
+            attrs: attrs.clone(),
+        };
+        let other = match self.shared.policies.is_empty() {
+            true => None,
+            false => self.shared.decide(&wanted, platform, Vec::new).await?,
+        };
+        let llb::Source { identifier, attrs } = &other.unwrap_or(wanted);
         let failed =
             |error: source::Error| asked(format!("resolving {identifier}"), error.kind(), error);
         let parsed = Identifier::parse(identifier, attrs).map_err(failed)?;

@@ -23,6 +23,7 @@ use crate::bridge::{self, BuildBridge, Shared};
 use crate::cache::{self, CacheExport, Imports};
 use crate::export::{self, Export};
 use crate::places::Places;
+use crate::policy::Policies;
 use crate::provenance::{self, Asked, Told};
 use crate::{Engine, Failure, Request, Spec, What};
 
@@ -43,6 +44,8 @@ impl Engine {
         let exports = export::exports(&request.exporters, epoch.map(String::as_str))?;
         let cache_exports = cache::exports(&with_inline(request.cache_exports.clone(), &options))?;
         let (build, places) = self.build_parts(&request)?;
+        let policies = Policies::new(&request.policy, self.sessions())
+            .map_err(|error| Failure::of(error.kind(), &error))?;
         let deeds = Deeds {
             parts: self.0.parts.clone(),
             build: build.clone(),
@@ -59,6 +62,7 @@ impl Engine {
             progress.clone(),
             request.session.clone(),
             imports,
+            policies,
         );
         let shared = Arc::new(shared);
 

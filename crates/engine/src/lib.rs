@@ -14,6 +14,7 @@ mod error;
 mod export;
 mod lazy_executor;
 mod places;
+mod policy;
 mod provenance;
 mod request;
 mod sink;
@@ -21,5 +22,7 @@ mod usage;
 mod worker;
 
 pub use error::Failure;
-pub use request::{ClientFrontend, Request, Spec, What};
+pub use request::{
+    Action, AttrTest, ClientFrontend, Constraint, Match, Policy, Request, Rule, Spec, Update, What,
+};
 pub use worker::{Config, Engine, OpenError, Runner, WorkerInfo};
