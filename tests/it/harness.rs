@@ -11,9 +11,9 @@ mod plain;
 mod registry;
 mod running;
 
-pub(crate) use archive::{Layout, entries, unpacked};
+pub(crate) use archive::{Layout, entries, json, unpacked};
 pub(crate) use daemon::Daemon;
 pub(crate) use peers::Peers;
 pub(crate) use place::Place;
-pub(crate) use registry::{BaseImage, Memory, Real};
+pub(crate) use registry::{BaseImage, Memory, Real, golden};
 pub(crate) use running::{Ran, Running};

@@ -3,4 +3,14 @@
 //! These tests need root. Those that need the tools of others take them from the
 //! folder `tests/peers setup` makes; with `KILN_E2E_PEERS=0` they are skipped.
 
+mod buildx;
+mod golden;
 mod harness;
+mod interrupted;
+mod killed;
+mod mounts;
+mod others;
+mod prune;
+mod rebuild;
+mod registries;
+mod wrong;

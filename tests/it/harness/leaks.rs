@@ -44,6 +44,15 @@ impl Place {
         lines.map(|line| format!("mount: {line}")).collect()
     }
 
+    /// How many processes in containers of kilns started here have this command line.
+    pub(crate) fn processes_in_containers(&self, command: &str) -> usize {
+        let processes = self.processes();
+        processes
+            .iter()
+            .filter(|line| line.contains(command))
+            .count()
+    }
+
     /// Processes that know of our folder, or that are in a cgroup of a kiln started here.
     fn processes(&self) -> Vec<String> {
         let ours = self.root().to_string_lossy().into_owned();

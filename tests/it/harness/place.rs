@@ -79,6 +79,7 @@ impl Place {
             .env("HOME", self.root())
             .env("TMPDIR", tmp)
             .env("NO_COLOR", "1")
+            .env_remove("RUST_BACKTRACE")
             .env_remove("KILN_HOST")
             .env_remove("SOURCE_DATE_EPOCH")
             .env_remove("BUILDKIT_PROGRESS");
