@@ -98,13 +98,38 @@ fn other_frontend(ui: &Ui<'_>) -> Option<Syntax> {
             .next()
             .unwrap_or_default()
             .to_owned();
-        return Some(Syntax {
+        let asked = Syntax {
             image,
             command_line: line.to_owned(),
             lines: Lines::default(),
-        });
+        };
+        return Some(asked).filter(|syntax| !is_ours(&syntax.image));
     }
-    detect_syntax(&String::from_utf8_lossy(&ui.file.data))
+    detect_syntax(&String::from_utf8_lossy(&ui.file.data)).filter(|syntax| !is_ours(&syntax.image))
+}
+
+/// The newest `docker/dockerfile:1.N` whose language we speak.
+const NEWEST_MINOR: u32 = 26;
+
+/// Whether `image` is the upstream Dockerfile frontend in a version whose language is ours:
+/// then nobody has to be asked over the network for what is built in. One named by its
+/// digest is wanted to the byte, and is not.
+fn is_ours(image: &str) -> bool {
+    let name = image.strip_prefix("docker.io/").unwrap_or(image);
+    let (name, tag) = name.split_once(':').unwrap_or((name, "latest"));
+    if name != "docker/dockerfile" {
+        return false;
+    }
+    let version = match tag {
+        "latest" | "labs" => return true,
+        tag => tag.strip_suffix("-labs").unwrap_or(tag),
+    };
+    let mut parts = version.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(Ok(1)), None, None, None) => true,
+        (Some(Ok(1)), Some(Ok(minor)), None | Some(Ok(_)), None) => minor <= NEWEST_MINOR,
+        _ => false,
+    }
 }
 
 async fn forward(ui: &Ui<'_>, syntax: Syntax) -> Result<FrontendResult, frontend::Error> {
@@ -297,6 +322,39 @@ pub(crate) fn located(file: &Arc<SourceFile>, faults: Vec<Fault>) -> frontend::E
                 at,
                 hints,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ours;
+
+    /// Rows: F11, Q13
+    #[test]
+    fn the_upstream_frontend_is_built_in_up_to_a_version() {
+        for ours in [
+            "docker/dockerfile:1",
+            "docker/dockerfile:1.4",
+            "docker/dockerfile:1.7.0",
+            "docker/dockerfile:1-labs",
+            "docker.io/docker/dockerfile:1.20-labs",
+            "docker/dockerfile",
+            "docker/dockerfile:labs",
+        ] {
+            assert!(is_ours(ours), "{ours}");
+        }
+        for other in [
+            "docker/dockerfile:2",
+            "docker/dockerfile:1.99",
+            "docker/dockerfile:1.x",
+            "docker/dockerfile:master",
+            "docker/dockerfile-upstream:1",
+            "evil/docker/dockerfile:1",
+            "docker/dockerfile:1@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+            "tonistiigi/dockerfile:1",
+        ] {
+            assert!(!is_ours(other), "{other}");
         }
     }
 }

@@ -280,20 +280,23 @@ async fn a_context_may_be_for_one_platform_only() {
 #[tokio::test]
 async fn another_frontend_is_asked_when_the_file_says_so() {
     let bridge =
-        FakeBridge::new("# syntax=docker/dockerfile:1 x\nanything\n").options(&[("target", "t")]);
+        FakeBridge::new("# syntax=example/frontend:1 x\nanything\n").options(&[("target", "t")]);
     built(&bridge).await;
     let nested = std::mem::take(&mut *bridge.nested.lock().unwrap());
     assert_eq!(nested[0].frontend, "gateway.v0");
-    assert_eq!(nested[0].options["source"], "docker/dockerfile:1");
-    assert_eq!(nested[0].options["cmdline"], "docker/dockerfile:1 x");
+    assert_eq!(nested[0].options["source"], "example/frontend:1");
+    assert_eq!(nested[0].options["cmdline"], "example/frontend:1 x");
     assert_eq!(nested[0].options["target"], "t");
-    let bridge = FakeBridge::new("# syntax=docker/dockerfile:1\nFROM base:1\n")
-        .options(&[("cmdline", "docker/dockerfile:1")]);
+    let bridge = FakeBridge::new("# syntax=example/frontend:1\nFROM base:1\n")
+        .options(&[("cmdline", "example/frontend:1")]);
     built(&bridge).await;
     assert!(
         bridge.nested.lock().unwrap().is_empty(),
         "we are the one that was asked for"
     );
+    let bridge = FakeBridge::new("# syntax=docker/dockerfile:1.7\nFROM base:1\n");
+    built(&bridge).await;
+    assert!(bridge.nested.lock().unwrap().is_empty(), "it is built in");
 }
 
 /// Rows: F01, F02, F22
