@@ -107,6 +107,8 @@ impl Options {
                     return Err(Error::NotYet("provenance: capture-usage".to_owned()));
                 }
                 "capture-usage" => {}
+                // buildx repeats what it asks for.
+                "type" if value == "provenance" => {}
                 _ => return Err(wrong("no such setting")),
             }
         }
@@ -232,7 +234,7 @@ mod tests {
     /// Rows: P02
     #[test]
     fn what_buildx_sends_is_understood() {
-        let buildx = provenance("mode=min,inline-only=true").unwrap();
+        let buildx = provenance("type=provenance,mode=min,inline-only=true").unwrap();
         assert_eq!((buildx.mode, buildx.version), (Mode::Min, Version::V1));
         assert!(buildx.inline_only && !buildx.reproducible);
         assert_eq!(provenance("").unwrap(), Options::default());

@@ -62,6 +62,13 @@ pub(crate) fn read(id: usize, spec: &Spec, epoch: Option<&str>) -> Result<Export
             .entry("source-date-epoch".into())
             .or_insert_with(|| epoch.to_owned());
     }
+    if matches!(spec.kind.as_str(), "image" | "moby" | "registry") {
+        // What is only meant for images is not left out of them.
+        let inline = || "true".to_owned();
+        attrs
+            .entry("attestation-inline".into())
+            .or_insert_with(inline);
+    }
     let images = || ImageOptions::parse(&attrs).map(Box::new).map_err(failed);
     let files = || FilesOptions::parse(&attrs).map_err(failed);
     let kind = match spec.kind.as_str() {
