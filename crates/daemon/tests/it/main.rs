@@ -3,4 +3,5 @@
 mod config;
 mod life;
 mod listen;
+mod robust;
 mod services;
