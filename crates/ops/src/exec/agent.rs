@@ -46,7 +46,11 @@ pub(super) async fn forward(
     });
     let agent = match asking.await {
         Ok(agent) => agent,
-        Err(error) if wanted.optional && (is_missing(&error) || build.group.is_empty()) => {
+        // Clients differ in how they say that they have none; only a lost line is no answer.
+        Err(error)
+            if wanted.optional
+                && (error.kind() != stdx::Kind::Unavailable || build.group.is_empty()) =>
+        {
             return Ok(None);
         }
         Err(source) => {
