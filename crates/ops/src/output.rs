@@ -43,7 +43,9 @@ impl ResultStore<Output> for Results {
         }
         let (refs, id) = (self.0.clone(), result.0.clone());
         let found = stdx::task::blocking(move || refs.get(&id)).await;
-        Ok(found.map_err(|error| Arc::new(error) as OpError)?.map(|found| Output(Some(found))))
+        Ok(found
+            .map_err(|error| Arc::new(error) as OpError)?
+            .map(|found| Output(Some(found))))
     }
 
     fn exists(&self, result: &ResultId) -> bool {

@@ -16,7 +16,11 @@ pub(crate) struct SourceOp {
 }
 
 impl SourceOp {
-    pub(crate) fn new(deeds: Deeds, source: &llb::Source, platform: Option<&Platform>) -> Result<SourceOp> {
+    pub(crate) fn new(
+        deeds: Deeds,
+        source: &llb::Source,
+        platform: Option<&Platform>,
+    ) -> Result<SourceOp> {
         let identifier = Identifier::parse(&source.identifier, &source.attrs)?;
         let platform = platform.unwrap_or(&deeds.parts.platform);
         let source = Source::new(&deeds.parts.sources, identifier, platform);
@@ -46,21 +50,38 @@ impl Op for SourceOp {
     type Output = Output;
 
     async fn cache_map(&self, cx: &OpContext, index: usize) -> Result<CacheMap, OpError> {
-        let key = self.source.cache_key(&self.context(cx), index).await.map_err(Error::from)?;
+        let key = self
+            .source
+            .cache_key(&self.context(cx), index)
+            .await
+            .map_err(Error::from)?;
         let digest = Digest::of(preimage::source(&key.text));
         let digest = match key.text.starts_with("session:") {
             true => KeyDigest::Random(digest),
             false => KeyDigest::Stable(digest),
         };
-        Ok(CacheMap { digest, inputs: Vec::new(), last: key.last })
+        Ok(CacheMap {
+            digest,
+            inputs: Vec::new(),
+            last: key.last,
+        })
     }
 
-    async fn content_key(&self, _: &OpContext, _: usize, _: &Output) -> Result<Option<Digest>, OpError> {
+    async fn content_key(
+        &self,
+        _: &OpContext,
+        _: usize,
+        _: &Output,
+    ) -> Result<Option<Digest>, OpError> {
         Ok(None)
     }
 
     async fn run(&self, cx: &OpContext, _: Vec<Output>) -> Result<Vec<Output>, OpError> {
-        let fetched = self.source.fetch(&self.context(cx)).await.map_err(|error| Arc::new(Error::from(error)) as OpError)?;
+        let fetched = self
+            .source
+            .fetch(&self.context(cx))
+            .await
+            .map_err(|error| Arc::new(Error::from(error)) as OpError)?;
         Ok(vec![Output(fetched)])
     }
 }

@@ -31,7 +31,11 @@ pub(crate) struct MergeOp {
 
 impl MergeOp {
     pub(crate) fn new(deeds: Deeds, op: &llb::Merge, inputs: usize) -> MergeOp {
-        MergeOp { deeds, op: op.clone(), inputs }
+        MergeOp {
+            deeds,
+            op: op.clone(),
+            inputs,
+        }
     }
 }
 
@@ -43,7 +47,12 @@ impl Op for MergeOp {
         Ok(map(&preimage::merge(&self.op), self.inputs))
     }
 
-    async fn content_key(&self, _: &OpContext, _: usize, _: &Output) -> Result<Option<Digest>, OpError> {
+    async fn content_key(
+        &self,
+        _: &OpContext,
+        _: usize,
+        _: &Output,
+    ) -> Result<Option<Digest>, OpError> {
         Ok(None)
     }
 
@@ -73,7 +82,11 @@ pub(crate) struct DiffOp {
 
 impl DiffOp {
     pub(crate) fn new(deeds: Deeds, op: &llb::Diff, inputs: usize) -> DiffOp {
-        DiffOp { deeds, op: op.clone(), inputs }
+        DiffOp {
+            deeds,
+            op: op.clone(),
+            inputs,
+        }
     }
 }
 
@@ -85,7 +98,12 @@ impl Op for DiffOp {
         Ok(map(&preimage::diff(&self.op), self.inputs))
     }
 
-    async fn content_key(&self, _: &OpContext, _: usize, _: &Output) -> Result<Option<Digest>, OpError> {
+    async fn content_key(
+        &self,
+        _: &OpContext,
+        _: usize,
+        _: &Output,
+    ) -> Result<Option<Digest>, OpError> {
         Ok(None)
     }
 
@@ -104,7 +122,10 @@ pub(crate) struct PassthroughOp {
 
 impl PassthroughOp {
     pub(crate) fn new(op: &llb::Passthrough, inputs: usize) -> PassthroughOp {
-        PassthroughOp { op: op.clone(), inputs }
+        PassthroughOp {
+            op: op.clone(),
+            inputs,
+        }
     }
 }
 
@@ -116,12 +137,21 @@ impl Op for PassthroughOp {
         Ok(map(&preimage::passthrough(&self.op), self.inputs))
     }
 
-    async fn content_key(&self, _: &OpContext, _: usize, _: &Output) -> Result<Option<Digest>, OpError> {
+    async fn content_key(
+        &self,
+        _: &OpContext,
+        _: usize,
+        _: &Output,
+    ) -> Result<Option<Digest>, OpError> {
         Ok(None)
     }
 
     async fn run(&self, _: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {
-        let outputs = self.op.outputs.iter().map(|number| pick(&inputs, *number).map(Output));
+        let outputs = self
+            .op
+            .outputs
+            .iter()
+            .map(|number| pick(&inputs, *number).map(Output));
         Ok(outputs.collect::<Result<_>>()?)
     }
 }
