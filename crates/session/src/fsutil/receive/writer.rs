@@ -22,6 +22,9 @@ use crate::{Error, Result, Summary};
 /// More files than this are not sent at the same time by anyone honest.
 const MAX_OPEN: usize = 256;
 
+/// So many files are kept open between being named and being filled; others are opened again.
+const MAX_MADE: usize = 64;
+
 /// Where the names of a metadata-only sync go.
 const METADATA: &str = ".fsutil-metadata";
 
@@ -36,6 +39,8 @@ pub(super) struct Writer {
     dirs: Vec<Dir>,
     /// Files asked for and not here yet.
     waiting: HashMap<u32, Stat>,
+    /// Files made and still empty.
+    made: HashMap<u32, File>,
     open: HashMap<u32, Open>,
     hashes: Hashes,
     metadata: Option<File>,
@@ -85,6 +90,7 @@ impl Writer {
             last: None,
             dirs: Vec::new(),
             waiting: HashMap::new(),
+            made: HashMap::new(),
             open: HashMap::new(),
             metadata,
             all_told: false,
@@ -166,14 +172,16 @@ impl Writer {
         }
         self.reach(parent)?;
         let name = path.file_name().unwrap_or_default();
+        // Without the names that were here, anything may be.
+        let mut may_exist = true;
         if let Some(dir) = self.dirs.last_mut() {
-            dir.before.remove(name);
+            may_exist = dir.before.remove(name) || !self.options.delete || self.metadata.is_some();
         }
         let io = |error| Error::io(format!("making {}", path.display()), error);
         match kind {
             FileKind::Dir => self.dir(&path, mode, stat),
             FileKind::File if !stat.linkname.is_empty() => self.hard_link(&path, &stat),
-            FileKind::File => self.file(id, &path, mode, stat),
+            FileKind::File => self.file(id, &path, mode, stat, may_exist),
             FileKind::Symlink => self.symlink(&path, &stat),
             FileKind::Socket => Ok(()),
             FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo => {
@@ -323,16 +331,20 @@ impl Writer {
         Ok(())
     }
 
-    fn file(&mut self, id: u32, path: &Path, mode: u32, stat: Stat) -> Result<()> {
-        if !self.options.all && self.is_unchanged(path, mode, &stat) {
-            return Ok(());
+    fn file(&mut self, id: u32, path: &Path, mode: u32, stat: Stat, may_exist: bool) -> Result<()> {
+        if may_exist {
+            if !self.options.all && self.is_unchanged(path, mode, &stat) {
+                return Ok(());
+            }
+            self.clear(path)?;
         }
-        self.clear(path)?;
         // Made now, so that later names can be linked to it. It gets its time last, so
         // a transfer that is cut off leaves nothing that looks finished.
-        self.root
-            .create_file(path, 0o600)
-            .map_err(|e| Error::io(format!("making {}", path.display()), e))?;
+        let made = self.root.create_file(path, 0o600);
+        let made = made.map_err(|e| Error::io(format!("making {}", path.display()), e))?;
+        if self.made.len() < MAX_MADE {
+            self.made.insert(id, made);
+        }
         self.waiting.insert(id, stat);
         self.ask
             .send(id)
@@ -363,16 +375,14 @@ impl Writer {
         let path = checked(&stat.path)?;
         let io = |e| Error::io(format!("writing {}", path.display()), e);
         if packet.data.is_empty() {
-            let coming = match self.open.remove(&id) {
-                Some(open) => open.coming,
-                None => self.hashes.begin(stat)?,
+            let open = match self.open.remove(&id) {
+                Some(open) => open,
+                None => self.opened(id, &path)?,
             };
             let stat = self.waiting.remove(&id).expect("it was there a moment ago");
             self.summary.files += 1;
-            let (_, mode) = from_go_mode(stat.mode)?;
-            self.dress(&path, mode, &stat)?;
-            self.stamp(&path, &stat)?;
-            return self.hashes.end(&self.root, &path, &stat, coming);
+            self.dress_open(&open.file, &path, &stat)?;
+            return self.hashes.end(&self.root, &path, &stat, open.coming);
         }
         if !self.open.contains_key(&id) {
             if self.open.len() >= MAX_OPEN {
@@ -380,10 +390,8 @@ impl Writer {
                     "{MAX_OPEN} files at the same time"
                 )));
             }
-            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = File::from(self.root.open_with(&path, flags).map_err(io)?);
-            let coming = self.hashes.begin(stat)?;
-            self.open.insert(id, Open { file, coming });
+            let open = self.opened(id, &path)?;
+            self.open.insert(id, open);
         }
         let open = self.open.get_mut(&id).expect("opened above");
         open.file.write_all(&packet.data).map_err(io)?;
@@ -395,6 +403,20 @@ impl Writer {
             observer(self.summary.bytes);
         }
         Ok(())
+    }
+
+    /// A file that was asked for, to be written.
+    fn opened(&mut self, id: u32, path: &Path) -> Result<Open> {
+        let file = match self.made.remove(&id) {
+            Some(made) => made,
+            None => {
+                let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let opened = self.root.open_with(path, flags);
+                File::from(opened.map_err(|e| Error::io(format!("writing {}", path.display()), e))?)
+            }
+        };
+        let coming = self.hashes.begin(&self.waiting[&id])?;
+        Ok(Open { file, coming })
     }
 
     /// Removes what has the name.
@@ -439,6 +461,40 @@ impl Writer {
             self.stamp(path, stat)?;
         }
         Ok(())
+    }
+
+    /// Owner, mode, attributes and time of a file that is still open: its path need not be
+    /// walked again for each. The owner comes first, because a change of it takes away setuid.
+    fn dress_open(&self, file: &File, path: &Path, stat: &Stat) -> Result<()> {
+        let owner = match self.options.owner {
+            Owner::Fixed(uid, gid) => Some((uid, gid)),
+            Owner::AsSaid => Some((stat.uid, stat.gid)),
+            Owner::Ours => None,
+        };
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::fchown(file, Some(uid), Some(gid))
+                .map_err(|e| Error::io(format!("setting the owner of {}", path.display()), e))?;
+        }
+        let (_, mode) = from_go_mode(stat.mode)?;
+        rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(mode))
+            .map_err(|e| Error::io(format!("setting the mode of {}", path.display()), e.into()))?;
+        for xattr in &stat.xattrs {
+            // Not every file system has them, and not everyone may set all of them.
+            let flags = rustix::fs::XattrFlags::empty();
+            let name = OsStr::from_bytes(&xattr.key);
+            let _ = rustix::fs::fsetxattr(file, name, &xattr.value, flags);
+        }
+        let when = time(stat.mod_time);
+        let when = rustix::fs::Timespec {
+            tv_sec: when.seconds,
+            tv_nsec: i64::from(when.nanos) as _,
+        };
+        let times = rustix::fs::Timestamps {
+            last_access: when,
+            last_modification: when,
+        };
+        rustix::fs::futimens(file, &times)
+            .map_err(|e| Error::io(format!("setting the time of {}", path.display()), e.into()))
     }
 
     fn stamp(&self, path: &Path, stat: &Stat) -> Result<()> {
