@@ -8,11 +8,17 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 
+/// Ticks a second in `/proc`, on every Linux.
+const TICKS: u64 = 100;
+
 /// One measured run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// From the start of the first client to the end of the last.
     pub(crate) time: Duration,
+    /// Processor time of the clients, the daemons and all they waited for. Whatever else the
+    /// machine does meanwhile changes it little.
+    pub(crate) cpu: Duration,
     /// Largest resident size of the clients, summed.
     pub(crate) client_bytes: u64,
     /// Largest resident size of the daemons, summed; none if there is no daemon.
@@ -21,7 +27,8 @@ pub(crate) struct Sample {
 
 impl fmt::Display for Sample {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:>8.3} s  ", self.time.as_secs_f64())?;
+        let (time, cpu) = (self.time.as_secs_f64(), self.cpu.as_secs_f64());
+        write!(out, "{time:>8.3} s  {cpu:>8.3} s of processors  ")?;
         write!(out, "client {} MiB", self.client_bytes >> 20)?;
         match self.daemon_bytes {
             Some(bytes) => write!(out, ", daemon {} MiB", bytes >> 20),
@@ -40,6 +47,7 @@ pub(crate) fn timed(
         forget_peak(*pid);
     }
     let mut children = Vec::new();
+    let ticks_before: u64 = daemons.iter().map(|pid| ticks(*pid)).sum();
     let begun = Instant::now();
     for (number, command) in commands.iter_mut().enumerate() {
         let log = numbered(log, number);
@@ -57,10 +65,12 @@ pub(crate) fn timed(
         children.push((shown(command), child.id(), log));
     }
     let mut client_bytes = 0;
+    let mut cpu = Duration::ZERO;
     let mut failed = None;
     for (command, pid, log) in children {
         let end = wait(pid);
         client_bytes += end.peak_bytes;
+        cpu += end.cpu;
         if end.status != 0 && failed.is_none() {
             failed = Some(Error::Failed {
                 command,
@@ -70,11 +80,14 @@ pub(crate) fn timed(
         }
     }
     let time = begun.elapsed();
+    let ticks_after: u64 = daemons.iter().map(|pid| ticks(*pid)).sum();
+    cpu += Duration::from_millis(ticks_after.saturating_sub(ticks_before) * 1000 / TICKS);
     let peaks = daemons.iter().filter_map(|pid| peak(*pid));
     match failed {
         Some(error) => Err(error),
         None => Ok(Sample {
             time,
+            cpu,
             client_bytes,
             daemon_bytes: (!daemons.is_empty()).then(|| peaks.sum()),
         }),
@@ -94,6 +107,7 @@ pub(crate) fn settle() {
 
 struct End {
     status: i32,
+    cpu: Duration,
     peak_bytes: u64,
 }
 
@@ -111,9 +125,24 @@ fn wait(pid: u32) -> End {
         }
         return End {
             status: if waited == -1 { -1 } else { status },
+            cpu: duration(usage.ru_utime) + duration(usage.ru_stime),
             peak_bytes: u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024,
         };
     }
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let micros = time.tv_sec * 1_000_000 + time.tv_usec;
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+/// Processor time of a process and of the children it waited for.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in brackets, may hold anything; four numbers that add up follow some way after.
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let fields = after_name.split_whitespace().skip(11).take(4);
+    fields.filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
 /// The process and all below it, as they are now.

@@ -45,6 +45,10 @@ impl Row {
         median(self.of(who).into_iter().map(|sample| sample.time))
     }
 
+    fn cpu(&self, who: Who) -> Option<Duration> {
+        median(self.of(who).into_iter().map(|sample| sample.cpu))
+    }
+
     fn memory(&self, who: Who) -> Option<String> {
         let samples = self.of(who);
         let client = samples.iter().map(|sample| sample.client_bytes).max()?;
@@ -66,29 +70,24 @@ fn median<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
     values.get(values.len() / 2).copied()
 }
 
-/// Two tables: time with its ratio to BuildKit's, and memory.
+/// Three tables: time and processor time with their ratios to BuildKit's, and memory.
 pub(crate) fn markdown(machine: &str, tools: &[Who], rows: &[Row]) -> String {
     let mut text = format!("{machine}\n\n");
-    head(
+    times(
         &mut text,
-        "median of wall time, s (part of BuildKit's)",
+        "wall time, s (part of BuildKit's)",
         tools,
+        rows,
+        Row::time,
     );
-    for row in rows {
-        let _ = write!(text, "| {} |", row.title);
-        let peer = row.time(Who::Buildkit).map(|time| time.as_secs_f64());
-        for who in tools {
-            let _ = match (row.time(*who), peer) {
-                (Some(time), Some(peer)) if *who != Who::Buildkit => {
-                    let time = time.as_secs_f64();
-                    write!(text, " {time:.2} ({:.2}) |", time / peer)
-                }
-                (Some(time), _) => write!(text, " {:.2} |", time.as_secs_f64()),
-                (None, _) => write!(text, " {} |", absent(row, *who)),
-            };
-        }
-        text.push('\n');
-    }
+    text.push('\n');
+    times(
+        &mut text,
+        "processor time, s (part of BuildKit's)",
+        tools,
+        rows,
+        Row::cpu,
+    );
     text.push('\n');
     head(&mut text, "peak memory, MiB (clients + daemon)", tools);
     for row in rows {
@@ -106,6 +105,32 @@ pub(crate) fn markdown(machine: &str, tools: &[Who], rows: &[Row]) -> String {
         }
     }
     text
+}
+
+/// A table of medians.
+fn times(
+    text: &mut String,
+    what: &str,
+    tools: &[Who],
+    rows: &[Row],
+    of: fn(&Row, Who) -> Option<Duration>,
+) {
+    head(text, what, tools);
+    for row in rows {
+        let _ = write!(text, "| {} |", row.title);
+        let peer = of(row, Who::Buildkit).map(|time| time.as_secs_f64());
+        for who in tools {
+            let _ = match (of(row, *who), peer) {
+                (Some(time), Some(peer)) if *who != Who::Buildkit => {
+                    let time = time.as_secs_f64();
+                    write!(text, " {time:.2} ({:.2}) |", time / peer)
+                }
+                (Some(time), _) => write!(text, " {:.2} |", time.as_secs_f64()),
+                (None, _) => write!(text, " {} |", absent(row, *who)),
+            };
+        }
+        text.push('\n');
+    }
 }
 
 fn absent(row: &Row, who: Who) -> &'static str {
@@ -127,6 +152,7 @@ mod tests {
     fn sample(ms: u64) -> Sample {
         Sample {
             time: Duration::from_millis(ms),
+            cpu: Duration::from_millis(2 * ms),
             client_bytes: 5 << 20,
             daemon_bytes: Some(7 << 20),
         }
