@@ -56,10 +56,10 @@ impl Failure {
     fn look_into(&mut self, error: &(dyn StdError + 'static)) {
         let mut next = Some(error);
         while let Some(error) = next {
-            if let Some(vertex) = error.downcast_ref::<VertexError>() {
+            if let Some(vertex) = vertex_in(error) {
                 self.vertex = Some(vertex.vertex);
             }
-            if let Some(exit) = error.downcast_ref::<ExitError>() {
+            if let Some(exit) = exit_in(error) {
                 self.exit_code = u32::try_from(exit.code).ok();
             }
             self.hints.extend(hint(error));
@@ -68,12 +68,35 @@ impl Failure {
     }
 }
 
+// The enums around these are transparent: they stand in their place in a chain.
+
+fn vertex_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a VertexError> {
+    let wrapped = error.downcast_ref::<solver::Error>();
+    wrapped
+        .and_then(solver::Error::vertex)
+        .or_else(|| error.downcast_ref())
+}
+
+fn exit_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ExitError> {
+    match error.downcast_ref::<ops::Error>() {
+        Some(ops::Error::Exit(exit)) => Some(exit),
+        _ => error.downcast_ref(),
+    }
+}
+
+fn source_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a source::Error> {
+    match error.downcast_ref::<ops::Error>() {
+        Some(ops::Error::Source(error)) => Some(error),
+        _ => error.downcast_ref(),
+    }
+}
+
 /// What may help with this very error.
 fn hint(error: &(dyn StdError + 'static)) -> Option<String> {
-    if let Some(error) = error.downcast_ref::<source::Error>() {
+    if let Some(error) = source_in(error) {
         return error.hint();
     }
-    if let Some(exit) = error.downcast_ref::<ExitError>() {
+    if let Some(exit) = exit_in(error) {
         return match exit.code {
             _ if exit.oom => Some("The step used more memory than it may: raise --memory or make it use less.".into()),
             126 => Some("The program is there but cannot be executed: is it for this platform, and is its mode executable?".into()),
@@ -96,7 +119,7 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let said = match error.downcast_ref::<VertexError>() {
+        let said = match vertex_in(error) {
             Some(vertex) if vertex.doing == Doing::Run => String::new(),
             Some(_) => "failed to compute cache key".to_owned(),
             None => error.to_string(),

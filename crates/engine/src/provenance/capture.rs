@@ -69,7 +69,7 @@ impl Capture {
                 for mount in &exec.mounts {
                     match &mount.kind {
                         MountKind::Secret(secret) => {
-                            note(&mut self.secrets, &secret.id, secret.optional)
+                            note(&mut self.secrets, &secret.id, secret.optional);
                         }
                         MountKind::Ssh(agent) => self.agent(&agent.id, agent.optional),
                         _ => {}

@@ -155,7 +155,7 @@ mod tests {
         let exec = Exec::new(["true"]);
         let run = graph.run(
             exec,
-            vec![MountSpec::root(Some(base.clone()))],
+            vec![MountSpec::root(Some(base))],
             Some(&linux),
             Meta::default(),
         );

@@ -110,7 +110,7 @@ fn releasing_removes_what_leads_nowhere(index: &dyn Index) {
         1,
         "d is still reached through it"
     );
-    assert_eq!(index.results().unwrap(), [kept.clone()]);
+    assert_eq!(index.results().unwrap(), std::slice::from_ref(&kept));
     index.release(&kept).unwrap();
     assert_eq!(index.parents(&b).unwrap(), []);
     index.release(&kept).unwrap();
