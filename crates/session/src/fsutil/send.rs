@@ -132,6 +132,7 @@ fn fill(
     observer: Option<Observer>,
 ) -> Result<()> {
     let mut sent = 0;
+    let mut buffer = vec![0; PIECE];
     while let Ok(id) = asked.recv() {
         let path = offered
             .lock()
@@ -139,7 +140,7 @@ fn fill(
             .remove(&id);
         let path =
             path.ok_or_else(|| Error::Protocol(format!("entry {id} cannot be asked for")))?;
-        send_file(root, &path, id, out, |more| {
+        send_file(root, &path, id, out, &mut buffer, |more| {
             sent += more;
             if let Some(observer) = &observer {
                 observer(sent);
@@ -154,6 +155,7 @@ fn send_file(
     path: &Path,
     id: u32,
     out: &mpsc::Sender<Packet>,
+    buffer: &mut [u8],
     mut sent: impl FnMut(u64),
 ) -> Result<()> {
     use rustix::fs::OFlags;
@@ -166,8 +168,7 @@ fn send_file(
         Err(error) => return Err(Error::io(what(), error)),
     };
     while let Some(open) = &mut file {
-        let mut piece = vec![0; PIECE];
-        let count = match open.read(&mut piece) {
+        let count = match open.read(buffer) {
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Error::io(what(), error)),
@@ -175,10 +176,10 @@ fn send_file(
         if count == 0 {
             break;
         }
-        piece.truncate(count);
+        // Most files are small: what waits to be sent is no larger than they are.
         let data = Packet {
             id,
-            data: Bytes::from(piece),
+            data: Bytes::copy_from_slice(&buffer[..count]),
             ..packet(PacketType::PacketData)
         };
         out.blocking_send(data).map_err(|_| left())?;
