@@ -34,13 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "-D",
             "warnings",
         ]))?;
-        let mut doc = shell::cargo(&[
-            "doc",
-            "--quiet",
-            "--workspace",
-            "--no-deps",
-            "--document-private-items",
-        ]);
+        let mut doc = shell::cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
         shell::run(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     }
     let peers = peers();

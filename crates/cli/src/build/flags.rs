@@ -61,7 +61,7 @@ pub struct BuildFlags {
     /// Label of the image: KEY=VALUE
     #[arg(long, value_name = "LABEL")]
     pub label: Vec<String>,
-    /// Annotation of the image: [index,manifest:]KEY=VALUE
+    /// Annotation of the image: `[index,manifest:]KEY=VALUE`
     #[arg(long, value_name = "ANNOTATION")]
     pub annotation: Vec<String>,
     /// A name for an address inside RUN: HOST=IP

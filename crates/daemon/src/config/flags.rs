@@ -121,7 +121,7 @@ pub struct Flags {
     /// Keep the cache within limits
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub oci_worker_gc: Option<bool>,
-    /// Limits of the cache in megabytes: Reserved[,Free[,Max]]
+    /// Limits of the cache in megabytes: `Reserved[,Free[,Max]]`
     #[arg(long, value_name = "MB")]
     pub oci_worker_gc_keepstorage: Option<String>,
     /// Steps running at the same time: a number, or num-cpu
