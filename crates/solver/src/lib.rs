@@ -1,6 +1,6 @@
 //! Finds the result of a graph of vertices, running as little as it can.
 //!
-//! A build is a [`Job`]. It [loads](Job::load) vertices and [asks](Job::solve)
+//! A build is a [`Job`]. It [loads](JobHandle::load) vertices and [asks](JobHandle::solve)
 //! for one output of one of them. Equal vertices of several jobs are one vertex,
 //! and vertices with equal keys share one run. Dropping the job is leaving:
 //! what nobody else waits for stops at once.
