@@ -3,12 +3,12 @@
 //! `tests/golden/README.md` says what lies there and which of it is stable.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, FileTimes};
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use serde_json::Value;
 
 use crate::harness::{BaseImage, Daemon, Layout, Place, entries, golden, json, unpacked};
@@ -274,7 +274,8 @@ fn copy(from: &Path, to: &Path) {
         } else if from.ends_with("web/conf") {
             // A symlink when BuildKit saw it; kept as a file with its target in it.
             let target = fs::read_to_string(&from).expect("a file");
-            std::os::unix::fs::symlink(target, to).expect("a symlink");
+            std::os::unix::fs::symlink(target, &to).expect("a symlink");
+            set_time(&to);
         } else {
             let mut bytes = Vec::new();
             let mut file = File::open(&from).expect("a file");
@@ -289,8 +290,17 @@ fn copy(from: &Path, to: &Path) {
 
 fn seal(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
-    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_699_999_000);
-    let times = FileTimes::new().set_modified(time).set_accessed(time);
-    let file = File::open(path).expect("it is ours");
-    file.set_times(times).expect("it is ours");
+    set_time(path);
+}
+
+fn set_time(path: &Path) {
+    let time = Timespec {
+        tv_sec: 1_699_999_000,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("it is ours");
 }

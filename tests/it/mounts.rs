@@ -178,8 +178,8 @@ fn a_step_has_only_the_rights_it_asked_for_and_was_given() {
     let base = BaseImage::name();
     place.context(&format!(
         "FROM {base}\n\
-         RUN grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status > /default; mount -t tmpfs x /mnt 2>/dev/null && echo mounted >> /default; ulimit -n >> /default\n\
-         RUN --security=insecure mount -t tmpfs x /mnt && echo mounted > /insecure\n"
+         RUN grep -E 'CapEff|Seccomp:|NoNewPrivs' /proc/self/status > /default; mount -t tmpfs x /tmp 2>/dev/null && echo mounted >> /default; ulimit -n >> /default\n\
+         RUN --security=insecure mkdir -p /m && mount -t tmpfs x /m && echo mounted > /insecure\n"
     ));
     place
         .build(&[])
@@ -194,6 +194,7 @@ fn a_step_has_only_the_rights_it_asked_for_and_was_given() {
         "{files:?}"
     );
     assert!(files["default"].contains("Seccomp:\t2"), "{files:?}");
+    assert!(!files["default"].contains("mounted"), "{files:?}");
     assert!(files["default"].ends_with("\n1000\n"), "{files:?}");
     assert_eq!(files["insecure"], "mounted\n");
     place.assert_nothing_left();

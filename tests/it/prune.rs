@@ -52,10 +52,15 @@ fn pruned_to_nothing_nothing_is_left() {
     assert_eq!(after.lines().count(), 3, "no records: {after}");
     let large: Vec<_> = files(&place.path("state"))
         .into_iter()
-        .filter(|(name, bytes)| *bytes > 8192 && !name.contains("kiln.db"))
+        .filter(|(name, bytes)| *bytes > 16 << 10 && !name.contains("kiln.db"))
         .collect();
     assert_eq!(large, [], "only settings and the database stay");
-    assert_eq!(files(&place.path("state/content")), [], "no blobs");
+    // What builds said is kept for two days (row D11), whatever becomes of their results.
+    let blobs: u64 = files(&place.path("state/content"))
+        .iter()
+        .map(|(_, bytes)| bytes)
+        .sum();
+    assert!(blobs < 64 << 10, "{blobs} bytes of blobs are left");
     assert_eq!(
         files(&place.path("state/snapshots/overlayfs/layers")),
         [],

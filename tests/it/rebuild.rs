@@ -29,12 +29,12 @@ fn digest(place: &Place) -> String {
 
 #[track_caller]
 fn made(ran: &Ran, expected: &[&str]) {
-    let mut names = ran.made();
-    names.sort();
-    let ends: Vec<&str> = names
+    let names = ran.made();
+    let mut ends: Vec<&str> = names
         .iter()
         .map(|name| name.split_once("] ").map_or(&**name, |(_, rest)| rest))
         .collect();
+    ends.sort_unstable();
     assert_eq!(ends, expected, "{ran}");
 }
 
@@ -172,9 +172,10 @@ fn no_cache_makes_everything_again() {
     write_app(&place);
     place.build(&[]).ok();
     assert_eq!(place.build(&["--no-cache"]).ok().made().len(), 5);
+    // What copies the tool's file finds it unchanged.
     assert_eq!(
         place.build(&["--no-cache-filter=tool"]).ok().made().len(),
-        3
+        2
     );
     made(&place.build(&[]).ok(), &[]);
 }

@@ -102,7 +102,7 @@ fn a_failing_step_shows_its_lines_its_output_and_its_code() {
         ],
     );
     assert!(
-        !ran.stderr.contains("RUN echo never >"),
+        !ran.stderr.contains("] RUN echo never >"),
         "it never started: {ran}"
     );
 }
@@ -121,7 +121,7 @@ fn a_program_that_is_not_there_gives_a_hint() {
 #[test]
 fn a_step_that_is_killed_says_so() {
     refused(
-        "FROM BASE\nRUN kill -9 $$\n",
+        "FROM BASE\nRUN sh -c 'kill -9 $$'; exit $?\n",
         &[],
         &["exit code: 137", "Dockerfile:2"],
     );

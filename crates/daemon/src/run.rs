@@ -33,6 +33,8 @@ pub async fn run(
     open: impl AsyncFnOnce(Config) -> Result<Arc<dyn Builder>, Error>,
 ) -> Result<(), Error> {
     let mut lock = StateLock::take_or_fail(&config.root)?;
+    // Before anybody can see us: who then asks us to stop must not end us half-way.
+    let asked = asked_to_stop().map_err(|source| Error::Signals { source })?;
     let listeners = listen::open(&config, surroundings.listen_fds)?;
     let builder = open(config.clone()).await?;
     let services = Services::new(builder, &config)?;
@@ -44,7 +46,6 @@ pub async fn run(
         });
     }
     notify::notify(surroundings.notify_socket.as_deref(), "READY=1");
-    let asked = asked_to_stop().map_err(|source| Error::Signals { source })?;
     let served = services.serve(listeners, &config, async {
         asked.await;
         notify::notify(surroundings.notify_socket.as_deref(), "STOPPING=1");

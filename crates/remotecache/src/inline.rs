@@ -163,8 +163,8 @@ async fn image(
     Ok(Some((CacheConfig { layers, records }, blobs)))
 }
 
-/// The value for an image with these layers (compressed, bottom first); nothing when no record
-/// has a result in it.
+/// The records for an image with these layers (compressed, bottom first), as JSON; nothing when
+/// no record has a result in it. Whoever writes the config puts their base64 under [`KEY`].
 pub fn value(chains: &Chains, image: &[Digest]) -> Option<String> {
     let order = chains.sorted();
     let mut records = chains.records(&order, |_| None);
@@ -184,8 +184,7 @@ pub fn value(chains: &Chains, image: &[Digest]) -> Option<String> {
             any = true;
         }
     }
-    let json = serde_json::to_vec(&records).expect("records are always JSON");
-    any.then(|| STANDARD.encode(json))
+    any.then(|| serde_json::to_string(&records).expect("records are always JSON"))
 }
 
 fn positions(digests: &[Digest], image: &[Digest]) -> Option<Vec<i64>> {
