@@ -16,4 +16,4 @@ pub(crate) use daemon::Daemon;
 pub(crate) use peers::Peers;
 pub(crate) use place::Place;
 pub(crate) use registry::{BaseImage, Memory, Real, golden};
-pub(crate) use running::{Ran, Running};
+pub(crate) use running::Ran;

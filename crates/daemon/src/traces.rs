@@ -363,7 +363,7 @@ impl TraceService for Traces {
                 for span in &spans.spans {
                     match TraceId::try_from(&span.trace_id[..]) {
                         Ok(id) if span.span_id.len() == 8 => {
-                            self.lock().keep(id, client_line(span, &resource, &scope))
+                            self.lock().keep(id, client_line(span, &resource, &scope));
                         }
                         _ => rejected += 1,
                     }

@@ -50,11 +50,6 @@ impl<'a> Daemon<'a> {
         self.running.said()
     }
 
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.running.pid()
-    }
-
     /// `kiln ARGS` as a client of it.
     pub(crate) fn kiln(&self, args: &[&str]) -> Command {
         let mut command = self.place.kiln(args);

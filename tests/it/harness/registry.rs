@@ -47,7 +47,10 @@ impl std::ops::Deref for Memory {
 /// Docker's registry, if the tools of others are there, else the one in memory.
 pub(crate) enum Real {
     /// A process that is killed when this is dropped.
-    Process(Running, String),
+    Process(
+        #[allow(dead_code, reason = "it ends with us")] Running,
+        String,
+    ),
     /// Good enough to push to and pull from.
     Memory(Memory),
 }
