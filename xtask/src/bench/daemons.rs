@@ -56,15 +56,15 @@ impl Daemon {
         })
     }
 
-    /// It and everything it started.
-    pub(crate) fn processes(&self) -> Vec<u32> {
-        measure::tree(self.child.id())
+    /// The process we started.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let below = self.processes();
+        let below = measure::tree(self.pid());
         signal(self.child.id(), libc::SIGTERM);
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE && matches!(self.child.try_wait(), Ok(None)) {

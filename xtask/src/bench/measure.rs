@@ -37,17 +37,18 @@ impl fmt::Display for Sample {
     }
 }
 
-/// Runs the commands at once. `daemons` are processes whose memory counts as well.
+/// Runs the commands at once. What `daemon` and the processes it starts use counts as well.
 pub(crate) fn timed(
     mut commands: Vec<Command>,
     log: &Path,
-    daemons: &[u32],
+    daemon: Option<u32>,
 ) -> Result<Sample, Error> {
-    for pid in daemons {
+    let before = daemon.map(tree).unwrap_or_default();
+    for pid in &before {
         forget_peak(*pid);
     }
     let mut children = Vec::new();
-    let ticks_before: u64 = daemons.iter().map(|pid| ticks(*pid)).sum();
+    let ticks_before: u64 = before.iter().map(|pid| ticks(*pid)).sum();
     let begun = Instant::now();
     for (number, command) in commands.iter_mut().enumerate() {
         let log = numbered(log, number);
@@ -80,23 +81,25 @@ pub(crate) fn timed(
         }
     }
     let time = begun.elapsed();
-    let ticks_after: u64 = daemons.iter().map(|pid| ticks(*pid)).sum();
+    // What ended meanwhile is in the numbers of who waited for it.
+    let after = daemon.map(tree).unwrap_or_default();
+    let ticks_after: u64 = after.iter().map(|pid| ticks(*pid)).sum();
     cpu += Duration::from_millis(ticks_after.saturating_sub(ticks_before) * 1000 / TICKS);
-    let peaks = daemons.iter().filter_map(|pid| peak(*pid));
+    let peaks = after.iter().filter_map(|pid| peak(*pid));
     match failed {
         Some(error) => Err(error),
         None => Ok(Sample {
             time,
             cpu,
             client_bytes,
-            daemon_bytes: (!daemons.is_empty()).then(|| peaks.sum()),
+            daemon_bytes: daemon.map(|_| peaks.sum()),
         }),
     }
 }
 
 /// Runs a command whose time does not matter.
 pub(crate) fn untimed(command: Command, log: &Path) -> Result<(), Error> {
-    timed(vec![command], log, &[]).map(drop)
+    timed(vec![command], log, None).map(drop)
 }
 
 /// Lets the disk finish what earlier runs left to write.

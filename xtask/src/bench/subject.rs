@@ -169,12 +169,8 @@ impl<'a> Subject<'a> {
     /// Does the builds, all at once, and measures.
     pub(crate) fn measure(&self, builds: &[Build]) -> Result<Sample, Error> {
         let commands = builds.iter().filter_map(|build| self.commands(build).pop());
-        let daemons = self
-            .daemon
-            .as_ref()
-            .map(Daemon::processes)
-            .unwrap_or_default();
-        measure::timed(commands.collect(), &self.log(), &daemons)
+        let daemon = self.daemon.as_ref().map(Daemon::pid);
+        measure::timed(commands.collect(), &self.log(), daemon)
     }
 
     fn log(&self) -> PathBuf {
