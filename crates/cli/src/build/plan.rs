@@ -262,23 +262,34 @@ impl Plan {
         Ok(())
     }
 
-    /// Statements about the image are not made yet; asking for none is fine.
+    /// Provenance goes to the frontend as it was written; lists of contents are not made yet.
     fn attestations(&mut self, flags: &BuildFlags) -> Result<(), Error> {
         let off = |text: &str| matches!(text, "false" | "0" | "disabled=true");
-        if flags.provenance.as_deref().is_some_and(|text| !off(text)) {
-            return Err(Error::NotYet("--provenance".to_owned()));
-        }
         if flags.sbom.as_deref().is_some_and(|text| !off(text)) {
             return Err(Error::NotYet("--sbom".to_owned()));
+        }
+        match flags.provenance.as_deref() {
+            None => {}
+            Some(text) if off(text) => {}
+            Some("" | "true" | "1") => self.option("attest:provenance", "mode=max"),
+            Some(settings) => self.option("attest:provenance", settings),
         }
         for given in &flags.attest {
             let mut pairs = csv::pairs("--attest", given)?;
             let kind = pairs.remove("type").unwrap_or_default();
-            if !matches!(kind.as_str(), "provenance" | "sbom") {
-                return Err(bad("--attest", given, "its type is not provenance or sbom"));
-            }
-            if pairs.get("disabled").map(String::as_str) != Some("true") {
-                return Err(Error::NotYet(format!("--attest type={kind}")));
+            let disabled = pairs.get("disabled").map(String::as_str) == Some("true");
+            match kind.as_str() {
+                "provenance" | "sbom" if disabled => {}
+                "provenance" => {
+                    let settings: Vec<String> = pairs
+                        .iter()
+                        .map(|(key, value)| format!("{key}={value}"))
+                        .collect();
+                    let settings = csv::join(settings.iter().map(String::as_str));
+                    self.option("attest:provenance", settings);
+                }
+                "sbom" => return Err(Error::NotYet("--attest type=sbom".to_owned())),
+                _ => return Err(bad("--attest", given, "its type is not provenance or sbom")),
             }
         }
         Ok(())

@@ -325,7 +325,12 @@ fn questions_and_statements() {
         "type=sbom,disabled=true",
         ".",
     ]);
-    check_refused(&["--provenance", "."], "not supported yet: --provenance");
+    for words in [
+        &["--provenance", "."][..],
+        &["--attest", "type=provenance,mode=max", "."],
+    ] {
+        assert_eq!(plan(words).options["attest:provenance"], "mode=max");
+    }
     check_refused(&["--attest", "type=sbom", "."], "not supported yet");
 }
 
