@@ -4,6 +4,7 @@
 mod archive;
 mod binary;
 mod daemon;
+mod docker;
 mod leaks;
 mod peers;
 mod place;
@@ -13,6 +14,7 @@ mod running;
 
 pub(crate) use archive::{Layout, entries, json, unpacked};
 pub(crate) use daemon::Daemon;
+pub(crate) use docker::Docker;
 pub(crate) use peers::Peers;
 pub(crate) use place::Place;
 pub(crate) use registry::{BaseImage, Memory, Real, golden};

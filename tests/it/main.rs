@@ -4,6 +4,7 @@
 //! folder `tests/peers setup` makes; with `KILN_E2E_PEERS=0` they are skipped.
 
 mod buildx;
+mod caches;
 mod golden;
 mod harness;
 mod interrupted;

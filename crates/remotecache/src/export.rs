@@ -92,12 +92,10 @@ pub async fn collect<O: Clone + Send + Sync + 'static>(
     Ok(chains)
 }
 
-/// The layer with what an importer must know about it.
+/// The layer with what an importer must know about it. Where it came from stays on it until
+/// it is written: a layer nobody fetched yet is found only there.
 fn described(blob: LayerBlob) -> Descriptor {
     let mut layer = blob.descriptor;
-    layer
-        .annotations
-        .retain(|key, _| !key.starts_with("containerd.io/distribution.source."));
     layer
         .annotations
         .insert(DIFF_ID.to_owned(), blob.diff_id.0.to_string());
@@ -151,9 +149,9 @@ pub async fn write(
         let blob = blobs.get(&digest).ok_or(Error::MissingBlob(digest))?;
         if !layers
             .iter()
-            .any(|known: &Descriptor| known.digest == digest)
+            .any(|known: &&Descriptor| known.digest == digest)
         {
-            layers.push(in_form(blob, form));
+            layers.push(blob);
         }
     }
     let sending = step.transfer("sending cache export");
@@ -161,7 +159,8 @@ pub async fn write(
         Target::Registry(repository, _) => repository,
         Target::Place(sink) => &**sink,
     };
-    futures::stream::iter(layers.clone())
+    let moved: Vec<Descriptor> = layers.iter().map(|layer| (*layer).clone()).collect();
+    futures::stream::iter(moved)
         .map(|layer| async move { write_layer(&layer, provider, sink, step).await })
         .buffer_unordered(CONCURRENT_LAYERS)
         .try_for_each(|()| async { Ok(()) })
@@ -172,6 +171,7 @@ pub async fn write(
     let put = sink.put(&config, content::once(bytes)).await;
     shown.done();
     put.map_err(Error::content("error writing config blob"))?;
+    let layers: Vec<Descriptor> = layers.into_iter().map(|l| in_form(l, form)).collect();
     let manifest = write_manifest(form, &config, &layers, target, step).await?;
     sending.done();
     Ok(Some(manifest))
@@ -188,8 +188,11 @@ async fn missing(chains: &Chains, provider: &dyn Provider) -> BTreeMap<Digest, (
         .await
 }
 
+/// A layer as the manifest names it.
 fn in_form(blob: &Descriptor, form: Form) -> Descriptor {
     let mut blob = blob.clone();
+    blob.annotations
+        .retain(|key, _| !key.starts_with(registry::SOURCE_ANNOTATION));
     match container::in_family(&blob.media_type, form != Form::DockerList) {
         Some(media_type) => blob.media_type = media_type,
         None => warn!(

@@ -141,6 +141,52 @@ async fn an_empty_cache_leaves_the_old_one_alone() {
     assert!(shelf.0.lock().unwrap().is_empty());
 }
 
+/// A place that has only what says which repository it came from, as lazy layers do.
+struct Lazy(Memory);
+
+#[async_trait]
+impl Provider for Lazy {
+    async fn size(&self, blob: &Descriptor) -> content::Result<u64> {
+        match registry::sources(blob).is_empty() {
+            true => Err(content::Error::NotFound(blob.digest)),
+            false => self.0.size(blob).await,
+        }
+    }
+
+    async fn read(&self, blob: &Descriptor, offset: u64) -> content::Result<ByteStream> {
+        self.size(blob).await?;
+        self.0.read(blob, offset).await
+    }
+}
+
+/// Rows: core:X19, core:X28, C02
+#[tokio::test]
+async fn layers_nobody_fetched_yet_are_exported_from_where_they_are() {
+    let mut blob = LayerBlob {
+        descriptor: Descriptor::of(oci::media_type::DOCKER_LAYER_GZIP, b"base"),
+        diff_id: oci::DiffId(Digest::of("tar base")),
+        description: String::new(),
+        created: None,
+    };
+    registry::add_source(&mut blob.descriptor, "docker.io", "library/base");
+    let mut chains = Chains::new();
+    let stored = Stored {
+        layers: vec![described(blob)],
+        created: Created(1),
+    };
+    chains.add(Digest::of("one"), &[], vec![stored]).unwrap();
+    let shelf = Arc::new(Shelf::default());
+    let target = Target::Place(shelf.clone());
+    let step = StepProgress::none();
+    let written = write(&chains, Form::Image, &Lazy(providing()), &target, &step).await;
+    let manifest = written.unwrap().expect("its layer is somewhere");
+    let shelf = shelf.0.lock().unwrap();
+    assert!(shelf.contains_key(&Digest::of("base")));
+    let text = String::from_utf8_lossy(&shelf[&manifest.digest]).into_owned();
+    assert!(!text.contains("distribution.source"), "{text}");
+    assert!(text.contains(oci::media_type::OCI_LAYER_GZIP), "{text}");
+}
+
 type Out = Vec<String>;
 
 fn layers_of(provider: Arc<dyn Provider>) -> Layers<Out> {
