@@ -109,6 +109,32 @@ fn skopeo_crane_and_umoci_take_every_compression() {
     place.assert_nothing_left();
 }
 
+/// `tar=false` gives a layout instead of an archive of one, by its names or as `latest`.
+///
+/// Rows: E04, B05
+#[test]
+fn an_image_goes_blob_by_blob_into_a_layout() {
+    let place = Place::new();
+    let Some(peers) = Peers::get() else {
+        return;
+    };
+    let scene = Scene {
+        place: &place,
+        peers,
+    };
+    write(&place);
+    for (names, layout) in [("", "oci:dir:latest"), (",name=app:1", "oci:dir:1")] {
+        place
+            .build(&["-o", &format!("type=oci,tar=false,dest=dir{names}")])
+            .ok();
+        let shown = scene.run(&["skopeo", "inspect", "--config", layout]).ok();
+        assert_eq!(json(&shown.stdout)["config"]["User"], "5");
+    }
+    let copied = ["skopeo", "copy", "oci:dir:1", "oci-archive:all.tar"];
+    scene.run(&copied).ok();
+    place.assert_nothing_left();
+}
+
 /// Rows: E02, E03, E08
 #[test]
 fn crane_finds_a_pushed_image_valid() {

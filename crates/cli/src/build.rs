@@ -60,7 +60,7 @@ pub async fn run<E: From<Error>>(
         response = built => response.map_err(Error::Client)?,
         () = interrupted => return Err(Error::Interrupted.into()),
     };
-    attach::tag_caches(&plan, &response)?;
+    attach::name_what_came(&plan, &response)?;
     outcome::report(flags, &plan, &id, &response)?;
     Ok(())
 }

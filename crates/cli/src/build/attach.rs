@@ -1,9 +1,11 @@
 //! What the daemon may have of this machine while a build runs: the directories,
 //! secrets and places the plan names, and nothing else.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use registry::docker_config::DockerConfig;
 use session::Attachables;
@@ -234,14 +236,28 @@ fn stores(plan: &mut Plan) -> Result<Stores, Error> {
             .unwrap_or_default();
         stores = stores.with(format!("local:{dir}"), Arc::new(Layout::new(dir)));
     }
+    for dir in layouts(plan) {
+        stores = stores.with(EXPORT, Arc::new(Layout::new(dir)));
+    }
     Ok(stores)
+}
+
+/// What an engine calls the client's store an image is exported to blob by blob.
+const EXPORT: &str = "export";
+
+/// The directories images go to as layouts: `type=oci,tar=false,dest=DIRECTORY`.
+fn layouts(plan: &Plan) -> impl Iterator<Item = &Path> {
+    plan.exports.iter().filter_map(|export| match &export.dest {
+        Dest::Layout(dir) => Some(dir.as_path()),
+        _ => None,
+    })
 }
 
 fn targets(plan: &Plan) -> Result<Targets, Error> {
     let mut targets = Targets::new();
     for (place, export) in plan.exports.iter().enumerate() {
         let target = match &export.dest {
-            Dest::Nowhere => continue,
+            Dest::Nowhere | Dest::Layout(_) => continue,
             Dest::File(path) => Target::File(path.clone()),
             Dest::Dir(path) => {
                 let delete = export.attrs.get("mode").map(String::as_str) == Some("delete");
@@ -258,11 +274,43 @@ fn targets(plan: &Plan) -> Result<Targets, Error> {
     Ok(targets)
 }
 
-/// After the build: local caches get their tags (row B05).
-pub(crate) fn tag_caches(
+/// After the build: what was written blob by blob gets its names (row B05). Local caches have
+/// tags, images in layouts the names they were exported under, or `latest`.
+pub(crate) fn name_what_came(
     plan: &Plan,
-    response: &std::collections::BTreeMap<String, String>,
+    response: &BTreeMap<String, String>,
 ) -> Result<(), Error> {
+    name_images(plan, response)?;
+    tag_caches(plan, response)
+}
+
+fn name_images(plan: &Plan, response: &BTreeMap<String, String>) -> Result<(), Error> {
+    let descriptor = response
+        .get("containerimage.descriptor")
+        .and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok())
+        .and_then(|json| serde_json::from_slice(&json).ok());
+    let Some(descriptor) = descriptor else {
+        return Ok(());
+    };
+    let names: Vec<oci::ImageName> = response
+        .get("image.name")
+        .into_iter()
+        .flat_map(|names| names.split(','))
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    for dir in layouts(plan) {
+        let layout = Layout::new(dir);
+        if names.is_empty() {
+            layout.tag("latest", &descriptor)?;
+        }
+        for name in &names {
+            layout.name(name, &descriptor)?;
+        }
+    }
+    Ok(())
+}
+
+fn tag_caches(plan: &Plan, response: &BTreeMap<String, String>) -> Result<(), Error> {
     let Some(manifest) = response.get("cache.manifest") else {
         return Ok(());
     };

@@ -2,6 +2,7 @@
 //! kept in one.
 
 use std::io::SeekFrom;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -18,6 +19,8 @@ use crate::Error;
 const PIECE: usize = 256 * 1024;
 /// The annotation that holds a tag.
 const TAG: &str = "org.opencontainers.image.ref.name";
+/// The annotation that holds a whole name, as containerd has it.
+const NAME: &str = "io.containerd.image.name";
 
 /// A directory with `oci-layout`, `index.json` and `blobs/`.
 #[derive(Clone, Debug)]
@@ -61,16 +64,31 @@ impl Layout {
 
     /// Names a blob with a tag, in place of what had it.
     pub(crate) fn tag(&self, tag: &str, descriptor: &Value) -> Result<(), Error> {
-        let mut index = self.read_index()?;
         let mut entry = descriptor.clone();
         entry["annotations"][TAG] = json!(tag);
+        self.enter(entry, |known| known[TAG] == tag)
+    }
+
+    /// Gives an image a whole name, in place of what had it.
+    pub(crate) fn name(&self, name: &oci::ImageName, descriptor: &Value) -> Result<(), Error> {
+        let mut entry = descriptor.clone();
+        entry["annotations"][NAME] = json!(name.to_string());
+        if let Some(tag) = name.tag() {
+            entry["annotations"][TAG] = json!(tag);
+        }
+        self.enter(entry, |known| known[NAME] == name.to_string())
+    }
+
+    /// Puts an entry into the index, in place of those whose annotations `replaces` knows.
+    fn enter(&self, entry: Value, replaces: impl Fn(&Value) -> bool) -> Result<(), Error> {
+        let mut index = self.read_index()?;
         let manifests = index["manifests"]
             .as_array_mut()
             .map(std::mem::take)
             .unwrap_or_default();
         let others = manifests
             .into_iter()
-            .filter(|known| known["annotations"][TAG] != json!(tag));
+            .filter(|known| !replaces(&known["annotations"]));
         index["manifests"] = others.chain([entry]).collect();
         let path = self.index_path();
         let failed = |source| Error::File {
@@ -105,16 +123,20 @@ impl Layout {
     }
 }
 
+/// A file that is not in its place yet. Others may read it as far as the umask lets them:
+/// a layout is made to be handed on.
+fn aside(dir: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o666))
+        .tempfile_in(dir)
+}
+
 /// Writes beside, then renames: a reader sees the old file or the new one.
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    let mut file = aside(dir)?;
     std::io::Write::write_all(&mut file, bytes)?;
-    std::os::unix::fs::PermissionsExt::set_mode(
-        &mut file.as_file().metadata()?.permissions(),
-        0o644,
-    );
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
@@ -177,8 +199,7 @@ impl Sink for Layout {
             source: source.into(),
         };
         tokio::fs::create_dir_all(&dir).await.map_err(failed)?;
-        let aside = tempfile::NamedTempFile::new_in(&dir).map_err(failed)?;
-        let (file, name) = aside.into_parts();
+        let (file, name) = aside(&dir).map_err(failed)?.into_parts();
         let mut file = tokio::fs::File::from_std(file);
         let mut verified = Verified::new(bytes, blob).boxed();
         while let Some(piece) = verified.next().await {
@@ -247,5 +268,33 @@ mod tests {
         assert_eq!(layout.resolve("latest").unwrap(), Some(two));
         assert_eq!(layout.resolve("old").unwrap(), Some(one));
         assert_eq!(layout.resolve("none").unwrap(), None);
+    }
+
+    /// Rows: B05
+    #[test]
+    fn an_image_has_one_entry_per_name_and_everybody_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        let name: oci::ImageName = "registry.example/app:1".parse().unwrap();
+        for text in ["1", "2"] {
+            let digest = Digest::of(text).to_string();
+            layout
+                .name(&name, &json!({"digest": digest, "size": 1}))
+                .unwrap();
+        }
+        let index = layout.read_index().unwrap();
+        let entries = index["manifests"].as_array().unwrap();
+        assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0]["annotations"][NAME], "registry.example/app:1");
+        assert_eq!(entries[0]["annotations"][TAG], "1");
+        assert_eq!(entries[0]["digest"], Digest::of("2").to_string());
+        let mode = std::fs::metadata(layout.index_path())
+            .unwrap()
+            .permissions();
+        assert_eq!(mode.mode() & 0o600, 0o600);
+        let usual = dir.path().join("usual");
+        std::fs::write(&usual, "").unwrap();
+        let usual = std::fs::metadata(usual).unwrap().permissions();
+        assert_eq!(mode.mode(), usual.mode(), "like any other new file");
     }
 }

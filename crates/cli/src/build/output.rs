@@ -32,6 +32,8 @@ pub enum Dest {
     Stdout,
     /// A directory, for trees.
     Dir(PathBuf),
+    /// A directory that becomes an OCI layout, for images blob by blob (`tar=false`).
+    Layout(PathBuf),
     /// Into `docker load`.
     Docker,
 }
@@ -81,6 +83,16 @@ pub(crate) fn exports(flags: &BuildFlags, environment: &Environment) -> Result<V
     {
         return Err(bad(FLAG, "-", "only one result can go to standard output"));
     }
+    let layouts = exports
+        .iter()
+        .filter(|export| matches!(export.dest, Dest::Layout(_)));
+    if layouts.count() > 1 {
+        return Err(bad(
+            FLAG,
+            "tar=false",
+            "only one image can go out blob by blob",
+        ));
+    }
     Ok(exports)
 }
 
@@ -127,7 +139,7 @@ fn parse(text: &str, environment: &Environment) -> Result<Export, Error> {
         ("image" | "registry", Some(_)) => return Err(bad(FLAG, text, "an image has no dest")),
         ("local", Some(dir)) => ("local", Dest::Dir(PathBuf::from(dir))),
         ("local", None) => return Err(bad(FLAG, text, "type=local needs dest=DIRECTORY")),
-        ("docker", None) => ("docker", Dest::Docker),
+        ("docker", None) if !blob_by_blob("docker", &attrs, text)? => ("docker", Dest::Docker),
         ("cacheonly", None) => {
             return Err(bad(
                 FLAG,
@@ -136,10 +148,12 @@ fn parse(text: &str, environment: &Environment) -> Result<Export, Error> {
             ));
         }
         (kind @ ("tar" | "oci" | "docker"), dest) => {
-            let unpacked = attrs.get("tar").map(String::as_str) == Some("false");
             let dest = match dest.as_deref() {
+                None | Some("-") if blob_by_blob(kind, &attrs, text)? => {
+                    return Err(bad(FLAG, text, "tar=false needs dest=DIRECTORY"));
+                }
                 None | Some("-") => stdout(text, environment)?,
-                Some(path) if unpacked => Dest::Dir(PathBuf::from(path)),
+                Some(path) if blob_by_blob(kind, &attrs, text)? => Dest::Layout(path.into()),
                 Some(path) => Dest::File(PathBuf::from(path)),
             };
             (kind, dest)
@@ -155,6 +169,17 @@ fn parse(text: &str, environment: &Environment) -> Result<Export, Error> {
         attrs,
         dest,
     })
+}
+
+/// Whether the blobs of an image go into a directory instead of an archive.
+fn blob_by_blob(kind: &str, attrs: &BTreeMap<String, String>, text: &str) -> Result<bool, Error> {
+    match attrs.get("tar").map(String::as_str) {
+        None => Ok(false),
+        Some(_) if kind == "tar" => Err(bad(FLAG, text, "tar= is for type=oci and type=docker")),
+        Some("true" | "1") => Ok(false),
+        Some("false" | "0") => Ok(true),
+        Some(_) => Err(bad(FLAG, text, "tar= is true or false")),
+    }
 }
 
 fn stdout(text: &str, environment: &Environment) -> Result<Dest, Error> {

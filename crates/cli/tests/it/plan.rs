@@ -286,6 +286,16 @@ fn outputs() {
     assert_eq!(noted.attrs["annotation-index.k"], "v");
     assert_eq!(noted.attrs["annotation-manifest[linux/amd64].k"], "v");
     assert_eq!(noted.attrs["annotation-manifest.p"], "q");
+    let unpacked = one(&["-o", "type=oci,tar=false,dest=dir", "."]);
+    assert_eq!(unpacked.dest, Dest::Layout("dir".into()));
+    check_refused(
+        &["-o", "type=docker,tar=false", "."],
+        "needs dest=DIRECTORY",
+    );
+    check_refused(&["-o", "type=oci,tar=maybe,dest=x", "."], "true or false");
+    check_refused(&["-o", "type=tar,tar=false,dest=x", "."], "type=oci");
+    let (one_dir, other) = ("type=oci,tar=false,dest=a", "type=oci,tar=false,dest=b");
+    check_refused(&["-o", one_dir, "-o", other, "."], "only one image");
     check_refused(&["--push", "."], "add --tag");
     check_refused(&["-o", "type=local", "."], "needs dest=");
     check_refused(&["-o", "type=zip,dest=x", "."], "is not one of image");

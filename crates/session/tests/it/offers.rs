@@ -301,6 +301,14 @@ async fn blobs() {
         assert_eq!(store.size(&wrong).await.unwrap_err().kind(), Kind::NotFound);
         let other = session.content().unwrap().store("elsewhere");
         assert_eq!(other.size(&wrong).await.unwrap_err().kind(), Kind::NotFound);
+        let refused = other.put(&wrong, content::once("promised")).await;
+        let mut said = String::new();
+        let mut next: Option<&dyn std::error::Error> = refused.as_ref().err().map(|e| e as _);
+        while let Some(error) = next {
+            said = format!("{said}: {error}");
+            next = error.source();
+        }
+        assert!(said.contains("a content store of this name"), "{said}");
     })
     .await;
 }
