@@ -83,10 +83,10 @@ fn a_broken_blob_is_resumed_and_one_that_stays_broken_told() {
     };
     is_overcome(cut().times(2));
     is_overcome(Fault::new(Effect::Drop).on("/blobs/").times(2));
-    fails_until_it_behaves(
-        Fault::new(Effect::Short(0)).method("GET").on("/blobs/"),
-        &["sha256:"],
-    );
+    for bytes in [0, 100] {
+        let short = Fault::new(Effect::Short(bytes));
+        fails_until_it_behaves(short.method("GET").on("/blobs/"), &["sha256:"]);
+    }
 }
 
 /// Rows: S01, C05

@@ -72,6 +72,7 @@ impl Provider for Repository {
             blob: blob.clone(),
             offset,
             delays: self.writer.retry_delays.iter().copied().collect(),
+            since_fault: 0,
             open: None,
         };
         reading
@@ -106,14 +107,21 @@ impl Repository {
     }
 }
 
+/// So many bytes without a fault give all tries back: a connection that breaks once a minute should
+/// not fail a download of an hour, and a place that cuts every answer after a few bytes should not
+/// be asked for ever.
+const PROGRESS_THAT_FORGIVES: u64 = 1 << 20;
+
 /// A blob on its way.
 struct Reading {
     repository: Repository,
     blob: Descriptor,
     /// The next byte to hand out.
     offset: u64,
-    /// Waits that are left; refilled whenever bytes arrive.
+    /// Waits that are left; refilled after [`PROGRESS_THAT_FORGIVES`].
     delays: VecDeque<Duration>,
+    /// Bytes that came since the connection broke last.
+    since_fault: u64,
     open: Option<Open>,
 }
 
@@ -137,6 +145,7 @@ impl Reading {
                 Ok(piece) => return Ok(piece),
                 Err(error) if error.retryable() => {
                     self.open = None;
+                    self.since_fault = 0;
                     let Some(delay) = self.delays.pop_front() else {
                         return Err(error);
                     };
@@ -178,13 +187,11 @@ impl Reading {
                 continue;
             }
             self.offset += piece.len() as u64;
-            self.delays = self
-                .repository
-                .writer
-                .retry_delays
-                .iter()
-                .copied()
-                .collect();
+            self.since_fault += piece.len() as u64;
+            if self.since_fault >= PROGRESS_THAT_FORGIVES {
+                let delays = self.repository.writer.retry_delays.iter();
+                self.delays = delays.copied().collect();
+            }
             return Ok(Some(piece));
         }
     }

@@ -156,6 +156,7 @@ async fn a_broken_blob_is_taken_up_where_it_broke() {
     assert_eq!(whole(&app, &blob).await.unwrap(), blob.bytes);
 }
 
+/// Rows: S08, P31
 #[tokio::test]
 async fn a_blob_that_never_comes_whole_ends_in_an_error() {
     let server = Server::start().await;
@@ -172,6 +173,13 @@ async fn a_blob_that_never_comes_whole_ends_in_an_error() {
     server.fault(Fault::new(Effect::Truncate(0)));
     let error = whole(&app, &blob).await.unwrap_err();
     assert!(error.to_string().contains("broke"), "{error}");
+    // A little progress each time is none: it would take a hundred answers.
+    server.behave();
+    server.forget();
+    server.fault(Fault::new(Effect::Short(100)));
+    let error = whole(&app, &blob).await.unwrap_err();
+    assert!(error.to_string().contains("ended after"), "{error}");
+    assert!(server.asked().len() <= 5, "{} answers", server.asked().len());
     server.behave();
     server.fault(Fault::new(Effect::Flip));
     assert!(matches!(
