@@ -6,14 +6,14 @@ use std::process::Command;
 use crate::harness::{BaseImage, Daemon, Layout, Peers, Place, Ran, Real, json};
 
 /// A daemon and a buildx that knows it as `k`.
-struct Scene<'a> {
+pub(crate) struct Scene<'a> {
     place: &'a Place,
     peers: Peers,
     daemon: Daemon<'a>,
 }
 
 impl<'a> Scene<'a> {
-    fn new(place: &'a Place) -> Option<Scene<'a>> {
+    pub(crate) fn new(place: &'a Place) -> Option<Scene<'a>> {
         let peers = Peers::get()?;
         let daemon = Daemon::start(place, "insecure-entitlements = [\"network.host\"]\n");
         let address = daemon.address();
@@ -38,17 +38,17 @@ impl<'a> Scene<'a> {
         command
     }
 
-    fn run(&self, args: &[&str]) -> Ran {
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
         self.place.start(self.command(args)).wait()
     }
 
     /// `docker buildx build --progress=plain ARGS ctx`
-    fn build(&self, args: &[&str]) -> Ran {
+    pub(crate) fn build(&self, args: &[&str]) -> Ran {
         self.run(&[&["build", "--progress=plain"], args, &["ctx"]].concat())
     }
 
     #[track_caller]
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         self.run(&["rm", "k"]).ok();
         self.daemon.stop();
         self.place.assert_nothing_left();

@@ -14,4 +14,5 @@ mod others;
 mod prune;
 mod rebuild;
 mod registries;
+mod statements;
 mod wrong;

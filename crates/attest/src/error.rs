@@ -27,6 +27,9 @@ pub enum Error {
         /// What is wrong with them.
         reason: &'static str,
     },
+    /// Statements nobody can make.
+    #[error("unknown attestation type {0:?}: there are provenance and sbom")]
+    Unknown(String),
     /// Understood, and not done.
     #[error("not supported yet: attestation {0}")]
     NotYet(String),
@@ -39,7 +42,9 @@ impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Value { .. } | Error::List { .. } | Error::Incomplete(_) => Kind::InvalidInput,
+            Error::Value { .. } | Error::List { .. } | Error::Unknown(_) | Error::Incomplete(_) => {
+                Kind::InvalidInput
+            }
             Error::NotYet(_) => Kind::Unsupported,
         }
     }

@@ -16,6 +16,7 @@ mod error;
 mod options;
 mod package_url;
 mod provenance;
+mod sbom;
 mod slsa;
 mod statement;
 
@@ -26,6 +27,7 @@ pub use provenance::{
     BuildConfig, ConfigSource, DigestSet, Local, Material, Metadata, Named, Provenance, Request,
     SourceFile, SourceMap, Step, digest_set, redacted,
 };
+pub use sbom::{CYCLONEDX, DEFAULT_GENERATOR, SPDX, Sbom, is_sbom, key};
 pub use statement::{IN_TOTO, Statement, Subject};
 
 /// No statement may be larger (W49).

@@ -216,7 +216,7 @@ fn attestation(message: wire::Attestation) -> Result<Attestation, Status> {
 
 fn subject(message: wire::InTotoSubject) -> Result<Subject, Status> {
     match message.kind() {
-        wire::InTotoSubjectKind::Self_ => Ok(Subject::Own),
+        wire::InTotoSubjectKind::Self_ => Ok(Subject::Own { name: message.name }),
         wire::InTotoSubjectKind::Raw => {
             let digests: Result<Vec<Digest>, Status> =
                 message.digest.iter().map(|text| digest(text)).collect();

@@ -314,8 +314,9 @@ fn attestation(one: &frontend::Attestation, reference: wire::Ref) -> wire::Attes
             .subjects
             .iter()
             .map(|subject| match subject {
-                frontend::Subject::Own => wire::InTotoSubject {
+                frontend::Subject::Own { name } => wire::InTotoSubject {
                     kind: wire::InTotoSubjectKind::Self_.into(),
+                    name: name.clone(),
                     ..wire::InTotoSubject::default()
                 },
                 frontend::Subject::Raw { name, digests } => wire::InTotoSubject {

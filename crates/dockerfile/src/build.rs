@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use frontend::{
-    Bridge, FrontendResult, NestedRequest, Refs, SolveRequest, SourceFile, SourceLocation, Warning,
-    metadata_key,
+    Bridge, FrontendResult, NestedRequest, Refs, Scanner, SolveRequest, SourceFile, SourceLocation,
+    Warning, metadata_key,
 };
 use futures::future::try_join_all;
 use oci::Platform;
@@ -161,6 +161,7 @@ struct Part {
     reference: Option<frontend::RefId>,
     config: String,
     base_config: Option<String>,
+    attestations: Vec<frontend::Attestation>,
 }
 
 async fn build_all(ui: &Ui<'_>, source: &Source) -> Result<FrontendResult, frontend::Error> {
@@ -169,8 +170,13 @@ async fn build_all(ui: &Ui<'_>, source: &Source) -> Result<FrontendResult, front
     if platforms.is_empty() {
         platforms.push(None);
     }
+    let scanner = match &ui.options.sbom {
+        Some(sbom) => Some(Scanner::find(ui.bridge, sbom, ui.options.resolve_mode).await?),
+        None => None,
+    };
+    let scanner = scanner.as_ref();
     let parts = platforms.into_iter().enumerate();
-    let parts = parts.map(|(nth, platform)| build_one(ui, source, platform, nth == 0));
+    let parts = parts.map(|(nth, platform)| build_one(ui, source, platform, nth == 0, scanner));
     let parts = try_join_all(parts).await?;
     Ok(assembled(ui, parts))
 }
@@ -180,6 +186,7 @@ async fn build_one(
     source: &Source,
     platform: Option<Platform>,
     first: bool,
+    scanner: Option<&Scanner>,
 ) -> Result<Part, frontend::Error> {
     let how = How {
         platform: platform.clone(),
@@ -193,7 +200,7 @@ async fn build_one(
     let reference = ui
         .bridge
         .solve(SolveRequest {
-            definition: lowered.definition,
+            definition: lowered.definition.clone(),
             cache_imports: ui.options.cache_imports.clone(),
             evaluate: false,
         })
@@ -203,10 +210,18 @@ async fn build_one(
         false => lowered.image.platform.clone(),
     });
     let platform = platform.normalized();
+    let id = platform.to_string();
+    let mut attestations = Vec::new();
+    if let Some(scanner) = scanner {
+        let (core, scan) = (&lowered.definition, &lowered.scan);
+        let made = scanner.scan(ui.bridge, &id, core, &scan.extras, scan.ignore_cache);
+        attestations.push(made.await?);
+    }
     Ok(Part {
-        id: platform.to_string(),
+        id,
         platform,
         reference,
+        attestations,
         config: lowered.image.to_json(),
         base_config: lowered.base_image.map(|image| image.to_json()),
     })
@@ -237,8 +252,12 @@ fn assembled(ui: &Ui<'_>, parts: Vec<Part>) -> FrontendResult {
     }
     let several = ui.options.multi_platform;
     let mut refs = BTreeMap::new();
+    let mut attestations = BTreeMap::new();
     let mut one = None;
     for part in parts {
+        if !part.attestations.is_empty() {
+            attestations.insert(part.id.clone(), part.attestations);
+        }
         let key = |name: &str| match several {
             true => format!("{name}/{}", part.id),
             false => name.to_owned(),
@@ -258,7 +277,7 @@ fn assembled(ui: &Ui<'_>, parts: Vec<Part>) -> FrontendResult {
     FrontendResult {
         refs,
         metadata,
-        ..FrontendResult::default()
+        attestations,
     }
 }
 

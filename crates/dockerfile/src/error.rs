@@ -364,6 +364,9 @@ pub enum Error {
         /// What it is.
         what: String,
     },
+    /// The statements that were asked for.
+    #[error(transparent)]
+    Attest(#[from] attest::Error),
     /// The bridge failed.
     #[error(transparent)]
     Bridge(#[from] frontend::Error),
@@ -378,6 +381,7 @@ impl Error {
             | Error::UnknownRequest { .. }
             | Error::UnknownCapability { .. } => Kind::Unsupported,
             Error::Bridge(error) => error.kind(),
+            Error::Attest(error) => error.kind(),
             Error::Base { cause, .. } => cause.kind(),
             _ => Kind::InvalidInput,
         }

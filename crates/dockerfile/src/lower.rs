@@ -12,10 +12,12 @@ mod outline;
 mod path;
 mod resolve;
 mod run;
+mod scan;
 mod stage;
 
 pub(crate) use args::show_all as show_platform;
 pub(crate) use outline::{ArgInfo as OutlineArg, Outline};
+pub(crate) use scan::Scan;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,6 +41,8 @@ pub(crate) struct Lowered {
     pub(crate) image: Image,
     pub(crate) base_image: Option<Image>,
     pub(crate) outline: Outline,
+    /// What is listed beside the result; filled in when that was asked for.
+    pub(crate) scan: Scan,
 }
 
 /// How to lower.
@@ -178,6 +182,9 @@ impl<'a> Lowering<'a> {
         self.linter.verdict().at(nowhere)?;
         let labels = self.options.labels.clone();
         self.stages[target].image.config.labels.extend(labels);
+        if self.options.sbom.is_some() && self.scans_context(target) {
+            self.context_paths.insert("/".into());
+        }
         let paths = follow_paths(&self.context_paths);
         self.ui.fill_context(&mut self.plan, self.context, &paths);
         self.fill_locals();
@@ -196,6 +203,7 @@ impl<'a> Lowering<'a> {
             image,
             base_image: self.stages[target].base_image.clone(),
             outline: self.outline(target),
+            scan: self.scan(target).at(nowhere)?,
         })
     }
 

@@ -57,6 +57,8 @@ pub struct BuildOptions {
     pub keep_git_dir: Option<bool>,
     /// Sessions of single directories.
     pub local_sessions: BTreeMap<String, String>,
+    /// What is in the results is to be listed.
+    pub sbom: Option<attest::Sbom>,
 }
 
 impl BuildOptions {
@@ -98,6 +100,7 @@ impl BuildOptions {
                 .flag("build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR")
                 .unwrap_or(None),
             local_sessions: options.with_prefix("local-sessionid:"),
+            sbom: sbom(options)?,
             multi_platform: false,
         };
         parsed.multi_platform = multi_platform(options, parsed.platforms.len() > 1)?;
@@ -124,12 +127,6 @@ fn refuse(options: &Options) -> Result<(), Error> {
     };
     if options.text("override-copy-image").is_some() {
         return not_yet("the option override-copy-image");
-    }
-    for name in ["attest:sbom", "build-arg:BUILDKIT_ATTEST_SBOM"] {
-        let wanted = |value: &str| !value.split(',').any(|part| part == "disabled=true");
-        if options.get(name).is_some_and(wanted) {
-            return not_yet("SBOM attestations (attest:sbom)");
-        }
     }
     if options
         .with_prefix("automount:")
@@ -158,6 +155,13 @@ fn refuse(options: &Options) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn sbom(options: &Options) -> Result<Option<attest::Sbom>, Error> {
+    let all = options.as_map();
+    let asked = attest::requests(|visit| all.iter().for_each(|(key, value)| visit(key, value)));
+    let asked = asked?.get("sbom").map(attest::Sbom::parse);
+    Ok(asked.transpose()?)
 }
 
 fn bad(name: &str, value: &str, expected: &str) -> Error {
@@ -368,7 +372,7 @@ mod tests {
             ("image-resolve-mode", "x"),
             ("cache-imports", "{"),
             ("build-arg:SOURCE_DATE_EPOCH", "soon"),
-            ("attest:sbom", ""),
+            ("attest:sbom", "generator="),
             ("frontend.caps", "moby.buildkit.frontend.teleport"),
         ] {
             assert!(parse(&[(name, value)]).is_err(), "{name}={value}");

@@ -142,7 +142,8 @@ impl Shared {
         Ok(Some(id))
     }
 
-    async fn tree(&self, reference: &RefId) -> frontend::Result<Option<Arc<Tree>>> {
+    /// The files of a ref, solved now if it was not before; `None` is the empty filesystem.
+    pub(crate) async fn tree(&self, reference: &RefId) -> frontend::Result<Option<Arc<Tree>>> {
         let output = self.output(reference).await?;
         let tree = output.tree(&self.deeds.build, &StepProgress::none()).await;
         tree.map_err(|error| asked("unpacking the result", error.kind(), error))

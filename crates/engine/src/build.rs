@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use content::Provider;
-use exporter::Source;
+use exporter::{Source, Statement};
 use frontend::{FrontendResult, Options, RefId, Refs};
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, join_all, try_join_all};
+use futures::future::{BoxFuture, join_all, try_join, try_join_all};
 use ops::{Build, Deeds};
 use progress::Progress;
 use refs::BlobOptions;
@@ -19,6 +19,7 @@ use solver::{Edge, JobOptions};
 use source::{Resolutions, SessionCredentials};
 use stdx::Kind;
 
+use crate::attestations;
 use crate::bridge::{self, BuildBridge, Shared};
 use crate::cache::{self, CacheExport, Imports};
 use crate::export::{self, Export};
@@ -37,7 +38,7 @@ impl Engine {
     ) -> Result<BTreeMap<String, String>, Failure> {
         let started = time::OffsetDateTime::now_utc();
         let options = request.what.options();
-        let provenance = provenance::wanted(&options)?;
+        let wanted = attestations::wanted(&options)?;
         let epoch = options
             .get("build-arg:SOURCE_DATE_EPOCH")
             .filter(|epoch| !epoch.is_empty());
@@ -67,11 +68,16 @@ impl Engine {
         let shared = Arc::new(shared);
 
         let asked = Arc::new(Asked::default());
-        let result = results(&shared, request.what, &asked)
+        let mut result = results(&shared, request.what, &asked)
             .await
             .map_err(|error| Failure::of_frontend(&error))?;
-        let solved = solve_all(&shared, &result).await?;
-        let told = match provenance {
+        // Boxed, or the compiler cannot see that the whole may cross threads.
+        let scanned = attestations::scan(&wanted, &options, &shared, &asked, &mut result);
+        scanned.boxed().await?;
+        let solving = solve_all(&shared, &result).boxed();
+        let reading = attestations::statements(&shared, &result).boxed();
+        let (solved, statements) = try_join(solving, reading).await?;
+        let told = match wanted.provenance {
             None => None,
             Some(options) => {
                 let when = (started, request.id.as_str());
@@ -84,6 +90,7 @@ impl Engine {
             build: &build,
             shared: &shared,
             progress: &progress,
+            statements: &statements,
             told: told.as_ref(),
         };
         let mut exports = exports;
@@ -246,6 +253,7 @@ struct Running<'a> {
     build: &'a Build,
     shared: &'a Shared,
     progress: &'a Progress,
+    statements: &'a BTreeMap<String, Vec<Statement>>,
     told: Option<&'a Told>,
 }
 
@@ -306,6 +314,11 @@ impl Running<'_> {
         for export in exports {
             exporting.push(Box::pin(async {
                 let mut source = source(result, solved)?;
+                for one in &mut source.results {
+                    let brought = self.statements.get(&one.id);
+                    one.statements
+                        .extend(brought.into_iter().flatten().cloned());
+                }
                 let blobs = export.kind.image().map(|options| BlobOptions {
                     compression: options.compression,
                     force: options.force_compression,

@@ -7,6 +7,7 @@
 //! of a build cancels it.
 #![forbid(unsafe_code)]
 
+mod attestations;
 mod bridge;
 mod build;
 mod cache;

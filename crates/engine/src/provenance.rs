@@ -25,21 +25,6 @@ use crate::bridge::Shared;
 use crate::error::kind_of;
 use capture::Capture;
 
-/// What a request says about statements: the settings of provenance, if it is wanted.
-pub(crate) fn wanted(options: &BTreeMap<String, String>) -> Result<Option<Options>, Failure> {
-    let failed = |error: attest::Error| Failure::of(error.kind(), &error);
-    let requests =
-        attest::requests(|visit| options.iter().for_each(|(key, value)| visit(key, value)));
-    let mut provenance = None;
-    for (kind, attrs) in requests.map_err(failed)? {
-        match kind.as_str() {
-            "provenance" => provenance = Some(Options::parse(&attrs).map_err(failed)?),
-            other => return Err(failed(attest::Error::NotYet(other.to_owned()))),
-        }
-    }
-    Ok(provenance)
-}
-
 /// What one frontend was asked, and what it asked in turn.
 #[derive(Default)]
 pub(crate) struct Asked {
@@ -234,7 +219,7 @@ pub(crate) async fn gather(
 }
 
 /// The platforms of the results by their ids.
-fn platforms(result: &FrontendResult) -> Result<Vec<(String, Platform)>, Failure> {
+pub(crate) fn platforms(result: &FrontendResult) -> Result<Vec<(String, Platform)>, Failure> {
     let by_id = result.refs.iter().filter(|(id, _)| !id.is_empty());
     let by_id: BTreeMap<_, _> = by_id.map(|(id, _)| (id.to_owned(), None)).collect();
     let source = Source::new(None, by_id, &result.metadata);
@@ -278,6 +263,7 @@ impl Told {
                 predicate: Bytes::from(facts.predicate(self.options.version)),
                 file_name: self.options.filename.clone(),
                 inline_only: self.options.inline_only,
+                ..Statement::default()
             });
         }
         Ok(())
@@ -346,8 +332,6 @@ fn plain(mut layer: Descriptor) -> Descriptor {
 
 #[cfg(test)]
 mod tests {
-    use stdx::Kind;
-
     use super::*;
 
     fn options(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -355,38 +339,6 @@ mod tests {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect()
-    }
-
-    /// Rows: P01, P02
-    #[test]
-    fn statements_are_asked_for_by_options() {
-        let asked = |key: &str, value: &str| wanted(&options(&[(key, value)]));
-        assert!(wanted(&options(&[("target", "a")])).unwrap().is_none());
-        assert!(
-            asked("attest:provenance", "mode=min,inline-only=true")
-                .unwrap()
-                .unwrap()
-                .inline_only
-        );
-        assert!(
-            asked("attest:provenance", "disabled=true")
-                .unwrap()
-                .is_none()
-        );
-        let sbom = asked("attest:sbom", "").unwrap_err();
-        assert_eq!(
-            (sbom.kind, sbom.message.as_str()),
-            (
-                Some(Kind::Unsupported),
-                "not supported yet: attestation sbom"
-            )
-        );
-        assert!(
-            asked("attest:provenance", "mode=x")
-                .unwrap_err()
-                .message
-                .contains("invalid mode")
-        );
     }
 
     /// Rows: P02

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use stdx::sys::{FileKind, Root};
 
 use crate::document::{self, Parts};
-use crate::{Error, Result, Statement, go_json};
+use crate::{About, Error, Result, Statement, go_json};
 
 const ARTIFACT_TYPE: &str = "application/vnd.docker.attestation.manifest.v1+json";
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
@@ -94,21 +94,25 @@ fn in_toto(
     platform: &Platform,
     names: &[ImageName],
 ) -> Result<Vec<u8>> {
-    let mut subject: Vec<Subject> = names
+    let mut own: Vec<Subject> = names
         .iter()
         .map(|name| {
             let name = package_url(PackageKind::Docker, name, Some(platform), &[]);
             Subject::new(name, &image.digest)
         })
         .collect();
-    if subject.is_empty() {
-        subject.push(Subject::new("_", &image.digest));
+    if own.is_empty() {
+        own.push(Subject::new("_", &image.digest));
     }
-    Ok(go_json::compact(&whole(statement, subject)?))
+    Ok(go_json::compact(&whole(statement, &own)?))
 }
 
-/// The predicate with what it speaks of.
-fn whole(statement: &Statement, subject: Vec<Subject>) -> Result<attest::Statement> {
+/// The predicate with what it speaks of; `own` is the result.
+fn whole(statement: &Statement, own: &[Subject]) -> Result<attest::Statement> {
+    let subject = match &statement.about[..] {
+        [] => own.to_vec(),
+        about => about.iter().flat_map(|one| subjects_of(one, own)).collect(),
+    };
     let size = statement.predicate.len() as u64;
     if size > attest::MAX_STATEMENT_SIZE {
         let name = statement.file_name.clone();
@@ -118,6 +122,23 @@ fn whole(statement: &Statement, subject: Vec<Subject>) -> Result<attest::Stateme
     let predicate = RawValue::from_string(go_json::squeezed(&text)).map_err(Error::Statement)?;
     let kind = &statement.predicate_type;
     Ok(attest::Statement::new(kind, subject, predicate))
+}
+
+fn subjects_of(about: &About, own: &[Subject]) -> Vec<Subject> {
+    match about {
+        About::Other(subject) => vec![subject.clone()],
+        About::Result(None) => own.to_vec(),
+        About::Result(Some(name)) => own
+            .iter()
+            .flat_map(|one| {
+                let renamed = Subject {
+                    name: name.clone(),
+                    ..one.clone()
+                };
+                [one.clone(), renamed]
+            })
+            .collect(),
+    }
 }
 
 /// Statements about the files of a tree, by file name (row P04). `suffix` tells one
@@ -147,7 +168,7 @@ pub(crate) fn about_files(
             return Err(Error::StatementName(name));
         }
         // Through a value, so that the predicate is indented too.
-        let whole = serde_json::to_value(whole(statement, subjects.clone())?);
+        let whole = serde_json::to_value(whole(statement, &subjects)?);
         let whole = whole.map_err(Error::Statement)?;
         files.push((name, Bytes::from(go_json::indented(&whole))));
     }
@@ -213,7 +234,7 @@ mod tests {
             predicate_type: "https://spdx.dev/Document".to_owned(),
             predicate: Bytes::from_static(b"{ \"a\": 1 }"),
             file_name: "sbom.spdx.json".to_owned(),
-            inline_only: false,
+            ..Statement::default()
         };
         let made = manifest(&[statement], &image, &platform, &names, true, true).unwrap();
         let text = |at: usize| String::from_utf8(made.documents[at].1.to_vec()).unwrap();

@@ -18,7 +18,7 @@ use crate::config::{Base, Patch, default_config, patched};
 use crate::document::{self, Parts, public_layer};
 use crate::history::Made;
 use crate::{
-    Error, ImageOptions, PlatformResult, Result, Source, Stamp, attestation, go_json, rewrite,
+    Error, ImageOptions, PlatformResult, Result, Source, Stamp, attestation, go_json, rewrite, sbom,
 };
 
 /// What an export works with.
@@ -121,15 +121,12 @@ pub async fn write(source: &Source, options: &ImageOptions, cx: &Context) -> Res
         .map(|one| one.platform.clone())
         .collect();
     options.annotations.check(&platforms)?;
-    let attested = source
-        .results
-        .iter()
-        .any(|one| !wanted(one, options).is_empty());
-    let as_index = source.multi_platform || attested;
+    let as_index = source.multi_platform || wants_index(source, options);
     if !as_index && !options.annotations.index.is_empty() {
         return Err(Error::NoIndex);
     }
-    if source.multi_platform && attested && !options.oci() {
+    let attested = source.results.iter().any(|one| !one.statements.is_empty());
+    if as_index && attested && !options.oci() {
         return Err(Error::NeedsOci("attestations"));
     }
     let names = asked_names(source, options)?;
@@ -141,17 +138,24 @@ pub async fn write(source: &Source, options: &ImageOptions, cx: &Context) -> Res
     };
     let layers = writer.all_layers(source).await?;
     let mut manifests = Vec::new();
+    let mut statements = Vec::new();
     for (result, layers) in source.results.iter().zip(layers) {
-        manifests.push(writer.platform(result, layers).await?);
+        let (manifest, layers) = writer.platform(result, layers).await?;
+        manifests.push(manifest);
+        if as_index {
+            let sorted = core_first(&result.statements);
+            statements.push(sbom::with_layers(sorted, result, &layers, cx).await?);
+        }
     }
     let mut epoch = options.epoch;
     for result in &source.results {
         epoch = epoch.or(result.epoch);
     }
     if as_index {
-        for (result, index) in source.results.iter().zip(0..) {
-            let image: &WrittenManifest = &manifests[index];
-            if let Some(manifest) = writer.attestations(result, &image.descriptor.clone())? {
+        for (at, statements) in statements.iter().enumerate() {
+            let image = manifests[at].descriptor.clone();
+            let platform = &source.results[at].platform;
+            if let Some(manifest) = writer.attestations(platform, &image, statements)? {
                 manifests.push(manifest);
             }
         }
@@ -183,11 +187,19 @@ pub async fn write(source: &Source, options: &ImageOptions, cx: &Context) -> Res
     })
 }
 
-fn wanted(result: &PlatformResult, options: &ImageOptions) -> Vec<crate::Statement> {
-    let all = result.statements.iter();
-    all.filter(|one| options.attestation_inline || !one.inline_only)
-        .cloned()
-        .collect()
+/// Whether one image needs an index for the sake of its statements. Those for inline use alone
+/// do not ask for one where that was not said, but are in it if there is one.
+fn wants_index(source: &Source, options: &ImageOptions) -> bool {
+    let mut all = source.results.iter().flat_map(|one| &one.statements);
+    all.any(|one| options.attestation_inline || !one.inline_only)
+}
+
+/// What the result itself holds is told first.
+fn core_first(statements: &[crate::Statement]) -> Vec<crate::Statement> {
+    let (mut first, rest): (Vec<_>, Vec<_>) =
+        statements.iter().cloned().partition(|one| one.core_sbom);
+    first.extend(rest);
+    first
 }
 
 fn asked_names(source: &Source, options: &ImageOptions) -> Result<Vec<ImageName>> {
@@ -270,7 +282,7 @@ impl Writer<'_> {
         &mut self,
         result: &PlatformResult,
         mut layers: Vec<LayerBlob>,
-    ) -> Result<WrittenManifest> {
+    ) -> Result<(WrittenManifest, Vec<LayerBlob>)> {
         let epoch = self.options.epoch.or(result.epoch);
         let made: Vec<Made> = layers
             .iter()
@@ -302,7 +314,8 @@ impl Writer<'_> {
             media::DOCKER_CONFIG
         };
         let config = self.put("config blob", config_type, &config)?;
-        let sources: Vec<Descriptor> = layers.into_iter().map(|layer| layer.descriptor).collect();
+        let sources = layers.iter().map(|layer| layer.descriptor.clone());
+        let sources: Vec<Descriptor> = sources.collect();
         let shown: Vec<Descriptor> = sources
             .iter()
             .map(|layer| public_layer(layer, oci, self.options.prefer_nondist))
@@ -321,12 +334,13 @@ impl Writer<'_> {
             .options
             .annotations
             .manifest_descriptor(&result.platform);
-        Ok(WrittenManifest {
+        let written = WrittenManifest {
             descriptor,
             config,
             layers: shown,
             sources,
-        })
+        };
+        Ok((written, layers))
     }
 
     async fn set_back(
@@ -355,17 +369,17 @@ impl Writer<'_> {
 
     fn attestations(
         &mut self,
-        result: &PlatformResult,
+        platform: &oci::Platform,
         image: &Descriptor,
+        statements: &[crate::Statement],
     ) -> Result<Option<WrittenManifest>> {
-        let statements = wanted(result, self.options);
         if statements.is_empty() {
             return Ok(None);
         }
         let made = attestation::manifest(
-            &statements,
+            statements,
             image,
-            &result.platform,
+            platform,
             self.names,
             self.options.oci(),
             self.options.artifact(),

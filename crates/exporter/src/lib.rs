@@ -19,6 +19,7 @@ pub mod image;
 mod options;
 mod push;
 mod rewrite;
+mod sbom;
 mod source;
 mod stamp;
 
@@ -28,5 +29,5 @@ pub use error::{Error, Result};
 pub use history::History;
 pub use options::ImageOptions;
 pub use push::{PushOptions, push};
-pub use source::{PlatformResult, Source, Statement};
+pub use source::{About, PlatformResult, Source, Statement};
 pub use stamp::Stamp;

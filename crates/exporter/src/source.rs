@@ -9,8 +9,18 @@ use serde::Deserialize;
 
 use crate::{Error, Result, Stamp, options};
 
+/// What a statement speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The result: the image under all its names, or the files that come out. A name of the
+    /// statement's own is told beside those.
+    Result(Option<String>),
+    /// Something else.
+    Other(attest::Subject),
+}
+
 /// A statement about one platform's result, to be kept beside the image.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Statement {
     /// What kind of predicate.
     pub predicate_type: String,
@@ -20,6 +30,10 @@ pub struct Statement {
     pub file_name: String,
     /// Only meant for inline use.
     pub inline_only: bool,
+    /// What it speaks of; nothing said is the result.
+    pub about: Vec<About>,
+    /// It lists what is in the result itself.
+    pub core_sbom: bool,
 }
 
 /// The result for one platform.

@@ -15,6 +15,7 @@ mod bridge;
 mod error;
 mod options;
 mod result;
+mod scan;
 mod source_range;
 mod warning;
 
@@ -25,5 +26,6 @@ pub use bridge::{
 pub use error::{Error, Result};
 pub use options::Options;
 pub use result::{Attestation, AttestationKind, FrontendResult, Refs, Subject, metadata_key};
+pub use scan::Scanner;
 pub use source_range::{Position, Range, SourceFile, SourceLocation};
 pub use warning::Warning;

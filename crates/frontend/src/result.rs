@@ -83,7 +83,10 @@ pub enum AttestationKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// The image this result becomes.
-    Own,
+    Own {
+        /// One more name for it; empty if it needs none.
+        name: String,
+    },
     /// Something named.
     Raw {
         /// Its name.

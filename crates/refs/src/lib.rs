@@ -21,6 +21,7 @@ mod immutable;
 mod kept;
 mod locks;
 mod mutable;
+mod places;
 mod prune;
 mod record;
 mod repair;

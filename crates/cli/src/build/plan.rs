@@ -262,11 +262,14 @@ impl Plan {
         Ok(())
     }
 
-    /// Provenance goes to the frontend as it was written; lists of contents are not made yet.
+    /// Statements that are wanted go to the builder as they were written.
     fn attestations(&mut self, flags: &BuildFlags) -> Result<(), Error> {
         let off = |text: &str| matches!(text, "false" | "0" | "disabled=true");
-        if flags.sbom.as_deref().is_some_and(|text| !off(text)) {
-            return Err(Error::NotYet("--sbom".to_owned()));
+        match flags.sbom.as_deref() {
+            None => {}
+            Some(text) if off(text) => {}
+            Some("true" | "1") => self.option("attest:sbom", ""),
+            Some(settings) => self.option("attest:sbom", settings),
         }
         match flags.provenance.as_deref() {
             None => {}
@@ -280,15 +283,14 @@ impl Plan {
             let disabled = pairs.get("disabled").map(String::as_str) == Some("true");
             match kind.as_str() {
                 "provenance" | "sbom" if disabled => {}
-                "provenance" => {
+                "provenance" | "sbom" => {
                     let settings: Vec<String> = pairs
                         .iter()
                         .map(|(key, value)| format!("{key}={value}"))
                         .collect();
                     let settings = csv::join(settings.iter().map(String::as_str));
-                    self.option("attest:provenance", settings);
+                    self.option(&format!("attest:{kind}"), settings);
                 }
-                "sbom" => return Err(Error::NotYet("--attest type=sbom".to_owned())),
                 _ => return Err(bad("--attest", given, "its type is not provenance or sbom")),
             }
         }

@@ -341,7 +341,24 @@ fn questions_and_statements() {
     ] {
         assert_eq!(plan(words).options["attest:provenance"], "mode=max");
     }
-    check_refused(&["--attest", "type=sbom", "."], "not supported yet");
+    let scanner = "generator=localhost:5000/scanner";
+    for (words, value) in [
+        (&["--sbom", "."][..], ""),
+        (&["--sbom=true", "."], ""),
+        (&["--sbom=generator=localhost:5000/scanner", "."], scanner),
+        (&["--attest", "type=sbom", "."], ""),
+        (
+            &[
+                "--attest",
+                "type=sbom,generator=localhost:5000/scanner",
+                ".",
+            ],
+            scanner,
+        ),
+    ] {
+        assert_eq!(plan(words).options["attest:sbom"], value, "{words:?}");
+    }
+    check_refused(&["--attest", "type=dream", "."], "provenance or sbom");
 }
 
 #[test]

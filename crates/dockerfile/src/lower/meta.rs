@@ -16,8 +16,13 @@ use crate::shell::Lexer;
 use crate::suggest::{closest, hint};
 use crate::syntax::{Lines, Pair};
 
+/// Whether the context is scanned for lists of contents.
+pub(super) const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
+/// Whether a stage is.
+pub(super) const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
+
 /// Arguments that never become variables.
-const NOT_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+const NOT_VARIABLES: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
 
 impl Lowering<'_> {
     /// Does all instructions of a stage.

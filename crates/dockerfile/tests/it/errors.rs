@@ -190,12 +190,6 @@ async fn instructions_that_cannot_be() {
 /// Rows: F01, F02
 #[tokio::test]
 async fn what_we_cannot_do_is_refused() {
-    let error = fail("FROM base:1", &[("attest:sbom", "")]).await;
-    assert_eq!(
-        error.to_string(),
-        "not supported yet: SBOM attestations (attest:sbom)"
-    );
-    assert_eq!(error.kind(), Kind::Unsupported);
     let error = fail("FROM base:1", &[("requestid", "frontend.dream")]).await;
     assert_eq!(error.kind(), Kind::Unsupported);
 }

@@ -8,4 +8,5 @@ mod golden;
 mod hostile;
 mod lint;
 mod requests;
+mod scans;
 mod ways;

@@ -159,6 +159,7 @@ async fn privileged_platforms_and_statements_give_an_index() {
         predicate: (&b"{}"[..]).into(),
         file_name: "provenance.json".to_owned(),
         inline_only: false,
+        ..exporter::Statement::default()
     });
     let pairs = [
         ("annotation-index.k", "v"),
@@ -189,5 +190,44 @@ async fn privileged_platforms_and_statements_give_an_index() {
     assert_eq!(
         error.to_string(),
         "invalid annotation: no platform linux/s390x found in source"
+    );
+}
+
+/// Statements for inline use alone make no index, but are in one that is there. Docker's
+/// documents have no place for any.
+///
+/// Rows: W4, W11
+#[tokio::test]
+async fn privileged_inline_statements_go_where_an_index_is() {
+    let Some(state) = state() else { return };
+    let statement = exporter::Statement {
+        predicate_type: "https://slsa.dev/provenance/v1".to_owned(),
+        predicate: (&b"{}"[..]).into(),
+        file_name: "provenance.json".to_owned(),
+        inline_only: true,
+        ..exporter::Statement::default()
+    };
+    let platforms =
+        br#"{"Platforms":[{"ID":"a","Platform":{"architecture":"amd64","os":"linux"}}]}"#;
+    let metadata = BTreeMap::from([("refs.platforms".to_owned(), (&platforms[..]).into())]);
+    let by_id = BTreeMap::from([("a".to_owned(), None)]);
+    let mut many = Source::new(None, by_id, &metadata).unwrap();
+    let mut one = source(None, &[]);
+    for source in [&mut many, &mut one] {
+        source.results[0].statements = vec![statement.clone()];
+    }
+    let inline = [("attestation-inline", "true")];
+    for (source, pairs, manifests) in [(&many, &[][..], 2), (&one, &[], 1), (&one, &inline[..], 2)]
+    {
+        let options = ImageOptions::parse(&attrs(pairs)).unwrap();
+        let written = image::write(source, &options, &state.cx).await.unwrap();
+        assert_eq!(written.manifests.len(), manifests, "{pairs:?}");
+    }
+    let docker = ImageOptions::parse(&attrs(&[("oci-mediatypes", "false")])).unwrap();
+    image::write(&one, &docker, &state.cx).await.unwrap();
+    let refused = image::write(&many, &docker, &state.cx).await.err().unwrap();
+    assert_eq!(
+        refused.to_string(),
+        "cannot export attestations with \"oci-mediatypes=false\""
     );
 }

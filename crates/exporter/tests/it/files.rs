@@ -66,6 +66,7 @@ async fn privileged_statements_become_files_that_name_the_others() {
         predicate: (&b"{\"a\":\"<>\"}"[..]).into(),
         file_name: name.to_owned(),
         inline_only,
+        ..exporter::Statement::default()
     };
     let mut source = source(Some(result), &[]);
     source.results[0].statements = vec![

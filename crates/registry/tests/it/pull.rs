@@ -179,7 +179,11 @@ async fn a_blob_that_never_comes_whole_ends_in_an_error() {
     server.fault(Fault::new(Effect::Short(100)));
     let error = whole(&app, &blob).await.unwrap_err();
     assert!(error.to_string().contains("ended after"), "{error}");
-    assert!(server.asked().len() <= 5, "{} answers", server.asked().len());
+    assert!(
+        server.asked().len() <= 5,
+        "{} answers",
+        server.asked().len()
+    );
     server.behave();
     server.fault(Fault::new(Effect::Flip));
     assert!(matches!(

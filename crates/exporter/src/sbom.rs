@@ -1,0 +1,163 @@
+//! Lists of contents say for each file which layer it is in (core.md W50).
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use refs::{LayerBlob, Ref};
+use serde_json::{Value, json};
+
+use crate::image::Context;
+use crate::{PlatformResult, Result, Statement, go_json};
+
+/// Who added to the list: the version as the daemon tells it to BuildKit's clients.
+const TOOL: &str = concat!("Tool: buildkit-v", env!("CARGO_PKG_VERSION"));
+
+/// The statements, with layers in the list of contents of the result itself. A document that
+/// cannot be read, or that is not SPDX, stays as it is.
+pub(crate) async fn with_layers(
+    statements: Vec<Statement>,
+    result: &PlatformResult,
+    layers: &[LayerBlob],
+    cx: &Context,
+) -> Result<Vec<Statement>> {
+    let Some(files) = &result.files else {
+        return Ok(statements);
+    };
+    let mut done = Vec::with_capacity(statements.len());
+    for mut statement in statements {
+        if statement.core_sbom && statement.predicate_type == attest::SPDX {
+            if let Some(predicate) = supplemented(&statement.predicate, files, layers, cx).await? {
+                statement.predicate = predicate;
+            }
+        }
+        done.push(statement);
+    }
+    Ok(done)
+}
+
+async fn supplemented(
+    predicate: &[u8],
+    files: &Ref,
+    layers: &[LayerBlob],
+    cx: &Context,
+) -> Result<Option<Bytes>> {
+    let Some(mut document) = spdx(predicate) else {
+        return Ok(None);
+    };
+    let mut names = HashSet::new();
+    each_file(&mut document, &mut |name, _| {
+        names.insert(name.to_owned());
+    });
+    let places = files.places(names, &*cx.provider, &cx.step).await?;
+    add(&mut document, &places, layers);
+    Ok(Some(go_json::compact(&document).into()))
+}
+
+/// The document, if it is one.
+fn spdx(predicate: &[u8]) -> Option<Value> {
+    let document: Value = serde_json::from_slice(predicate).ok()?;
+    let version = document.get("spdxVersion")?.as_str()?;
+    version.starts_with("SPDX-2.").then_some(document)
+}
+
+/// Files without a comment, by their name in a layer.
+fn each_file(
+    document: &mut Value,
+    visit: &mut impl FnMut(&str, &mut serde_json::Map<String, Value>),
+) {
+    let mut visit_all = |files: Option<&mut Value>| {
+        for file in files.and_then(Value::as_array_mut).into_iter().flatten() {
+            let Some(file) = file.as_object_mut() else {
+                continue;
+            };
+            let commented = file.get("comment").and_then(Value::as_str);
+            if commented.is_some_and(|comment| !comment.is_empty()) {
+                continue;
+            }
+            let Some(name) = file.get("fileName").and_then(Value::as_str) else {
+                continue;
+            };
+            let name = name.strip_prefix("./").unwrap_or(name);
+            let name = name.trim_start_matches('/').to_owned();
+            if !name.is_empty() {
+                visit(&name, file);
+            }
+        }
+    };
+    visit_all(document.get_mut("files"));
+    let packages = document.get_mut("packages").and_then(Value::as_array_mut);
+    for package in packages.into_iter().flatten() {
+        visit_all(package.get_mut("files"));
+    }
+}
+
+fn add(document: &mut Value, places: &HashMap<String, usize>, layers: &[LayerBlob]) {
+    each_file(document, &mut |name, file| {
+        if let Some(layer) = places.get(name).and_then(|at| layers.get(*at)) {
+            let comment = format!("layerID: {}", layer.descriptor.digest);
+            file.insert("comment".to_owned(), comment.into());
+        }
+    });
+    let Some(document) = document.as_object_mut() else {
+        return;
+    };
+    let info = document.entry("creationInfo").or_insert_with(|| json!({}));
+    let Some(info) = info.as_object_mut() else {
+        return;
+    };
+    let creators = info.entry("creators").or_insert_with(|| json!([]));
+    if let Some(creators) = creators.as_array_mut() {
+        creators.push(TOOL.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci::{Descriptor, DiffId, Digest};
+
+    use super::*;
+
+    /// Rows: W50
+    #[test]
+    fn files_say_their_layer_unless_they_say_something_else() {
+        let layer = |text: &str| LayerBlob {
+            descriptor: Descriptor::of("layer", text.as_bytes()),
+            diff_id: DiffId(Digest::of(text)),
+            description: String::new(),
+            created: None,
+        };
+        let text = br#"{"spdxVersion":"SPDX-2.3","files":[{"fileName":"/bin/sh","SPDXID":"a"},
+            {"fileName":"etc/x","comment":"mine"},{"fileName":"gone"}],
+            "packages":[{"name":"p","files":[{"fileName":"./lib/a"}]}]}"#;
+        let mut document = spdx(text).unwrap();
+        let mut names = Vec::new();
+        each_file(&mut document, &mut |name, _| names.push(name.to_owned()));
+        assert_eq!(names, ["bin/sh", "gone", "lib/a"]);
+        let places = [("bin/sh", 0), ("lib/a", 1), ("etc/x", 1)];
+        let places = places.into_iter().map(|(name, at)| (name.to_owned(), at));
+        let layers = [layer("one"), layer("two")];
+        add(&mut document, &places.collect(), &layers);
+        let [one, two] = layers.map(|layer| format!("layerID: {}", layer.descriptor.digest));
+        assert_eq!(
+            document,
+            json!({
+                "spdxVersion": "SPDX-2.3",
+                "files": [
+                    {"fileName": "/bin/sh", "SPDXID": "a", "comment": one},
+                    {"fileName": "etc/x", "comment": "mine"},
+                    {"fileName": "gone"},
+                ],
+                "packages": [{"name": "p", "files": [{"fileName": "./lib/a", "comment": two}]}],
+                "creationInfo": {"creators": [TOOL]},
+            })
+        );
+        for other in [
+            &b"[]"[..],
+            b"{",
+            b"{\"spdxVersion\":\"SPDX-9\"}",
+            b"{\"bomFormat\":1}",
+        ] {
+            assert!(spdx(other).is_none());
+        }
+    }
+}
