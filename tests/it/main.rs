@@ -15,4 +15,5 @@ mod prune;
 mod rebuild;
 mod registries;
 mod statements;
+mod why;
 mod wrong;

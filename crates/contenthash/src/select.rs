@@ -36,6 +36,10 @@ impl Selector {
             ..Selector::default()
         }
     }
+
+    fn is_wild(&self) -> bool {
+        self.wildcard && glob::has_wildcards(self.path.as_os_str().as_bytes())
+    }
 }
 
 /// Something that was selected one by one.
@@ -79,10 +83,34 @@ impl Judged {
 impl Contents {
     /// The digest of a part of the tree under `root`. Asking again costs little.
     pub fn digest(&mut self, root: &Root, selector: &Selector) -> Result<Digest> {
-        let wildcard =
-            selector.wildcard && glob::has_wildcards(selector.path.as_os_str().as_bytes());
+        match self.pick_all(root, selector)? {
+            None => self.whole(root, &selector.path, selector.follow_links),
+            Some((bases, picked)) => {
+                self.add_up(root, &bases, selector.is_wild(), selector, picked)
+            }
+        }
+    }
+
+    /// The paths that are selected one by one; nothing where a whole path is meant.
+    pub(crate) fn picked(
+        &mut self,
+        root: &Root,
+        selector: &Selector,
+    ) -> Result<Option<Vec<PathBuf>>> {
+        let picked = self.pick_all(root, selector)?;
+        Ok(picked.map(|(_, picked)| picked.into_iter().map(|one| one.path).collect()))
+    }
+
+    /// What is selected one by one, and where the looking began; nothing where a whole path
+    /// is meant.
+    fn pick_all(
+        &mut self,
+        root: &Root,
+        selector: &Selector,
+    ) -> Result<Option<(Vec<PathBuf>, Vec<Included>)>> {
+        let wildcard = selector.is_wild();
         if !wildcard && selector.include.is_empty() && selector.exclude.is_empty() {
-            return self.whole(root, &selector.path, selector.follow_links);
+            return Ok(None);
         }
         let mut picking = Picking {
             include: patterns(&selector.include)?,
@@ -100,7 +128,7 @@ impl Contents {
         for base in &bases {
             self.pick(root, base, wildcard, selector, &mut picking)?;
         }
-        self.add_up(root, &bases, wildcard, selector, picking.picked)
+        Ok(Some((bases, picking.picked)))
     }
 
     fn whole(&mut self, root: &Root, path: &Path, follow: bool) -> Result<Digest> {
@@ -220,7 +248,7 @@ impl Contents {
     }
 
     /// The header of a directory, a file, or where a link leads.
-    fn one(&mut self, root: &Root, path: &Path, follow: bool) -> Result<Digest> {
+    pub(crate) fn one(&mut self, root: &Root, path: &Path, follow: bool) -> Result<Digest> {
         if let Some((dir, changed)) = self.dir(root, path)? {
             return sum::file(root, path, &mut dir.header, changed);
         }

@@ -136,6 +136,7 @@ impl Engine {
         let mut build = Build {
             sessions,
             group,
+            project: project(&request.what.options()),
             credentials,
             resolutions: Arc::new(Resolutions::default()),
             provider: places.clone() as Arc<dyn Provider>,
@@ -162,6 +163,13 @@ impl Engine {
         }
         Ok((Arc::new(build), places))
     }
+}
+
+/// What is built, as far as the request itself says: a context that is no directory of the
+/// client, and the file with the instructions.
+fn project(options: &BTreeMap<String, String>) -> String {
+    let said = ["context", "filename"].map(|name| options.get(name).map_or("", String::as_str));
+    said.join("\0")
 }
 
 /// `BUILDKIT_INLINE_CACHE=1` is an older way to ask for an inline cache.

@@ -9,7 +9,7 @@ use db::Db;
 use executor::HelperProgram;
 use lease::Leases;
 use oci::Platform;
-use ops::{ContentsCache, Output, Parts, Results};
+use ops::{ContentsCache, LastTimes, Output, Parts, Results};
 use refs::Refs;
 use registry::{Hosts, Registry};
 use session::Sessions;
@@ -180,6 +180,8 @@ impl Engine {
         .map_err(|e| failed("the sources")(e.into()))?;
         let index =
             DbIndex::open(db.clone()).map_err(|e| failed("the index of cache keys")(e.into()))?;
+        let last_times =
+            LastTimes::open(db.clone()).map_err(|e| failed("what steps were like")(e.into()))?;
         let executor = LazyExecutor::new(
             config.runner.clone(),
             root.join("runtime"),
@@ -202,6 +204,7 @@ impl Engine {
             sources,
             executor: Arc::new(executor),
             contents: ContentsCache::default(),
+            last_times,
             platform: platforms[0].clone(),
             dns: config.dns,
             cgroup_parent: config.cgroup_parent,

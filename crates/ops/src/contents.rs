@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use contenthash::{Contents, Selector};
+use contenthash::{Contents, Listed, Selector};
 use oci::Digest;
 use progress::StepProgress;
 use refs::Ref;
 use source::CONTENTS_NOTE as NOTE;
+use stdx::sys::Root;
 
 use crate::{Build, Error, Result};
 
@@ -38,6 +39,39 @@ impl ContentsCache {
         build: &Build,
         step: &StepProgress,
     ) -> Result<Vec<Digest>> {
+        self.of_each(of, selectors, build, step, |contents, root, selector| {
+            contents.digest(root, selector)
+        })
+        .await
+    }
+
+    /// What those digests are made of, at most `limit` names for each part.
+    pub async fn list(
+        &self,
+        of: &Ref,
+        selectors: Vec<Selector>,
+        limit: usize,
+        build: &Build,
+        step: &StepProgress,
+    ) -> Result<Vec<Listed>> {
+        let lists = self.of_each(
+            of,
+            selectors,
+            build,
+            step,
+            move |contents, root, selector| contents.list(root, selector, limit),
+        );
+        Ok(lists.await?.into_iter().flatten().collect())
+    }
+
+    async fn of_each<T: Send + 'static>(
+        &self,
+        of: &Ref,
+        selectors: Vec<Selector>,
+        build: &Build,
+        step: &StepProgress,
+        ask: impl Fn(&mut Contents, &Root, &Selector) -> contenthash::Result<T> + Send + 'static,
+    ) -> Result<Vec<T>> {
         let tree = of.tree(&*build.provider, step).await?;
         let known = self.of(of.id());
         let of = of.clone();
@@ -47,19 +81,17 @@ impl ContentsCache {
                 Some(contents) => contents,
                 none => none.insert(noted(&of)?),
             };
-            let digest = |selector: &Selector| {
-                contents
-                    .digest(tree.root(), selector)
-                    .map_err(|source| Error::Contents {
-                        path: selector.path.display().to_string(),
-                        source,
-                    })
+            let answer = |selector: &Selector| {
+                ask(contents, tree.root(), selector).map_err(|source| Error::Contents {
+                    path: selector.path.display().to_string(),
+                    source,
+                })
             };
-            let digests = selectors.iter().map(digest).collect::<Result<_>>()?;
+            let answers = selectors.iter().map(answer).collect::<Result<_>>()?;
             if let Some(note) = contents.unsaved() {
                 of.set_note(NOTE, &note)?;
             }
-            Ok(digests)
+            Ok(answers)
         })
         .await
     }

@@ -44,6 +44,13 @@ impl ExecOp {
         })
     }
 
+    /// The parts of an input that count by content.
+    pub(crate) fn parts(&self, input: usize) -> Option<Vec<contenthash::Selector>> {
+        let key = self.keys.get(input).filter(|key| key.map().by_content)?;
+        let parts = key.parts().into_iter();
+        Some(parts.map(contenthash::Selector::path).collect())
+    }
+
     async fn content(&self, cx: &OpContext, input: usize, output: &Output) -> Result<Digest> {
         let nothing = || Error::Invalid(format!("there is no input {input}"));
         let parts = self.keys.get(input).ok_or_else(nothing)?.parts();

@@ -48,13 +48,15 @@ impl FileOp {
         Ok(FileOp {
             deeds,
             file: Arc::new(file.clone()),
-            description: vertex.name().map_or_else(
-                || crate::graph::default_name(&vertex.op.kind),
-                str::to_owned,
-            ),
+            description: crate::graph::name(vertex),
             inputs,
             selectors: Selectors::of(file, inputs)?,
         })
+    }
+
+    /// The parts of an input that count by content.
+    pub(crate) fn parts(&self, input: usize) -> Option<Vec<contenthash::Selector>> {
+        self.selectors.parts(input)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::exec::{ExecOp, cache_mount_key};
 use crate::file::FileOp;
 use crate::source_op::SourceOp;
 use crate::stack::{DiffOp, MergeOp, PassthroughOp};
+use crate::why::Explained;
 use crate::{Build, Error, Output, Parts, Result};
 
 /// Makes the ops of one build.
@@ -36,11 +37,8 @@ impl Deeds {
                 vertex: all[input.vertex].digest,
                 output: input.output,
             });
-            let op = self.op(vertex)?;
-            let name = vertex
-                .name()
-                .map_or_else(|| default_name(&vertex.op.kind), str::to_owned);
-            let mut spec = VertexSpec::new(vertex.digest, name, inputs.collect(), op);
+            let op = self.op(vertex, all)?;
+            let mut spec = VertexSpec::new(vertex.digest, name(vertex), inputs.collect(), op);
             spec.ignore_cache = ignore_cache || vertex.metadata.ignore_cache;
             spec.export_cache = vertex.metadata.export_cache;
             spec.limited = matches!(vertex.op.kind, OpKind::Exec(_) | OpKind::File(_));
@@ -80,14 +78,30 @@ impl Deeds {
         Ok(())
     }
 
-    fn op(&self, vertex: &llb::Vertex) -> Result<Arc<dyn Op<Output = Output>>> {
+    fn op(
+        &self,
+        vertex: &llb::Vertex,
+        all: &[llb::Vertex],
+    ) -> Result<Arc<dyn Op<Output = Output>>> {
         let deeds = self.clone();
+        let explained = |op: Arc<dyn Op<Output = Output>>, parts| {
+            Arc::new(Explained::new(self.clone(), op, vertex, all, parts))
+        };
+        let inputs = 0..vertex.inputs.len();
         Ok(match &vertex.op.kind {
             OpKind::Source(source) => {
                 Arc::new(SourceOp::new(deeds, source, vertex.op.platform.as_ref())?)
             }
-            OpKind::Exec(_) => Arc::new(ExecOp::new(deeds, vertex)?),
-            OpKind::File(_) => Arc::new(FileOp::new(deeds, vertex)?),
+            OpKind::Exec(_) => {
+                let op = ExecOp::new(deeds, vertex)?;
+                let parts = inputs.map(|input| op.parts(input)).collect();
+                explained(Arc::new(op), parts)
+            }
+            OpKind::File(_) => {
+                let op = FileOp::new(deeds, vertex)?;
+                let parts = inputs.map(|input| op.parts(input)).collect();
+                explained(Arc::new(op), parts)
+            }
             OpKind::Merge(merge) => Arc::new(MergeOp::new(deeds, merge, vertex.inputs.len())),
             OpKind::Diff(diff) => Arc::new(DiffOp::new(deeds, diff, vertex.inputs.len())),
             OpKind::Passthrough(pass) => Arc::new(PassthroughOp::new(pass, vertex.inputs.len())),
@@ -98,6 +112,13 @@ impl Deeds {
             }
         })
     }
+}
+
+/// How a step is known.
+pub(crate) fn name(vertex: &llb::Vertex) -> String {
+    vertex
+        .name()
+        .map_or_else(|| default_name(&vertex.op.kind), str::to_owned)
 }
 
 /// How a step is known whose author gave it no name.

@@ -15,6 +15,7 @@ mod output;
 mod read;
 mod source_op;
 mod stack;
+mod why;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub use error::{Error, ExitError};
 pub use graph::Deeds;
 pub use output::{Output, Results};
 pub use read::{DirEntry, EntryKind, read_dir, read_file, stat};
+pub use why::LastTimes;
 
 /// The result of anything here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -45,6 +47,8 @@ pub struct Parts {
     pub executor: Arc<dyn Executor>,
     /// What is known of trees by content.
     pub contents: ContentsCache,
+    /// What steps were like when they were last done.
+    pub last_times: LastTimes,
     /// The platform of ops that name none.
     pub platform: Platform,
     /// DNS settings of sandboxes instead of the host's.
@@ -59,6 +63,9 @@ pub struct Build {
     pub sessions: Sessions,
     /// Those of this build.
     pub group: Group,
+    /// What it is of, beside its client's directory: steps of the same text in another project
+    /// are other steps.
+    pub project: String,
     /// Its logins.
     pub credentials: Arc<dyn Credentials>,
     /// What names meant so far in it.

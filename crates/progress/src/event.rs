@@ -83,6 +83,31 @@ pub struct Status {
     pub completed: Option<SystemTime>,
 }
 
+impl Status {
+    /// How a status begins that says why a step was not found in the cache. Clients that know
+    /// nothing of it show it like any other.
+    const NOT_CACHED: &str = "not cached: ";
+
+    /// Why the step was not found in the cache, if that is what this says.
+    pub fn why_not_cached(&self) -> Option<&str> {
+        self.id.strip_prefix(Status::NOT_CACHED)
+    }
+
+    pub(crate) fn not_cached(step: Digest, why: &str) -> Status {
+        let now = SystemTime::now();
+        Status {
+            step,
+            id: format!("{}{why}", Status::NOT_CACHED),
+            name: String::new(),
+            current: 0,
+            total: 0,
+            at: now,
+            started: Some(now),
+            completed: Some(now),
+        }
+    }
+}
+
 /// Where a program's output came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stream {

@@ -190,6 +190,12 @@ impl StepProgress {
         }
     }
 
+    /// Tells why no earlier result stood in for this step.
+    pub fn not_cached(&self, why: &str) {
+        let status = Status::not_cached(self.0.digest, why);
+        self.tell(&mut self.lock(), Event::Status(status));
+    }
+
     /// Tells a remark about this step. The warning's `step` is set to this one.
     pub fn warn(&self, mut warning: Warning) {
         warning.step = self.0.digest;

@@ -14,7 +14,7 @@ use tracing::debug;
 use crate::action::Action;
 use crate::event::{Event, JobId, LOCAL, RequestId, StoreId, TaskId, VertexId};
 use crate::index::Index;
-use crate::op::{Op, OpContext};
+use crate::op::{Missed, Op, OpContext};
 use crate::state::{Fault, State};
 use crate::store::{RecordStore, ResultStore};
 use crate::{Error, Miss, Result};
@@ -72,6 +72,7 @@ struct Shown<O> {
     /// Each job's own op, the oldest job first.
     ops: Vec<(JobId, Arc<dyn Op<Output = O>>)>,
     export_cache: Option<bool>,
+    missed: Option<Missed>,
 }
 
 struct JobInfo {
@@ -341,6 +342,7 @@ impl<O: Clone + Send + Sync + 'static> Core<O> {
             op: OpContext {
                 step: shown.step.clone(),
                 job,
+                missed: shown.missed.clone(),
             },
             vertex: shown.digest,
             name: shown.name.clone(),
@@ -382,9 +384,14 @@ impl<O: Clone + Send + Sync + 'static> Core<O> {
     }
 
     fn explain(&mut self, vertex: VertexId, miss: &Miss) {
-        let Some(shown) = self.vertices.get(&vertex) else {
+        let imports = self.state.has_imports(vertex);
+        let Some(shown) = self.vertices.get_mut(&vertex) else {
             return;
         };
+        shown.missed = Some(Missed {
+            why: Arc::new(miss.clone()),
+            imports,
+        });
         debug!(step = %shown.digest.short(), name = shown.name, ?miss, "no cached result");
         for (job, _) in &shown.ops {
             if let Some(job) = self.jobs.get_mut(job) {

@@ -46,7 +46,7 @@ pub use error::{Doing, Error, VertexError};
 pub use event::JobId;
 pub use index::{DbIndex, Entry, Index, IndexError, MemoryIndex, Node, Record};
 pub use key::{CacheMap, Created, InputMap, KeyDigest, KeyId, Link, ResultId};
-pub use op::{Edge, Op, OpContext, OpError, VertexSpec};
+pub use op::{Edge, Missed, Op, OpContext, OpError, VertexSpec};
 pub use store::{RecordStore, ResultStore};
 
 /// What the solver's calls give.

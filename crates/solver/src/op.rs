@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use oci::Digest;
 use progress::StepProgress;
 
-use crate::JobId;
 use crate::key::CacheMap;
+use crate::{JobId, Miss};
 
 /// Why an op could not do what was asked; the solver adds which vertex it was.
 pub type OpError = Arc<dyn std::error::Error + Send + Sync>;
@@ -21,6 +21,17 @@ pub struct OpContext {
     /// still wait for the result; if the work then fails, it is done again for
     /// one of them with that one's op.
     pub job: JobId,
+    /// Why no earlier result was found, once that is known.
+    pub missed: Option<Missed>,
+}
+
+/// That no earlier result was found, and why.
+#[derive(Clone, Debug)]
+pub struct Missed {
+    /// What was looked for.
+    pub why: Arc<Miss>,
+    /// Caches from elsewhere were looked into as well.
+    pub imports: bool,
 }
 
 /// One vertex's deed. Dropping a returned future must stop the work.

@@ -333,6 +333,11 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             .is_some_and(|vertex| vertex.inputs.is_empty())
     }
 
+    /// Whether results for a vertex are also looked for elsewhere.
+    pub(crate) fn has_imports(&self, vertex: VertexId) -> bool {
+        self.vertices.contains_key(&vertex) && self.stores(vertex).len() > 1
+    }
+
     /// Whether nothing is held: no job, vertex, task or question.
     pub fn is_empty(&self) -> bool {
         self.vertices.is_empty()

@@ -11,6 +11,8 @@ pub(crate) struct Step {
     pub(crate) cached: bool,
     /// It ended well.
     pub(crate) done: bool,
+    /// Why it was not found.
+    pub(crate) why: Option<String>,
     /// What its program said, without times.
     pub(crate) log: Vec<String>,
 }
@@ -41,6 +43,9 @@ impl Step {
 
     fn line(&mut self, line: &str) {
         match line.split_once(' ') {
+            Some(("not", rest)) if rest.starts_with("cached: ") => {
+                self.why = rest.strip_prefix("cached: ").map(str::to_owned);
+            }
             _ if line == "CACHED" => (self.cached, self.done) = (true, true),
             Some(("DONE", _)) => self.done = true,
             Some((time, said)) if time.parse::<f64>().is_ok() => self.log.push(said.to_owned()),

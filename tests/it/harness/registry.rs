@@ -136,6 +136,17 @@ impl BaseImage {
         server.add_manifest(repository, tag, &manifest);
     }
 
+    /// The same files under another digest: its manifest has an annotation more.
+    pub(crate) fn put_other(server: &Server, repository: &str, tag: &str) {
+        let manifest = BaseImage::manifest();
+        let mut document: serde_json::Value =
+            serde_json::from_slice(&manifest.bytes).expect("a manifest");
+        document["annotations"] = serde_json::json!({"another": "one"});
+        let bytes = serde_json::to_vec(&document).expect("JSON");
+        let other = Blob::new(oci::media_type::OCI_MANIFEST, bytes);
+        server.add_manifest(repository, tag, &other);
+    }
+
     fn manifest() -> Blob {
         let index = std::fs::read(golden().join("base/index.json")).expect("the base image");
         let index: serde_json::Value = serde_json::from_slice(&index).expect("an index");

@@ -217,6 +217,9 @@ impl Plain {
         }
         self.told.insert(key, (status.at, status.current));
         self.end_line(out)?;
+        if status.why_not_cached().is_some() {
+            return writeln!(out, "#{number} {}", status.id);
+        }
         write!(out, "#{number} {}", status.id)?;
         if let Some(amount) = units::amount(status.current, status.total) {
             write!(out, " {amount}")?;

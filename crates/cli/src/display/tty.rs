@@ -161,6 +161,10 @@ impl Tty {
             }
             let line = self.line(mark, &step.name, &right, size);
             writeln!(bytes, "{}", paint(&line, color))?;
+            for why in why_not_cached(step) {
+                let text = clip(&why, size.width);
+                writeln!(bytes, "{}", paint(&text, &palette.faint))?;
+            }
             for remark in &step.remarks {
                 let text = clip(&format!("   ! {remark}"), size.width);
                 writeln!(bytes, "{}", paint(&text, &palette.warning))?;
@@ -217,23 +221,24 @@ impl Tty {
             .statuses
             .iter()
             .filter(|status| status.completed.is_none());
-        let mut lines: Vec<String> = moving
-            .map(|status| {
-                let mut text = format!("   ↳ {}", status.id);
-                if let Some(amount) = units::amount(status.current, status.total) {
-                    text.push_str(&format!(" {amount}"));
-                }
-                let time = status
-                    .started
-                    .map(|from| units::between(from, now))
-                    .unwrap_or_default();
-                if status.current > 0 && time > Duration::from_secs(1) {
-                    let rate = status.current as f64 / time.as_secs_f64();
-                    text.push_str(&format!(" ({}/s)", units::bytes(rate as u64)));
-                }
-                clip(&text, size.width)
-            })
+        let mut lines: Vec<String> = why_not_cached(step)
+            .map(|why| clip(&why, size.width))
             .collect();
+        lines.extend(moving.map(|status| {
+            let mut text = format!("   ↳ {}", status.id);
+            if let Some(amount) = units::amount(status.current, status.total) {
+                text.push_str(&format!(" {amount}"));
+            }
+            let time = status
+                .started
+                .map(|from| units::between(from, now))
+                .unwrap_or_default();
+            if status.current > 0 && time > Duration::from_secs(1) {
+                let rate = status.current as f64 / time.as_secs_f64();
+                text.push_str(&format!(" ({}/s)", units::bytes(rate as u64)));
+            }
+            clip(&text, size.width)
+        }));
         if let Some(window) = self.windows.get(&at) {
             let (_, columns) = window.screen().size();
             let rows: Vec<String> = window.screen().rows(0, columns.get()).collect();
@@ -249,6 +254,13 @@ impl Tty {
         let name = clip(name, u16::try_from(left).unwrap_or(u16::MAX));
         format!(" {mark} {name:<left$} {right}")
     }
+}
+
+fn why_not_cached(step: &StepView) -> impl Iterator<Item = String> {
+    let statuses = step.statuses.iter();
+    statuses
+        .filter_map(|status| status.why_not_cached())
+        .map(|why| format!("   · not cached: {why}"))
 }
 
 fn sums(trace: &Trace, now: SystemTime, verb: &str) -> String {

@@ -485,3 +485,38 @@ fn a_view_without_terminal_is_refused() {
     );
     assert!("ttty".parse::<Mode>().is_err());
 }
+
+/// Rows: K4, B06
+#[test]
+fn a_step_that_was_not_cached_says_why() {
+    let copy = "[1/1] COPY . .";
+    let why = "not cached: changed in the build context: main.rs";
+    let build = vec![
+        (
+            0,
+            vec![
+                Event::Step(step(copy, Some(0), None)),
+                status(copy, why, 0, 0, 20, true),
+            ],
+        ),
+        (100, vec![Event::Step(step(copy, Some(0), Some(100)))]),
+    ];
+    check_plain(
+        &build,
+        expect![[r#"
+            #1 [1/1] COPY . .
+            #1 not cached: changed in the build context: main.rs
+            #1 DONE 0.1s
+        "#]],
+    );
+    let size = Size {
+        width: 72,
+        height: 24,
+    };
+    let written = play(Mode::Auto, bare(), &build, Some(size));
+    expect![[r#"
+         ✓ [1/1] COPY . .                                                  0.1s
+           · not cached: changed in the build context: main.rs
+        [+] built 0.1s: 1/1 steps"#]]
+    .assert_eq(&screen(&written, size));
+}

@@ -276,3 +276,70 @@ fn many_files_hash_alike_in_parallel() {
         all
     );
 }
+
+/// What a digest is made of, name by name; too many names are one.
+///
+/// Rows: K4
+#[test]
+fn a_part_is_listed_by_what_its_digest_is_made_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    for (path, text) in [
+        ("d/a.txt", "a"),
+        ("d/e/b.txt", "b"),
+        ("d/e/c", "c"),
+        ("f", "f"),
+    ] {
+        write(path, text);
+    }
+    let root = stdx::sys::Root::open(dir.path()).unwrap();
+    let list = |selector: &contenthash::Selector, limit: usize| {
+        let mut contents = contenthash::Contents::new();
+        let listed = contents.list(&root, selector, limit).unwrap();
+        listed
+            .into_iter()
+            .map(|one| {
+                let tail = if one.whole {
+                    "/**"
+                } else if one.dir {
+                    "/"
+                } else {
+                    ""
+                };
+                (format!("{}{tail}", one.path.display()), one.digest)
+            })
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let names = |selector: &contenthash::Selector, limit: usize| {
+        list(selector, limit).into_keys().collect::<Vec<_>>()
+    };
+    let whole = contenthash::Selector::path("/d");
+    assert_eq!(
+        names(&whole, 100),
+        ["d/", "d/a.txt", "d/e/", "d/e/b.txt", "d/e/c"]
+    );
+    assert_eq!(names(&whole, 4), ["d/", "d/a.txt", "d/e/**"]);
+    assert_eq!(names(&contenthash::Selector::path("f"), 4), ["f"]);
+    let wild = contenthash::Selector {
+        path: "/d/*".into(),
+        wildcard: true,
+        include: vec!["**/*.txt".into(), "*.txt".into()],
+        ..contenthash::Selector::default()
+    };
+    let picked = names(&wild, 100);
+    assert!(picked.contains(&"d/e/b.txt".to_owned()), "{picked:?}");
+    assert!(!picked.contains(&"d/e/c".to_owned()), "{picked:?}");
+    let before = list(&whole, 100);
+    write("d/e/c", "other");
+    let after = list(&whole, 100);
+    let changed: Vec<_> = after
+        .iter()
+        .filter(|(name, digest)| before[*name] != **digest)
+        .collect();
+    assert_eq!(changed.len(), 1);
+    assert_eq!(changed[0].0, "d/e/c");
+}

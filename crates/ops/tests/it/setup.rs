@@ -69,6 +69,7 @@ impl World {
             sources,
             executor: Arc::new(native),
             contents: ContentsCache::default(),
+            last_times: ops::LastTimes::default(),
             platform: Platform::host(),
             dns: None,
             cgroup_parent: None,
@@ -90,6 +91,7 @@ impl World {
         let build = Arc::new(Build {
             sessions: self.sessions.clone(),
             group: Group::of(id),
+            project: String::new(),
             credentials: Anonymous::shared(),
             resolutions: Arc::new(source::Resolutions::default()),
             provider: Arc::new(Memory::default()),
@@ -226,6 +228,7 @@ impl Client {
         let cx = OpContext {
             step: progress.step(oci::Digest::of("step"), "step", &[]),
             job: JobId(1),
+            missed: None,
         };
         let outputs = op
             .run(&cx, inputs.iter().map(|input| (*input).clone()).collect())

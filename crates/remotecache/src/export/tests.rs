@@ -210,6 +210,7 @@ fn context() -> solver::OpContext {
     solver::OpContext {
         step: StepProgress::none(),
         job: solver::JobId(1),
+        missed: None,
     }
 }
 

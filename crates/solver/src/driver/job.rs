@@ -151,6 +151,7 @@ impl<O: Clone + Send + Sync + 'static> JobHandle<O> {
                     name,
                     ops: Vec::new(),
                     export_cache: vertex.export_cache,
+                    missed: None,
                 }
             });
             shown.step.attach(&progress);
@@ -232,6 +233,7 @@ impl<O: Clone + Send + Sync + 'static> JobHandle<O> {
         let cx = OpContext {
             step: StepProgress::none(),
             job: self.id,
+            missed: None,
         };
         match store {
             _ if record.store == LOCAL => self.inner.results.load(&cx, &record.result).await,
