@@ -68,6 +68,26 @@ pub(crate) fn begins(lower: &[Chained], upper: &[Chained]) -> bool {
     lower.len() <= upper.len() && lower.iter().zip(upper).all(|(l, u)| l.link == u.link)
 }
 
+/// For each link, whether all that lies below is what it was made on.
+pub(crate) fn in_place(tx: &Tx<'_>, chain: &[Chained]) -> Result<Vec<bool>> {
+    let mut flags: Vec<bool> = Vec::with_capacity(chain.len());
+    for (at, chained) in chain.iter().enumerate() {
+        let record = Record::need(tx, &chained.of)?;
+        let below = &chain[..at];
+        flags.push(match (record.shape, &record.parent, below.last()) {
+            (Shape::Layer, None, None) => true,
+            // The usual case, without a look at the whole chain.
+            (Shape::Layer, Some(parent), Some(last)) if last.of == *parent && flags[at - 1] => true,
+            (Shape::Layer, Some(parent), _) => {
+                let own = chain_of(tx, parent)?;
+                own.len() == at && begins(&own, below)
+            }
+            _ => false,
+        });
+    }
+    Ok(flags)
+}
+
 /// `C(a, b)`: the name of `upper` on `lower`.
 pub(crate) fn on(lower: Option<Digest>, upper: Digest) -> Digest {
     match lower {

@@ -7,7 +7,7 @@ use lease::Lease;
 use oci::{ChainId, Digest};
 use snapshot::LayerId;
 
-use crate::chain::chain_of;
+use crate::chain::{chain_of, in_place};
 use crate::record::{Link, Record};
 use crate::{Error, RecordType, Refs, Result};
 
@@ -79,30 +79,37 @@ impl Ref {
 
     /// Its layers, bottom first, each once; `NotUnpacked` when one is missing.
     pub fn unpacked_layers(&self) -> Result<Vec<LayerId>> {
-        let links = self
-            .refs()
-            .0
-            .parts
-            .db
-            .read(|tx| -> Result<Vec<Option<Link>>> {
-                let chain = chain_of(tx, self.id())?;
-                Ok(chain
-                    .iter()
-                    .map(|c| Link::get(tx, c.link))
-                    .collect::<db::Result<_>>()?)
-            })?;
-        let mut layers = Some(Vec::new());
-        for link in links {
-            match (link, &mut layers) {
-                (
+        let links = self.refs().0.parts.db.read(|tx| -> Result<_> {
+            let chain = chain_of(tx, self.id())?;
+            let links = chain.iter().map(|c| Link::get(tx, c.link));
+            let links: Vec<Option<Link>> = links.collect::<db::Result<_>>()?;
+            let other = |link: &Option<Link>| {
+                matches!(
+                    link,
                     Some(Link {
-                        layer: Some(layer),
-                        skeleton,
+                        unveiled: Some(Some(_)),
                         ..
-                    }),
-                    Some(layers),
-                ) => {
-                    layers.extend(skeleton.flatten());
+                    })
+                )
+            };
+            let in_place = match links.iter().any(other) {
+                true => in_place(tx, &chain)?,
+                false => vec![true; links.len()],
+            };
+            Ok(links.into_iter().zip(in_place).collect::<Vec<_>>())
+        })?;
+        let mut layers = Some(Vec::new());
+        for (link, in_place) in links {
+            let layer = link.and_then(|link| {
+                let unveiled = link.unveiled.flatten().filter(|_| !in_place);
+                Some((
+                    link.skeleton.flatten(),
+                    link.layer.map(|own| unveiled.unwrap_or(own))?,
+                ))
+            });
+            match (layer, &mut layers) {
+                (Some((skeleton, layer)), Some(layers)) => {
+                    layers.extend(skeleton);
                     layers.push(layer);
                 }
                 _ => layers = None,

@@ -28,6 +28,7 @@ mod repair;
 mod skeleton;
 mod store;
 mod unpack;
+mod unveil;
 mod usage;
 
 pub use blob::{BlobOptions, Create};

@@ -12,7 +12,8 @@ use snapshot::{KeptId, LayerId};
 
 use crate::{Error, Result};
 
-pub(crate) const TABLES: &[&str] = &["
+pub(crate) const TABLES: &[&str] = &[
+    "
     CREATE TABLE refs_links (
         n INTEGER PRIMARY KEY,
         layer TEXT,
@@ -70,7 +71,12 @@ pub(crate) const TABLES: &[&str] = &["
         value BLOB NOT NULL,
         PRIMARY KEY (record, key)
     ) WITHOUT ROWID;
-"];
+",
+    "
+    ALTER TABLE refs_links ADD COLUMN unveiled TEXT;
+    UPDATE refs_links SET skeleton = NULL;
+",
+];
 
 /// What a result is for: decides what is pruned first (row A10).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -344,19 +350,22 @@ pub(crate) struct Link {
     pub(crate) diff_id: Option<DiffId>,
     /// See `skeleton.rs`: not looked for yet, none needed, or a layer to put under it.
     pub(crate) skeleton: Option<Option<LayerId>>,
+    /// See `unveil.rs`: not looked for yet, none needed, or the layer to use where it stands
+    /// on others than it was made on.
+    pub(crate) unveiled: Option<Option<LayerId>>,
 }
 
 impl Link {
     pub(crate) fn get(tx: &Tx<'_>, n: i64) -> db::Result<Option<Link>> {
-        let sql = "SELECT n, layer, diff_id, skeleton FROM refs_links WHERE n = ?1";
+        let sql = "SELECT n, layer, diff_id, skeleton, unveiled FROM refs_links WHERE n = ?1";
+        let found = |text: Option<String>| text.map(|text| text.parse().ok());
         tx.row(sql, [n], |row| {
             Ok(Link {
                 n: row.get(0)?,
                 layer: parsed(row.get(1)?),
                 diff_id: parsed(row.get(2)?).map(DiffId),
-                skeleton: row
-                    .get::<_, Option<String>>(3)?
-                    .map(|text| text.parse().ok()),
+                skeleton: found(row.get(3)?),
+                unveiled: found(row.get(4)?),
             })
         })
     }
@@ -365,6 +374,13 @@ impl Link {
     pub(crate) fn set_skeleton(tx: &Tx<'_>, n: i64, skeleton: Option<&LayerId>) -> db::Result<()> {
         let sql = "UPDATE refs_links SET skeleton = ?2 WHERE n = ?1";
         tx.execute(sql, db::params![n, skeleton.map_or("", LayerId::as_str)])?;
+        Ok(())
+    }
+
+    /// What is to be used where the link stands on other layers than it was made on.
+    pub(crate) fn set_unveiled(tx: &Tx<'_>, n: i64, layer: Option<&LayerId>) -> db::Result<()> {
+        let sql = "UPDATE refs_links SET unveiled = ?2 WHERE n = ?1";
+        tx.execute(sql, db::params![n, layer.map_or("", LayerId::as_str)])?;
         Ok(())
     }
 

@@ -17,14 +17,13 @@ impl Refs {
             let layers: HashSet<LayerId> = self.0.parts.snapshots.layers()?.into_iter().collect();
             let kept: HashSet<KeptId> = self.0.parts.snapshots.kept()?.into_iter().collect();
             let blobs: HashSet<_> = self.0.parts.store.digests_on_disk()?.into_iter().collect();
-            let skeletons = tx.rows(
-                "SELECT DISTINCT skeleton FROM refs_links WHERE skeleton NOT NULL AND skeleton != ''",
-                [],
-                |row| row.get::<_, String>(0),
-            )?;
-            for text in skeletons {
-                if text.parse().is_ok_and(|layer| !layers.contains(&layer)) {
-                    tx.execute("UPDATE refs_links SET skeleton = NULL WHERE skeleton = ?1", [&text])?;
+            for column in ["skeleton", "unveiled"] {
+                let sql = format!("SELECT DISTINCT {column} FROM refs_links WHERE {column} NOT NULL AND {column} != ''");
+                for text in tx.rows(&sql, [], |row| row.get::<_, String>(0))? {
+                    if text.parse().is_ok_and(|layer| !layers.contains(&layer)) {
+                        let sql = format!("UPDATE refs_links SET {column} = NULL WHERE {column} = ?1");
+                        tx.execute(&sql, [&text])?;
+                    }
                 }
             }
             let mut dead = Vec::new();

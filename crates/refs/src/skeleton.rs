@@ -58,7 +58,9 @@ impl Refs {
     }
 
     fn give_skeleton(&self, link: i64) -> Result<()> {
-        let Some(layer) = self.layer_of(link)? else {
+        let unveiled = self.0.parts.db.read(|tx| Link::get(tx, link))?;
+        let unveiled = unveiled.and_then(|link| link.unveiled.flatten());
+        let Some(layer) = unveiled.or(self.layer_of(link)?) else {
             return Ok(());
         };
         let tree = self.0.parts.snapshots.layer(&layer)?;

@@ -332,7 +332,8 @@ impl Roots for Refs {
         let read = |row: &db::Row<'_>| row.get::<_, String>(0);
         let mut things = Vec::new();
         let sql = "SELECT layer FROM refs_links WHERE layer NOT NULL UNION \
-                   SELECT skeleton FROM refs_links WHERE skeleton NOT NULL";
+                   SELECT skeleton FROM refs_links WHERE skeleton NOT NULL UNION \
+                   SELECT unveiled FROM refs_links WHERE unveiled NOT NULL";
         let layers = tx.rows(sql, [], read)?;
         things.extend(
             layers

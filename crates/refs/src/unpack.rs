@@ -1,6 +1,7 @@
 //! A lazy ref becomes a tree to read. The caller brings the provider to fetch with, so a ref
 //! outlives the session that first saw it.
 
+use std::io::{BufWriter, PipeWriter};
 use std::sync::Arc;
 
 use content::Provider;
@@ -63,6 +64,7 @@ impl Ref {
                 }
             }
             if missing.is_empty() {
+                refs.unveil(&chain, provider, step).await?;
                 return refs.give_skeletons(&chain).await;
             }
             // Each layer needs nothing of the others to be unpacked, so all go at once. In order they
@@ -91,6 +93,7 @@ impl Ref {
                         .await?;
                 }
             }
+            refs.unveil(&chain, provider, step).await?;
             refs.give_skeletons(&chain).await
         })
     }
@@ -322,8 +325,10 @@ impl Refs {
         let active = self.0.parts.snapshots.new_layer()?;
         let (refs, link, of) = (self.clone(), chained.link, chained.of.clone());
         blocking(move || {
-            let applied = compare_into(&lower, &upper, active.tree().root(), &refs.apply_options())
-                .map_err(|source| Error::Pack { record: of, source })?;
+            let applied = through_a_pipe(active.tree().root(), &refs.apply_options(), |tar| {
+                layer::compare(upper.root(), Some(lower.root()), tar).map(drop)
+            });
+            let applied = applied.map_err(|source| Error::Pack { record: of, source })?;
             refs.commit_layer(link, active, applied.diff_id, None)
         })
         .await?;
@@ -348,7 +353,7 @@ impl Refs {
     }
 
     /// How layers are unpacked: as root with everything, otherwise with what we may.
-    fn apply_options(&self) -> ApplyOptions {
+    pub(crate) fn apply_options(&self) -> ApplyOptions {
         let mut options = ApplyOptions::default();
         if self.0.parts.snapshots.marks_as_user() {
             options.whiteouts = Whiteouts::Overlay(Namespace::User);
@@ -363,21 +368,17 @@ impl Refs {
     }
 }
 
-/// Compares two trees and puts what differs into `dir`, as a tar that goes through a pipe.
-fn compare_into(
-    lower: &Tree,
-    upper: &Tree,
+/// Unpacks into `dir` what `write` says, as a tar that goes through a pipe.
+pub(crate) fn through_a_pipe(
     dir: &Root,
     options: &ApplyOptions,
+    write: impl FnOnce(BufWriter<PipeWriter>) -> layer::Result<()> + Send,
 ) -> layer::Result<Applied> {
     let (reader, writer) = std::io::pipe().map_err(layer::Error::Read)?;
     std::thread::scope(|scope| {
-        let compared = scope.spawn(move || {
-            let writer = std::io::BufWriter::with_capacity(1 << 20, writer);
-            layer::compare(upper.root(), Some(lower.root()), writer).map(drop)
-        });
+        let written = scope.spawn(move || write(BufWriter::with_capacity(1 << 20, writer)));
         let applied = layer::apply(reader, dir, options);
-        compared
+        written
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         applied

@@ -90,7 +90,8 @@ impl Refs {
         self.0.parts.db.read(|tx| -> Result<()> {
             let pair = |row: &db::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
             let sql = "SELECT r.id, l.layer FROM refs_records r JOIN refs_links l ON l.n = r.link WHERE l.layer NOT NULL \
-                       UNION ALL SELECT r.id, l.skeleton FROM refs_records r JOIN refs_links l ON l.n = r.link WHERE l.skeleton NOT NULL";
+                       UNION ALL SELECT r.id, l.skeleton FROM refs_records r JOIN refs_links l ON l.n = r.link WHERE l.skeleton NOT NULL \
+                       UNION ALL SELECT r.id, l.unveiled FROM refs_records r JOIN refs_links l ON l.n = r.link WHERE l.unveiled NOT NULL";
             for (id, layer) in tx.rows(sql, [], pair)? {
                 own.entry(id).or_default().layers.extend(layer.parse::<LayerId>());
             }

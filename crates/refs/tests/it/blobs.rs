@@ -238,3 +238,71 @@ async fn privileged_differences_reuse_layers_or_compare() {
         1
     );
 }
+
+/// A directory that overlayfs made opaque hides what its own layers had there, and nothing of
+/// others it is laid on: so say the blobs, and so must the view.
+///
+/// Rows: C12, B18, B4
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_an_opaque_directory_hides_as_much_as_its_blob_does() {
+    let Some(state) = state() else { return };
+    let (outside, refs) = (Outside::default(), &state.refs);
+    let other = [
+        ("d/other", Some("o")),
+        ("d/sub/other", Some("o")),
+        ("n/other", Some("o")),
+    ];
+    let other = step(refs, None, &outside, &other).await;
+    let own = [
+        ("d/old", Some("1")),
+        ("d/sub/old", Some("1")),
+        ("k", Some("k")),
+    ];
+    let own = step(refs, None, &outside, &own).await;
+    own.unpack(&outside, &StepProgress::none()).await.unwrap();
+    // Removed and made again in one step, and made where its parent is merged: both are opaque.
+    let writing = refs
+        .begin(Some(&own), refs::RecordMeta::new("again"))
+        .unwrap();
+    let tree = writing.tree();
+    let root = tree.root();
+    root.remove_tree("d").unwrap();
+    for (path, text) in [("d/sub/new", "2"), ("n/new", "2")] {
+        snapshot::testing::write(root, path, text);
+    }
+    let again = writing.commit().unwrap();
+    assert_eq!(
+        names(&files(&again, &outside).await),
+        ["d", "d/sub", "d/sub/new", "k", "n", "n/new"]
+    );
+    let diff = refs.diff(Some(&own), Some(&again)).unwrap().unwrap();
+    for upper in [diff, again.clone()] {
+        let merged = refs.merge(vec![other.clone(), upper]).unwrap();
+        let view = files(&merged, &outside).await;
+        let found = names(&view);
+        for kept in ["d/other", "d/sub/other", "n/other", "d/sub/new", "n/new"] {
+            assert!(found.contains(&kept.to_owned()), "{kept}: {found:?}");
+        }
+        assert!(!found.contains(&"d/old".to_owned()), "{found:?}");
+        let exported = layers(&merged, Algorithm::Gzip, false, &outside).await;
+        for layer in &exported {
+            let bytes = refs
+                .store()
+                .read_all(&layer.descriptor.digest, 1 << 20)
+                .unwrap();
+            outside.blobs.add(&layer.descriptor.media_type, bytes);
+        }
+        // Elsewhere, with nothing but the blobs.
+        let elsewhere = super::setup::state().unwrap();
+        let copy = elsewhere.refs.from_layers(exported).unwrap().unwrap();
+        assert_eq!(files(&copy, &outside).await, view);
+        // A step on it sees the same.
+        let on_top = step(refs, Some(&merged), &outside, &[("top", Some("t"))]).await;
+        let mut found = files(&on_top, &outside).await;
+        found.remove("top");
+        assert_eq!(found, view);
+    }
+    // On its own layers nothing changed.
+    let found = names(&files(&again, &outside).await);
+    assert_eq!(found, ["d", "d/sub", "d/sub/new", "k", "n", "n/new"]);
+}

@@ -1,0 +1,131 @@
+//! Layers with opaque directories, on other layers than they were made on. Overlayfs makes a
+//! directory opaque when it is removed and made again, often also when it is new: nothing that
+//! lies below shows through. The layer's blob says which names are gone, and nothing of what
+//! else may lie there one day. So where such a layer is laid on others, in a merge, another
+//! form of it is used, unpacked from what its blob says. What came from outside says itself
+//! whether a directory is opaque, and stays as it is.
+
+use std::io;
+use std::path::PathBuf;
+
+use content::Provider;
+use progress::StepProgress;
+use stdx::sys::Root;
+use stdx::task::blocking;
+
+use crate::chain::{Chained, in_place};
+use crate::record::{Link, Record, Shape};
+use crate::unpack::through_a_pipe;
+use crate::{Error, Refs, Result};
+
+impl Refs {
+    /// Sees that the links of a chain, all unpacked, can stand where they do.
+    pub(crate) async fn unveil(
+        &self,
+        chain: &[Chained],
+        provider: &dyn Provider,
+        step: &StepProgress,
+    ) -> Result<()> {
+        for chained in self.veiling(chain)? {
+            let key = format!("unveil {}", chained.link);
+            let _alone = self.0.unpacking.lock(&key).await;
+            self.unveil_link(chained, provider, step).await?;
+        }
+        Ok(())
+    }
+
+    /// Links of our own that do not stand on what they were made on, and were not looked at yet.
+    fn veiling<'c>(&self, chain: &'c [Chained]) -> Result<Vec<&'c Chained>> {
+        self.0.parts.db.read(|tx| {
+            let mut found = Vec::new();
+            for (chained, in_place) in chain.iter().zip(in_place(tx, chain)?) {
+                let known = || -> Result<bool> {
+                    let link = Link::get(tx, chained.link)?;
+                    let blobs = Link::blobs(tx, chained.link)?;
+                    Ok(link.is_none_or(|link| link.unveiled.is_some())
+                        || blobs.iter().any(|blob| blob.from_outside)
+                        || Record::need(tx, &chained.of)?.shape != Shape::Layer)
+                };
+                if !in_place && !known()? {
+                    found.push(chained);
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    async fn unveil_link(
+        &self,
+        chained: &Chained,
+        provider: &dyn Provider,
+        step: &StepProgress,
+    ) -> Result<()> {
+        let (link, of) = (chained.link, chained.of.clone());
+        let (known, parent) = self.0.parts.db.read(|tx| -> Result<_> {
+            let known = Link::get(tx, link)?.is_none_or(|link| link.unveiled.is_some());
+            Ok((known, Record::need(tx, &of)?.parent))
+        })?;
+        let Some(layer) = self.layer_of(link)?.filter(|_| !known) else {
+            return Ok(());
+        };
+        let own = self.0.parts.snapshots.layer(&layer)?;
+        let looked = own.clone();
+        let opaque = blocking(move || has_opaque(looked.root())).await?;
+        let below = match parent.filter(|_| opaque) {
+            Some(parent) => Some(self.need(&parent)?.tree_boxed(provider, step).await?),
+            None => None,
+        };
+        let refs = self.clone();
+        blocking(move || {
+            let active = match opaque {
+                true => Some(refs.0.parts.snapshots.new_layer()?),
+                false => None,
+            };
+            if let Some(active) = &active {
+                let below = below.as_ref().map(|tree| tree.root());
+                let options = refs.apply_options();
+                through_a_pipe(active.tree().root(), &options, |tar| {
+                    layer::diff(own.root(), below, tar).map(drop)
+                })
+                .map_err(|source| Error::Pack { record: of, source })?;
+            }
+            refs.0.parts.db.write(|tx| {
+                if Link::get(tx, link)?.is_none_or(|link| link.unveiled.is_some()) {
+                    return Ok(());
+                }
+                let layer = active
+                    .map(|active| refs.0.parts.snapshots.commit(active))
+                    .transpose()?;
+                Ok(Link::set_unveiled(tx, link, layer.as_ref())?)
+            })
+        })
+        .await
+    }
+}
+
+/// Whether overlayfs marked any directory as opaque.
+fn has_opaque(layer: &Root) -> io::Result<bool> {
+    let mut todo = vec![PathBuf::new()];
+    while let Some(dir) = todo.pop() {
+        for (name, value) in layer.xattrs(&dir)? {
+            let ours = matches!(
+                name.as_encoded_bytes(),
+                b"trusted.overlay.opaque" | b"user.overlay.opaque"
+            );
+            if ours && value == b"y" {
+                return Ok(true);
+            }
+        }
+        for entry in layer.read_dir(&dir)? {
+            let path = dir.join(&entry.name);
+            let is_dir = match entry.kind {
+                Some(kind) => kind == stdx::sys::FileKind::Dir,
+                None => layer.lstat(&path)?.is_dir(),
+            };
+            if is_dir {
+                todo.push(path);
+            }
+        }
+    }
+    Ok(false)
+}
