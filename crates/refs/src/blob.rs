@@ -103,11 +103,16 @@ impl Refs {
             .packing
             .lock(&format!("{} {algorithm:?}", chained.link))
             .await;
-        let (record, link, blobs) = self.0.parts.db.read(|tx| -> Result<_> {
+        let (record, link, mut blobs) = self.0.parts.db.read(|tx| -> Result<_> {
             let record = Record::need(tx, &chained.of)?;
             let link = Link::get(tx, chained.link)?;
             Ok((record, link, Link::blobs(tx, chained.link)?))
         })?;
+        for blob in &mut blobs {
+            if blob.descriptor.media_type.is_empty() {
+                self.detect(chained.link, blob, provider).await?;
+            }
+        }
         let link = link.ok_or_else(|| Error::NoRecord(chained.of.clone()))?;
         let usable = |blob: &&LinkBlob| {
             blob.from_outside
@@ -129,8 +134,12 @@ impl Refs {
             (Some(found), _, Some(diff_id)) => (found.descriptor.clone(), diff_id),
             _ if create == Create::No => return Err(Error::NoBlobs(chained.of.clone())),
             (None, Some(main), Some(_)) => {
-                self.convert(chained, &main.descriptor, options.compression, provider)
-                    .await?
+                let converted =
+                    self.convert(chained, &main.descriptor, options.compression, provider);
+                converted.await.map_err(|source| Error::Convert {
+                    compression: algorithm.name(),
+                    source: Box::new(source),
+                })?
             }
             _ => {
                 self.pack(chained, &record, options.compression, provider, step)
@@ -144,6 +153,29 @@ impl Refs {
             description,
             created,
         })
+    }
+
+    /// Tells by its first bytes how a blob is compressed that came without a media type.
+    async fn detect(&self, link: i64, blob: &mut LinkBlob, provider: &dyn Provider) -> Result<()> {
+        let store = &self.0.parts.store;
+        let mut bytes = match store.contains(&blob.descriptor.digest)? {
+            true => store.read(&blob.descriptor, 0).await?,
+            false => provider.read(&blob.descriptor, 0).await?,
+        };
+        let mut start = Vec::new();
+        while start.len() < 6
+            && let Some(piece) = bytes.next().await
+        {
+            let piece = piece?;
+            start.extend_from_slice(&piece[..piece.len().min(6)]);
+        }
+        let media_type = media_type_of(match layer::Format::of(&start) {
+            layer::Format::Gzip => Algorithm::Gzip,
+            layer::Format::Zstd => Algorithm::Zstd,
+            _ => Algorithm::Uncompressed,
+        });
+        media_type.clone_into(&mut blob.descriptor.media_type);
+        self.0.parts.db.write(|tx| Link::put_blob(tx, link, blob))
     }
 
     /// Makes the main blob of a link from its layer directory and what lies below.

@@ -71,6 +71,14 @@ pub enum Error {
         /// Why.
         source: layer::Error,
     },
+    /// A blob that is wanted in another compression.
+    #[error("failed to ensure compression type of {compression:?}")]
+    Convert {
+        /// The compression.
+        compression: &'static str,
+        /// Why.
+        source: Box<Error>,
+    },
     /// A lease.
     #[error(transparent)]
     Lease(#[from] lease::Error),
@@ -103,6 +111,7 @@ impl Error {
             Error::Content(error) => error.kind(),
             Error::Snapshot(error) => error.kind(),
             Error::Unpack { source, .. } | Error::Pack { source, .. } => source.kind(),
+            Error::Convert { source, .. } => source.kind(),
             Error::Lease(error) => error.kind(),
             Error::Db(error) => error.kind(),
             Error::Row { .. } | Error::Io(_) => Kind::Internal,

@@ -67,6 +67,8 @@ async fn privileged_only_new_layers_become_blobs_and_the_chain_is_found_again() 
 }
 
 /// A base that no step read is pushed without being fetched.
+///
+/// Rows: B30, W17
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_lazy_layers_are_given_without_being_fetched() {
     let Some(state) = state() else { return };
@@ -181,7 +183,7 @@ async fn privileged_merges_lay_chains_on_each_other() {
     assert_eq!(names(&files(&on_top, &outside).await), ["b", "both", "c"]);
 }
 
-/// Rows: C12, B4, B5
+/// Rows: C12, B4, B5, B11
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_differences_reuse_layers_or_compare() {
     let Some(state) = state() else { return };
@@ -305,4 +307,179 @@ async fn privileged_an_opaque_directory_hides_as_much_as_its_blob_does() {
     // On its own layers nothing changed.
     let found = names(&files(&again, &outside).await);
     assert_eq!(found, ["d", "d/sub", "d/sub/new", "k", "n", "n/new"]);
+}
+
+/// What a result's layers are made of stays as long as somebody holds the result, and goes with
+/// it: blobs, their variants, and what they need in between.
+///
+/// Rows: B1, B8, B24, B26
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_blobs_live_as_long_as_their_result() {
+    let Some(state) = state() else { return };
+    let (outside, refs) = (Outside::default(), &state.refs);
+    let made = step(refs, None, &outside, &[("new", Some("n"))]).await;
+    let size = || refs.usage(&refs::Filter::default()).unwrap()[0].size;
+    let before = size();
+    let main = layers(&made, Algorithm::Gzip, false, &outside).await;
+    let with_main = size();
+    let variant = layers(&made, Algorithm::Zstd, true, &outside).await;
+    assert!(before < with_main && with_main < size(), "variants count");
+    let everything = refs::PrunePolicy {
+        all: true,
+        ..refs::PrunePolicy::default()
+    };
+    for prune in [false, true] {
+        if prune {
+            let policy = std::slice::from_ref(&everything);
+            refs.prune(policy, &[]).unwrap();
+        } else {
+            refs.sweep(&[]).unwrap();
+        }
+        for blob in [&main[0], &variant[0]] {
+            let digest = &blob.descriptor.digest;
+            let bytes = refs.store().read_all(digest, 1 << 20).unwrap();
+            assert_eq!(bytes.len() as u64, blob.descriptor.size);
+        }
+    }
+    drop(made);
+    refs.prune(&[everything], &[]).unwrap();
+    assert_eq!(refs.store().list().unwrap().len(), 0);
+}
+
+/// The first blob of a layer stays its main one; whoever asks without force gets it.
+///
+/// Rows: B22, B25, B27, B34
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_variants_are_found_from_each_other_and_made_again_when_lost() {
+    let Some(state) = state() else { return };
+    let (outside, refs) = (Outside::default(), &state.refs);
+    let made = step(refs, None, &outside, &[("new", Some("n"))]).await;
+    let plain = layers(&made, Algorithm::Uncompressed, false, &outside).await;
+    assert_eq!(plain[0].descriptor.digest, plain[0].diff_id.0);
+    let gzip = layers(&made, Algorithm::Gzip, true, &outside).await;
+    let zstd = layers(&made, Algorithm::Zstd, true, &outside).await;
+    assert_eq!(layers(&made, Algorithm::Zstd, false, &outside).await, plain);
+    let known = made.known_blobs().unwrap();
+    assert_eq!(known[0][0], plain[0].descriptor, "the main one first");
+    for variant in [&gzip, &zstd] {
+        let found = known[0].iter().filter(|one| **one == variant[0].descriptor);
+        assert_eq!(found.count(), 1, "each once");
+        assert_eq!(variant[0].diff_id, plain[0].diff_id);
+    }
+    refs.store().remove(&gzip[0].descriptor.digest).unwrap();
+    assert_eq!(layers(&made, Algorithm::Gzip, true, &outside).await, gzip);
+    assert!(refs.store().contains(&gzip[0].descriptor.digest).unwrap());
+}
+
+/// Rows: B6
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_who_waits_gets_the_blob_though_the_first_one_left() {
+    let Some(state) = state() else { return };
+    let (outside, refs) = (Outside::default(), &state.refs);
+    let text = "a line that says little\n".repeat(200_000);
+    let made = step(refs, None, &outside, &[("big", Some(&text))]).await;
+    for delay in [0, 1, 5] {
+        let mut first = Box::pin(layers(&made, Algorithm::Gzip, false, &outside));
+        let delay = std::time::Duration::from_millis(delay);
+        let left = tokio::time::timeout(delay, &mut first).await;
+        let second = layers(&made, Algorithm::Gzip, false, &outside);
+        drop((left, first));
+        let second = tokio::time::timeout(std::time::Duration::from_secs(20), second).await;
+        assert_eq!(second.expect("nobody waits for ever").len(), 1);
+    }
+    assert_eq!(refs.store().list().unwrap().len(), 1, "made once");
+}
+
+/// Rows: B9, B30, B33
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_conversion_that_fails_says_so_and_leaves_nothing() {
+    let Some(state) = state() else { return };
+    let (outside, refs) = (Outside::default(), &state.refs);
+    let base = outside.layer(&[("base", Some("b"))], Algorithm::Gzip);
+    let image = refs.from_layers(vec![base.clone()]).unwrap().unwrap();
+    // What fits already is not even fetched.
+    let same = layers(&image, Algorithm::Gzip, true, &outside).await;
+    assert_eq!(same[0].descriptor, base.descriptor);
+    assert_eq!(outside.reads(), 0);
+    let nowhere = Outside::default();
+    let options = BlobOptions {
+        compression: Compression::from(Algorithm::Zstd),
+        force: true,
+    };
+    let step = StepProgress::none();
+    let failed = image.layers(&options, Create::Yes, &nowhere, &step).await;
+    let error = failed.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed to ensure compression type of \"zstd\""
+    );
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(refs.store().list().unwrap().len(), 0);
+    image
+        .layers(&options, Create::Yes, &outside, &step)
+        .await
+        .unwrap();
+}
+
+/// A layer that cannot be written down leaves no blob, and no half of one.
+///
+/// Rows: B20
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_layer_that_cannot_be_packed_leaves_nothing() {
+    let Some(state) = state() else { return };
+    let (outside, refs) = (Outside::default(), &state.refs);
+    let made = step(refs, None, &outside, &[("dir/file", Some("x"))]).await;
+    let id = made.unpacked_layers().unwrap().remove(0);
+    let layer = refs.snapshots().layer(&id).unwrap();
+    let redirect = std::ffi::OsStr::new("trusted.overlay.redirect");
+    layer.root().set_xattr("dir", redirect, b"/other").unwrap();
+    let options = BlobOptions::default();
+    let quiet = StepProgress::none();
+    let failed = made.layers(&options, Create::Yes, &outside, &quiet);
+    let error = failed.await.unwrap_err();
+    assert!(matches!(error, refs::Error::Pack { .. }), "{error:?}");
+    assert_eq!(refs.store().list().unwrap().len(), 0);
+    assert_eq!(
+        refs.store().sweep_all_ingests().unwrap(),
+        0,
+        "no half of one"
+    );
+}
+
+/// Rows: B36
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_blob_without_media_type_is_looked_at() {
+    let Some(state) = state() else { return };
+    let (outside, refs) = (Outside::default(), &state.refs);
+    for (algorithm, expected) in [
+        (Algorithm::Gzip, media_type::OCI_LAYER_GZIP),
+        (Algorithm::Zstd, media_type::OCI_LAYER_ZSTD),
+        (Algorithm::Uncompressed, media_type::OCI_LAYER),
+    ] {
+        let mut blob = outside.layer(&[("f", Some(expected))], algorithm);
+        blob.descriptor.media_type.clear();
+        let image = refs.from_layers(vec![blob]).unwrap().unwrap();
+        for _ in 0..2 {
+            let found = layers(&image, Algorithm::Gzip, false, &outside).await;
+            assert_eq!(found[0].descriptor.media_type, expected);
+        }
+    }
+    assert_eq!(outside.reads(), 3, "each once");
+}
+
+/// Rows: B37
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_layer_met_in_several_places_names_them_all() {
+    let Some(state) = state() else { return };
+    let (outside, refs) = (Outside::default(), &state.refs);
+    let key = "containerd.io/distribution.source.reg.example";
+    let base = outside.layer(&[("base", Some("b"))], Algorithm::Gzip);
+    let mut image = None;
+    for place in ["team/a", "team/b", "team/a"] {
+        let mut met = base.clone();
+        met.descriptor.annotations.insert(key.into(), place.into());
+        image = refs.from_layers(vec![met]).unwrap();
+    }
+    let found = layers(&image.unwrap(), Algorithm::Gzip, false, &outside).await;
+    assert_eq!(found[0].descriptor.annotations[key], "team/a,team/b");
 }

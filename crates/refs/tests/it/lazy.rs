@@ -48,7 +48,7 @@ async fn privileged_layers_stay_lazy_until_read_and_are_found_again() {
     assert_eq!(outside.reads(), 2);
 }
 
-/// Rows: Q5, C12
+/// Rows: Q5, C12, B39
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_many_builds_fetch_and_unpack_each_layer_once() {
     let Some(state) = state() else { return };
@@ -186,6 +186,8 @@ async fn privileged_false_blobs_never_become_layers() {
 }
 
 /// What the person at the terminal sees (core.md §5.3).
+///
+/// Rows: P6
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_pulling_is_shown_by_layer() {
     let Some(state) = state() else { return };
