@@ -354,8 +354,9 @@ impl Writer<'_> {
             return Ok(());
         };
         let what = format!(
-            "rewriting layers with source-date-epoch {} ({epoch})",
-            epoch.epoch()
+            "rewriting layers with source-date-epoch {} ({})",
+            epoch.epoch(),
+            epoch.spoken()
         );
         let status = self.cx.step.transfer(what);
         let base = Base::parse(result.base_config.as_deref());

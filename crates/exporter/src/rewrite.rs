@@ -35,8 +35,17 @@ pub(crate) async fn layers(
         .take_while(|(l, id)| l.diff_id == **id)
         .count();
     let mark = epoch.epoch().to_string();
-    let wanted = layers[shared..].iter_mut();
-    let wanted = wanted.filter(|layer| layer.descriptor.annotations.get(MARK) != Some(&mark));
+    let mut wanted = Vec::new();
+    for layer in &mut layers[shared..] {
+        let descriptor = &mut layer.descriptor;
+        let labels = refs.store().labels(&descriptor.digest)?;
+        if labels.get(MARK) == Some(&mark) {
+            descriptor.annotations.insert(MARK.to_owned(), mark.clone());
+        }
+        if descriptor.annotations.get(MARK) != Some(&mark) {
+            wanted.push(layer);
+        }
+    }
     let mark = &mark;
     // Boxed, or the compiler cannot see that the whole may cross threads.
     let mut rewriting: Vec<futures::future::BoxFuture<'_, Option<Lease>>> = Vec::new();
@@ -44,8 +53,12 @@ pub(crate) async fn layers(
         rewriting.push(Box::pin(async move {
             match one(refs, provider, layer, epoch, compression).await {
                 Ok((mut rewritten, lease)) => {
-                    let annotations = &mut rewritten.descriptor.annotations;
-                    annotations.insert(MARK.to_owned(), mark.clone());
+                    let descriptor = &mut rewritten.descriptor;
+                    descriptor.annotations.insert(MARK.to_owned(), mark.clone());
+                    // Whoever meets the blob again need not read it to see that it is done.
+                    if let Err(error) = refs.store().set_label(&descriptor.digest, MARK, mark) {
+                        tracing::warn!(%error, "a rewritten layer has no label");
+                    }
                     *layer = rewritten;
                     Some(lease)
                 }

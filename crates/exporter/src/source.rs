@@ -177,7 +177,7 @@ mod tests {
         {"ID":"linux/arm64","Platform":{"architecture":"arm64","os":"linux"}},
         {"ID":"linux/amd64","Platform":{"architecture":"amd64","os":"linux"}}]}"#;
 
-    /// Rows: W1, W3, W5, W6, W7
+    /// Rows: W1, W2, W3, W5, W6, W7
     #[test]
     fn results_and_platforms_must_fit_together() {
         let none = BTreeMap::new();
@@ -193,7 +193,8 @@ mod tests {
             "containerimage.config/linux/amd64".to_owned(),
             Bytes::from_static(b"{}"),
         );
-        let by_id = [("linux/amd64", None), ("linux/arm64", None)];
+        // Each platform has its own; what no platform names is not exported.
+        let by_id = [("linux/amd64", None), ("linux/arm64", None), ("more", None)];
         let by_id = by_id
             .into_iter()
             .map(|(id, r)| (id.to_owned(), r))

@@ -16,6 +16,18 @@ impl Stamp {
         OffsetDateTime::from_unix_timestamp(seconds).ok().map(Stamp)
     }
 
+    /// As Go says a time: `2023-02-28 21:21:00 +0000 UTC`.
+    pub(crate) fn spoken(self) -> String {
+        let utc = self.0.to_offset(time::UtcOffset::UTC);
+        format!(
+            "{} {:02}:{:02}:{:02} +0000 UTC",
+            utc.date(),
+            utc.hour(),
+            utc.minute(),
+            utc.second()
+        )
+    }
+
     /// Seconds since 1970.
     pub fn epoch(self) -> i64 {
         self.0.unix_timestamp()

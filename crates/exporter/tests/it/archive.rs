@@ -144,7 +144,7 @@ async fn privileged_an_image_is_copied_blob_by_blob() {
 
 /// A result for each platform gives an index, statements a manifest beside it.
 ///
-/// Rows: W4, W47, W48, W53
+/// Rows: W4, W9, W47, W48, W53
 #[tokio::test]
 async fn privileged_platforms_and_statements_give_an_index() {
     let Some(state) = state() else { return };

@@ -3,5 +3,6 @@
 mod archive;
 mod files;
 mod golden;
+mod image;
 mod push;
 mod setup;
