@@ -25,10 +25,9 @@ pub(crate) async fn with_layers(
     };
     let mut done = Vec::with_capacity(statements.len());
     for mut statement in statements {
-        if statement.core_sbom && statement.predicate_type == attest::SPDX {
-            if let Some(predicate) = supplemented(&statement.predicate, files, layers, cx).await? {
-                statement.predicate = predicate;
-            }
+        let core = statement.core_sbom && statement.predicate_type == attest::SPDX;
+        if core && let Some(more) = supplemented(&statement.predicate, files, layers, cx).await? {
+            statement.predicate = more;
         }
         done.push(statement);
     }

@@ -119,6 +119,15 @@ impl Ref {
         Ok(crate::store::topmost(&layers))
     }
 
+    /// Says what the result is for, unless somebody said so before.
+    pub fn declare_record_type(&self, record_type: RecordType) -> Result<()> {
+        let sql = "UPDATE refs_records SET record_type = ?2 WHERE id = ?1 AND record_type = ?3";
+        let usual = RecordType::default();
+        let values = [self.id(), record_type.as_str(), usual.as_str()];
+        self.refs().0.parts.db.write(|tx| tx.execute(sql, values))?;
+        Ok(())
+    }
+
     /// Says what the result is for.
     pub fn set_record_type(&self, record_type: RecordType) -> Result<()> {
         let sql = "UPDATE refs_records SET record_type = ?2 WHERE id = ?1";

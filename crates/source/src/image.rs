@@ -157,7 +157,7 @@ impl Image {
                 found.attach(document)?;
             }
             if record_type != RecordType::Regular {
-                found.set_record_type(record_type)?;
+                found.declare_record_type(record_type)?;
             }
             Ok(Some(found))
         })

@@ -81,7 +81,7 @@ const CHANGE: &str = "
 /// The upper directory gives what a comparison of the whole trees gives, and
 /// unpacking it on the old tree gives the new one.
 ///
-/// Rows: B17, B18, B19
+/// Rows: B15, B17, B18, B19
 #[test]
 fn privileged_a_real_upper_directory_gives_the_difference_of_the_trees() {
     if !is_root() {

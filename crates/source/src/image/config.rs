@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use oci::Digest;
 
-    /// Rows: S05, P15, P17
+    /// Rows: S05, P5, P15, P17
     #[test]
     fn layers_and_diff_ids_go_together() {
         let layer = |text: &str| Descriptor::of(oci::media_type::OCI_LAYER, text.as_bytes());

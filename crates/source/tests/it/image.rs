@@ -18,7 +18,7 @@ fn image(source: Source) -> source::Image {
     }
 }
 
-/// Rows: S01, S02, P13
+/// Rows: S01, S02, P13, P3, P4, P19
 #[tokio::test]
 async fn privileged_no_layer_is_fetched_before_it_is_read() {
     let Some(state) = state() else { return };
@@ -55,7 +55,7 @@ async fn privileged_no_layer_is_fetched_before_it_is_read() {
     assert_eq!(server.count("GET", "/blobs/"), 4);
 }
 
-/// Rows: S03, S04, P12, P27
+/// Rows: S03, S04, P2, P12, P27, P28
 #[tokio::test]
 async fn privileged_what_is_here_serves_when_the_registry_is_gone() {
     let Some(state) = state() else { return };
@@ -239,4 +239,171 @@ async fn privileged_one_blob_becomes_a_file() {
         again.fetch(&build.cx).await.err().unwrap().kind(),
         Kind::Internal
     );
+}
+
+/// Many who ask at once get one answer, from one question; an error is nobody's answer for long.
+///
+/// Rows: P2, P7, core:P10, core:P11, P28
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_name_is_asked_for_once_however_many_ask() {
+    let Some(state) = state() else { return };
+    let server = Server::start().await;
+    server.add_image("app", "1", &Image::seeded(1, 2, 1, 10));
+    let mut build = state.build(Attachables::new());
+    let progress = progress::Progress::new(progress::Options::default());
+    build.cx.step = progress.internal_step("load metadata");
+    let name = format!("docker-image://{}/app:1", server.host());
+    server.fault(Fault::status(401).times(1));
+    let app = state.source(&name, &[]).unwrap();
+    app.cache_key(&build.cx, 0).await.unwrap_err();
+    server.forget();
+    let asked = (0..20).map(|_| {
+        let (app, cx) = (state.source(&name, &[]).unwrap(), build.cx.clone());
+        async move {
+            let key = app.cache_key(&cx, 1).await.unwrap();
+            app.fetch(&cx).await.unwrap();
+            key.text
+        }
+    });
+    let keys = futures::future::join_all(asked).await;
+    assert!(keys.iter().all(|key| *key == keys[0]));
+    assert_eq!(server.count("HEAD", "/manifests/"), 1);
+    assert_eq!(server.count("GET", "/manifests/"), 1);
+    assert_eq!(server.count("GET", "/blobs/"), 1, "the config");
+    progress.close();
+    let mut follower = progress.follow();
+    let told: Vec<String> = follower
+        .ready(1000)
+        .into_iter()
+        .filter_map(|event| match event {
+            progress::Event::Status(status) if status.completed.is_some() => Some(status.id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [format!("resolve {}/app:1", server.host())]);
+}
+
+/// The documents of an image are kept by the build that looks at it, then by the result; they
+/// are fetched again when they are gone.
+///
+/// Rows: core:P10, P20, P22, P24
+#[tokio::test]
+async fn privileged_documents_stay_with_the_build_then_with_the_result() {
+    let Some(state) = state() else { return };
+    let server = Server::start().await;
+    let image = Image::seeded(1, 2, 1, 10);
+    server.add_image("team/app", "1", &image);
+    let name = format!("docker-image://{}/team/app:1", server.host());
+    let documents = [
+        image.manifest.descriptor.digest,
+        image.config.descriptor.digest,
+    ];
+    let there = || {
+        state.refs.sweep(&[]).unwrap();
+        let here = |digest| state.refs.store().contains(digest).unwrap();
+        documents.iter().all(here)
+    };
+    // Looked at, but not used: they go with the build.
+    let build = state.build(Attachables::new());
+    let app = state.source(&name, &[]).unwrap();
+    app.cache_key(&build.cx, 1).await.unwrap();
+    assert!(there());
+    drop((app, build));
+    assert!(!there());
+    // Used: they stay with what was made of them.
+    let build = state.build(Attachables::new());
+    let app = state.source(&name, &[]).unwrap();
+    let fetched = app.fetch(&build.cx).await.unwrap().unwrap();
+    drop((app, build));
+    assert!(there());
+    let key = format!("containerd.io/distribution.source.{}", server.host());
+    for (layer, given) in fetched.known_blobs().unwrap().iter().zip(&image.layers) {
+        assert_eq!(layer[0].annotations[&key], "team/app");
+        assert_eq!(layer[0].digest, given.descriptor.digest);
+    }
+    for digest in &documents {
+        state.refs.store().remove(digest).unwrap();
+    }
+    let build = state.build(Attachables::new());
+    let app = state.source(&name, &[]).unwrap();
+    assert_eq!(app.fetch(&build.cx).await.unwrap().unwrap(), fetched);
+    assert!(there());
+    drop((app, build, fetched));
+    let everything = refs::PrunePolicy {
+        all: true,
+        ..refs::PrunePolicy::default()
+    };
+    state.refs.prune(&[everything], &[]).unwrap();
+    assert!(!there());
+}
+
+/// Rows: P9, P23
+#[tokio::test]
+async fn privileged_the_first_to_say_what_an_image_is_for_is_right() {
+    let Some(state) = state() else { return };
+    let server = Server::start().await;
+    server.add_image("app", "1", &Image::seeded(1, 1, 1, 10));
+    let name = format!("docker-image://{}/app:1", server.host());
+    let build = state.build(Attachables::new());
+    for kind in ["frontend", "internal", "regular"] {
+        let app = state.source(&name, &[("image.recordtype", kind)]).unwrap();
+        let fetched = app.fetch(&build.cx).await.unwrap().unwrap();
+        let usage = state.refs.usage(&refs::Filter::default()).unwrap();
+        let record = usage.iter().find(|record| record.id == fetched.id());
+        assert_eq!(record.unwrap().record_type, refs::RecordType::Frontend);
+    }
+    let wrong = state.source(&name, &[("image.recordtype", "dream")]);
+    assert!(
+        wrong
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("invalid record type")
+    );
+    let bare = state.source(&format!("docker-image://{}/app", server.host()), &[]);
+    assert!(
+        bare.err()
+            .unwrap()
+            .to_string()
+            .contains("neither tag nor digest")
+    );
+}
+
+/// Credentials of somebody the registry knows.
+struct Known;
+
+#[async_trait::async_trait]
+impl registry::Credentials for Known {
+    async fn login(&self, _: &str) -> Result<registry::Login, registry::CredentialsError> {
+        Ok(registry::Login::Password {
+            username: "u".into(),
+            secret: "p".into(),
+        })
+    }
+}
+
+/// What one build saw, another fetches with its own logins, long after the first has gone.
+///
+/// Rows: P25
+#[tokio::test]
+async fn privileged_a_layer_is_fetched_with_the_logins_of_who_reads_it() {
+    let Some(state) = state() else { return };
+    let server = Server::start().await;
+    server.add_image("app", "1", &Image::seeded(1, 1, 2, 10));
+    let name = format!("docker-image://{}/app:1", server.host());
+    let first = state.build(Attachables::new());
+    let app = state.source(&name, &[]).unwrap();
+    let fetched = app.fetch(&first.cx).await.unwrap().unwrap();
+    drop((app, first));
+    server.require(testkit::registry::Login::Basic {
+        username: "u".into(),
+        password: "p".into(),
+    });
+    let mut second = state.build(Attachables::new());
+    let app = image(state.source(&name, &[]).unwrap());
+    let nobody = app.provider(&second.cx).await.unwrap();
+    fetched.tree(&nobody, &second.cx.step).await.unwrap_err();
+    second.cx.credentials = Arc::new(Known);
+    let known = app.provider(&second.cx).await.unwrap();
+    fetched.tree(&known, &second.cx.step).await.unwrap();
 }
