@@ -5,11 +5,14 @@
 
 mod buildx;
 mod caches;
+mod daemon;
+mod devices;
 mod golden;
 mod harness;
 mod interrupted;
 mod killed;
 mod mounts;
+mod networks;
 mod others;
 mod prune;
 mod rebuild;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use executor::cdi::DeviceInfo;
 use progress::Progress;
 use session::Sessions;
 
@@ -60,6 +61,14 @@ pub trait Builder: Send + Sync + 'static {
 
     /// The worker.
     fn worker(&self) -> Worker;
+
+    /// The devices that builds can ask for now.
+    async fn devices(&self) -> Vec<DeviceInfo> {
+        Vec::new()
+    }
+
+    /// Lets go of what is kept ready for further builds. The last call.
+    async fn close(&self) {}
 
     /// Builds; dropping the future cancels. Gives the exporters' answers.
     async fn build(

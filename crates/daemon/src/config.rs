@@ -3,11 +3,15 @@
 pub mod file;
 pub mod flags;
 pub mod gc;
+mod network;
 pub mod space;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use executor::SandboxNetwork;
+use executor::cdi::Cdi;
 
 use crate::Error;
 use crate::config::file::{File, Registry};
@@ -34,6 +38,10 @@ pub struct Surroundings {
     pub notify_socket: Option<PathBuf>,
     /// `LISTEN_FDS`, if `LISTEN_PID` is us.
     pub listen_fds: u32,
+    /// `BUILDKIT_CNI_INIT_LOCK_PATH`.
+    pub cni_init_lock: Option<PathBuf>,
+    /// `BUILDKIT_NETWORK_BRIDGE_AUTO`: `auto` means a bridge of our own.
+    pub bridge_auto: bool,
     /// `BUILDKIT_STEP_LOG_MAX_SIZE` and `…_SPEED`.
     pub log_limits: progress::LogLimits,
 }
@@ -124,8 +132,12 @@ pub struct Config {
     pub platforms: Vec<String>,
     /// `auto`, `overlayfs` or `native`.
     pub snapshotter: String,
-    /// `auto`, `host` or `none`.
-    pub network: String,
+    /// Network of steps that name none.
+    pub network: SandboxNetwork,
+    /// AppArmor profile of steps in the sandbox.
+    pub apparmor: Option<String>,
+    /// Devices that steps can ask for.
+    pub cdi: Cdi,
     /// An OCI runtime instead of the built-in executor.
     pub runtime: Option<String>,
     /// Cgroup above all containers.
@@ -218,25 +230,23 @@ impl Config {
                 flags.allow_insecure_entitlement.clone()
             })?,
             labels,
-            platforms: pick_list(&flags.oci_worker_platform, worker.platforms),
+            platforms: pick_list(&flags.oci_worker_platform, worker.platforms.clone()),
             snapshotter: one_of(
                 "snapshotter",
                 flags
                     .oci_worker_snapshotter
                     .clone()
-                    .or(worker.snapshotter)
+                    .or_else(|| worker.snapshotter.clone())
                     .unwrap_or_else(|| "auto".into()),
                 &["auto", "overlayfs", "native"],
             )?,
-            network: one_of(
-                "networkMode",
-                flags
-                    .oci_worker_net
-                    .clone()
-                    .or(worker.network_mode)
-                    .unwrap_or_else(|| "auto".into()),
-                &["auto", "host", "none"],
-            )?,
+            network: network::of(&worker, flags, surroundings, &root)?,
+            apparmor: flags
+                .oci_worker_apparmor_profile
+                .clone()
+                .or_else(|| worker.apparmor_profile.clone())
+                .filter(|name| !name.is_empty()),
+            cdi: cdi(file.cdi, flags),
             runtime: flags
                 .oci_worker_binary
                 .clone()
@@ -326,16 +336,35 @@ fn log_level(
 
 fn entitlements(list: Vec<String>) -> Result<Vec<String>, Error> {
     for name in &list {
-        if name == "device" || name.starts_with("device=") {
-            return Err(Error::NotYet("the entitlement `device`".to_owned()));
-        }
+        // `device=…` allows what `device` does: builds name the devices they want.
+        let name = name
+            .split('=')
+            .next()
+            .filter(|name| *name == "device")
+            .unwrap_or(name);
         one_of(
             "entitlement",
-            name.clone(),
-            &["security.insecure", "network.host"],
+            name.to_owned(),
+            &["security.insecure", "network.host", "device"],
         )?;
     }
     Ok(list)
+}
+
+/// Where devices are described; nowhere when they are switched off.
+fn cdi(file: file::Cdi, flags: &Flags) -> Cdi {
+    if flags.cdi_disabled || file.disabled == Some(true) {
+        return Cdi::default();
+    }
+    let usual = executor::cdi::SPEC_DIRS.map(PathBuf::from).to_vec();
+    let dirs = [flags.cdi_spec_dir.clone(), file.spec_dirs, usual];
+    Cdi {
+        dirs: dirs
+            .into_iter()
+            .find(|some| !some.is_empty())
+            .unwrap_or_default(),
+        auto_allowed: file.auto_allowed.into_iter().collect(),
+    }
 }
 
 fn tls(file: &file::Tls, flags: &Flags) -> Result<Option<TlsFiles>, Error> {
@@ -363,6 +392,12 @@ fn refuse_what_is_not_there(file: &File, flags: &Flags) -> Result<(), Error> {
             "the containerd worker (--containerd-worker)",
         ),
         (
+            flags.containerd_worker.as_deref() != Some("false")
+                && flags.containerd.given().is_some(),
+            "the containerd worker, which flags set up here (say --containerd-worker=false to \
+             leave them without effect)",
+        ),
+        (
             worker.enabled == Some(false),
             "running without the OCI worker (worker.oci.enabled = false)",
         ),
@@ -384,22 +419,6 @@ fn refuse_what_is_not_there(file: &File, flags: &Flags) -> Result<(), Error> {
             "noProcessSandbox",
         ),
         (
-            worker.cni_config_path.is_some() || flags.oci_cni_config_path.is_some(),
-            "cniConfigPath",
-        ),
-        (
-            worker.cni_binary_path.is_some() || flags.oci_cni_binary_dir.is_some(),
-            "cniBinaryPath",
-        ),
-        (
-            worker.cni_pool_size.is_some() || flags.oci_cni_pool_size.is_some(),
-            "cniPoolSize",
-        ),
-        (
-            worker.bridge_name.is_some() || worker.bridge_subnet.is_some(),
-            "bridgeName and bridgeSubnet",
-        ),
-        (
             worker.proxy_snapshotter_path.is_some()
                 || flags.oci_worker_proxy_snapshotter_path.is_some(),
             "proxySnapshotterPath",
@@ -407,20 +426,8 @@ fn refuse_what_is_not_there(file: &File, flags: &Flags) -> Result<(), Error> {
         (worker.stargz_snapshotter.is_some(), "stargzSnapshotter"),
         (worker.isolate_cgroups == Some(true), "isolateCgroups"),
         (
-            worker.apparmor_profile.is_some() || flags.oci_worker_apparmor_profile.is_some(),
-            "apparmor-profile",
-        ),
-        (
             worker.selinux == Some(true) || flags.oci_worker_selinux,
-            "selinux",
-        ),
-        (
-            !file.cdi.spec_dirs.is_empty() || !flags.cdi_spec_dir.is_empty(),
-            "CDI devices (specDirs)",
-        ),
-        (
-            !file.cdi.auto_allowed.is_empty(),
-            "CDI devices (autoAllowed)",
+            "SELinux labels (selinux)",
         ),
         (
             file.otel.socket_path.is_some() || flags.otel_socket_path.is_some(),

@@ -67,7 +67,12 @@ fn dated<T>(stream: Answers<T>) -> Response<Answers<T>> {
 impl Control {
     /// Refuses what the daemon was not told to allow (row P11).
     fn check_entitlements(&self, wanted: &[String]) -> Result<(), Status> {
-        match wanted.iter().find(|name| !self.entitlements.contains(name)) {
+        let key = |name: &str| match name.split_once('=') {
+            Some(("device", _)) => "device".to_owned(),
+            _ => name.to_owned(),
+        };
+        let allowed: Vec<String> = self.entitlements.iter().map(|name| key(name)).collect();
+        match wanted.iter().find(|name| !allowed.contains(&key(name))) {
             Some(name) => Err(Status::permission_denied(format!(
                 "entitlement {name} is not allowed by build daemon configuration"
             ))),
@@ -314,7 +319,9 @@ impl ControlService for Control {
         &self,
         request: Request<wire::ListWorkersRequest>,
     ) -> Result<Response<wire::ListWorkersResponse>, Status> {
-        let record = to_proto::worker(&self.builder.worker(), &self.gc);
+        let mut record = to_proto::worker(&self.builder.worker(), &self.gc);
+        let devices = self.builder.devices().await;
+        record.cdi_devices = devices.into_iter().map(to_proto::device).collect();
         let filters = request.into_inner().filter;
         let found =
             filters.is_empty() || filters.iter().any(|filter| worker_matches(filter, &record));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use engine::{Engine, Runner};
 use executor::HelperProgram;
+use executor::cdi::DeviceInfo;
 use futures::FutureExt as _;
 use progress::Progress;
 use refs::{Filter, Limits, PrunePolicy, UsageRecord};
@@ -29,9 +30,6 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Builder>, Error> {
 }
 
 fn settings(config: &Config) -> Result<engine::Config, Error> {
-    if config.network != "auto" {
-        return Err(Error::NotYet(format!("networkMode {}", config.network)));
-    }
     let mut settings = engine::Config::new(&config.root);
     settings.snapshotter = config
         .snapshotter
@@ -65,6 +63,9 @@ fn settings(config: &Config) -> Result<engine::Config, Error> {
         search: dns.search_domains.clone(),
     });
     settings.cgroup_parent.clone_from(&config.cgroup_parent);
+    settings.network.clone_from(&config.network);
+    settings.apparmor.clone_from(&config.apparmor);
+    settings.cdi.clone_from(&config.cdi);
     settings.max_parallelism = config.max_parallelism;
     Ok(settings)
 }
@@ -159,6 +160,14 @@ impl Builder for Building {
             .into_iter()
             .map(usage)
             .collect())
+    }
+
+    async fn devices(&self) -> Vec<DeviceInfo> {
+        self.0.devices().await
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
     }
 
     async fn sync(&self, quick: bool) -> Result<(), Failure> {

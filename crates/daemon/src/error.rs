@@ -37,6 +37,14 @@ pub enum Error {
     /// Known, but with nothing behind it yet.
     #[error("not supported yet: {0}")]
     NotYet(String),
+    /// What the network of builds needs is not there.
+    #[error("networkMode {mode}")]
+    Network {
+        /// The mode, as given.
+        mode: String,
+        /// What is missing.
+        source: executor::Error,
+    },
     /// Another process uses the state directory.
     #[error("{root:?} is in use by process {owner}; stop it, or use another --root")]
     Locked {
@@ -108,6 +116,7 @@ impl Error {
             | Error::BadAddress { .. }
             | Error::Tls(_) => Kind::InvalidInput,
             Error::NotYet(_) => Kind::Unsupported,
+            Error::Network { .. } => Kind::InvalidInput,
             Error::Open(error) => error.kind(),
             Error::History(error) => error.kind(),
             Error::Locked { .. } | Error::AddressInUse(_) => Kind::Unavailable,

@@ -137,8 +137,10 @@ impl Services {
         self.finalizers.hurry();
     }
 
-    /// Flushes what builds left unflushed, if that is quick.
-    pub async fn flush(&self) {
+    /// Flushes what builds left unflushed, if that is quick, and lets go of what was kept
+    /// for further ones.
+    pub async fn finish(&self) {
+        self.builder.close().await;
         if let Err(failure) = self.builder.sync(true).await {
             tracing::warn!(
                 error = failure.message,
@@ -192,6 +194,7 @@ impl Services {
             // Clients that keep their connections open do not hold us for ever.
             () = async { builds_end.await; tokio::time::sleep(GOODBYE).await } => {}
         }
+        self.builder.close().await;
         Ok(())
     }
 

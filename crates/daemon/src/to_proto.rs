@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use executor::cdi::DeviceInfo;
 use frontend::{EntryKind, FileStat, FrontendResult, RefId, Refs, SourceLocation};
 use oci::Platform;
 use progress::Event;
@@ -401,6 +402,16 @@ pub(crate) fn worker(worker: &Worker, gc: &[GcRule]) -> control::types::WorkerRe
         gc_policy: gc.iter().map(gc_policy).collect(),
         buildkit_version: Some(version()),
         cdi_devices: Vec::new(),
+    }
+}
+
+/// A device that builds can ask for.
+pub(crate) fn device(device: DeviceInfo) -> control::types::CdiDevice {
+    control::types::CdiDevice {
+        name: device.name,
+        auto_allow: device.auto_allow,
+        annotations: device.annotations,
+        on_demand: false,
     }
 }
 

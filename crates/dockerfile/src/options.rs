@@ -225,12 +225,17 @@ fn extra_hosts(options: &Options) -> Result<Vec<llb::ExtraHost>, Error> {
         let (host, ip) = lower
             .split_once('=')
             .ok_or_else(|| bad("add-hosts", pair, "name=address"))?;
-        let address: std::net::IpAddr = ip
-            .parse()
-            .map_err(|_| bad("add-hosts", pair, "name=address"))?;
+        let ip = match ip {
+            // Whoever runs the step knows what that is in its network.
+            "host-gateway" => ip.to_owned(),
+            ip => ip
+                .parse::<std::net::IpAddr>()
+                .map_err(|_| bad("add-hosts", pair, "name=address"))?
+                .to_string(),
+        };
         Ok(llb::ExtraHost {
             host: host.to_owned(),
-            ip: address.to_string(),
+            ip,
         })
     };
     names(text).iter().map(parse).collect()
@@ -340,7 +345,7 @@ mod tests {
     fn options_are_understood() {
         let options = parse(&[
             ("platform", "linux/amd64,linux/arm64/v8"),
-            ("add-hosts", "A=1.2.3.4,b=::1"),
+            ("add-hosts", "A=1.2.3.4,b=::1,c=host-gateway"),
             ("ulimit", "nofile=1:2,core=-1"),
             ("no-cache", "a,B"),
             ("cache-from", "x,y"),
@@ -354,6 +359,7 @@ mod tests {
         assert!(options.multi_platform);
         assert_eq!(options.platforms[1].to_string(), "linux/arm64");
         assert_eq!(options.extra_hosts[0].host, "a");
+        assert_eq!(options.extra_hosts[2].ip, "host-gateway");
         assert_eq!(options.ulimits[0].hard, 2);
         assert!(options.is_no_cache("b") && !options.is_no_cache("c"));
         assert_eq!(options.cache_imports.len(), 3);

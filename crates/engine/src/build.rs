@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use content::Provider;
+use executor::cdi::Grants;
 use exporter::{Source, Statement};
 use frontend::{FrontendResult, Options, RefId, Refs};
 use futures::FutureExt as _;
@@ -142,16 +143,19 @@ impl Engine {
             provider: places.clone() as Arc<dyn Provider>,
             allow_network_host: false,
             allow_security_insecure: false,
+            devices: Grants::default(),
         };
         for entitlement in &request.entitlements {
             match entitlement.as_str() {
                 "network.host" => build.allow_network_host = true,
                 "security.insecure" => build.allow_security_insecure = true,
-                other if other == "device" || other.starts_with("device=") => {
-                    return Err(Failure::new(
-                        Kind::Unsupported,
-                        format!("not supported yet: entitlement {other}"),
-                    ));
+                "device" => build.devices.all = true,
+                other if other.starts_with("device=") => {
+                    let added = build.devices.add(&other["device=".len()..]);
+                    added.map_err(|why| {
+                        let text = format!("invalid entitlement {other}: {why}");
+                        Failure::new(Kind::InvalidInput, text)
+                    })?;
                 }
                 other => {
                     return Err(Failure::new(

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use content::Store;
 use db::Db;
-use executor::HelperProgram;
+use executor::cdi::{Cdi, DeviceInfo};
+use executor::{HelperProgram, SandboxNetwork};
 use lease::Leases;
 use oci::Platform;
 use ops::{ContentsCache, LastTimes, Output, Parts, Results};
@@ -17,7 +18,7 @@ use solver::{DbIndex, Solver};
 use source::Sources;
 use stdx::Kind;
 
-use crate::lazy_executor::LazyExecutor;
+use crate::lazy_executor::{LazyExecutor, Setting};
 
 /// What runs processes.
 #[derive(Clone, Debug)]
@@ -47,6 +48,12 @@ pub struct Config {
     pub dns: Option<executor::Dns>,
     /// Parent of the cgroups of steps that name none.
     pub cgroup_parent: Option<String>,
+    /// Network of steps that name none.
+    pub network: SandboxNetwork,
+    /// AppArmor profile of steps in the sandbox.
+    pub apparmor: Option<String>,
+    /// Devices that steps can ask for.
+    pub cdi: Cdi,
     /// How many exec and file steps run at one time, over all builds.
     pub max_parallelism: Option<usize>,
     /// The git program.
@@ -65,6 +72,9 @@ impl Config {
             hosts: Hosts::default(),
             dns: None,
             cgroup_parent: None,
+            network: SandboxNetwork::Host,
+            apparmor: None,
+            cdi: Cdi::default(),
             max_parallelism: None,
             git: "git".into(),
         }
@@ -120,6 +130,8 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
     pub(crate) solver: Solver<Output>,
     pub(crate) info: WorkerInfo,
+    /// Network of steps that name none.
+    swept: SandboxNetwork,
     /// For what lives no longer than a build.
     pub(crate) scratch: PathBuf,
 }
@@ -130,10 +142,12 @@ impl Engine {
         stdx::task::blocking(move || Engine::open_now(config)).await
     }
 
-    /// Flushes, beside everything else, what the last process left unflushed. Ends by itself.
+    /// Beside everything else, flushes what the last process left unflushed, and undoes what
+    /// it left behind if it was killed. Ends by itself.
     pub fn catch_up(&self) {
         let engine = self.clone();
         let flushing = async move {
+            engine.0.swept.sweep().await;
             if let Err(failure) = engine.sync().await {
                 tracing::warn!(
                     error = failure.message,
@@ -169,12 +183,12 @@ impl Engine {
             leases,
         })
         .map_err(|e| failed("the results")(e.into()))?;
-        let registry = Registry::new(config.hosts);
+        let registry = Registry::new(config.hosts.clone());
         let sources = Sources::open(source::Parts {
             refs: refs.clone(),
             registry: registry.clone(),
             db: db.clone(),
-            git: config.git,
+            git: config.git.clone(),
             scratch: scratch.clone(),
         })
         .map_err(|e| failed("the sources")(e.into()))?;
@@ -182,11 +196,17 @@ impl Engine {
             DbIndex::open(db.clone()).map_err(|e| failed("the index of cache keys")(e.into()))?;
         let last_times =
             LastTimes::open(db.clone()).map_err(|e| failed("what steps were like")(e.into()))?;
-        let executor = LazyExecutor::new(
-            config.runner.clone(),
-            root.join("runtime"),
-            config.dns.clone(),
-        );
+        // What a killed process left is gone before anything new begins.
+        executor::sweep();
+        let swept = config.network.clone();
+        let mut labels = own_labels(snapshotter, &config);
+        let executor = LazyExecutor::new(Setting {
+            runner: config.runner,
+            state: root.join("runtime"),
+            dns: config.dns.clone(),
+            network: config.network,
+            apparmor: config.apparmor,
+        });
         let options = solver::Options {
             max_parallelism: config.max_parallelism,
         };
@@ -197,7 +217,6 @@ impl Engine {
         } else {
             config.platforms
         };
-        let mut labels = own_labels(snapshotter, &config.runner);
         labels.extend(config.labels);
         let parts = Parts {
             refs,
@@ -208,6 +227,8 @@ impl Engine {
             platform: platforms[0].clone(),
             dns: config.dns,
             cgroup_parent: config.cgroup_parent,
+            scratch: scratch.clone(),
+            cdi: config.cdi,
         };
         Ok(Engine(Arc::new(Inner {
             parts: Arc::new(parts),
@@ -215,6 +236,7 @@ impl Engine {
             registry,
             sessions: Sessions::new(),
             solver,
+            swept,
             info: WorkerInfo {
                 id,
                 labels,
@@ -232,6 +254,17 @@ impl Engine {
     /// What the worker says of itself.
     pub fn info(&self) -> &WorkerInfo {
         &self.0.info
+    }
+
+    /// The devices that steps can ask for now.
+    pub async fn devices(&self) -> Vec<DeviceInfo> {
+        let cdi = self.0.parts.cdi.clone();
+        stdx::task::blocking(move || cdi.read().list()).await
+    }
+
+    /// Lets go of what is kept ready for further builds: none may come.
+    pub async fn close(&self) {
+        self.0.parts.executor.close().await;
     }
 
     /// The solver's counters, for metrics.
@@ -310,19 +343,28 @@ fn host_platforms() -> Vec<Platform> {
     platforms
 }
 
-fn own_labels(snapshotter: &str, runner: &Runner) -> BTreeMap<String, String> {
+fn own_labels(snapshotter: &str, config: &Config) -> BTreeMap<String, String> {
     let name = |last: &str| format!("org.mobyproject.buildkit.worker.{last}");
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let mode = match runner {
+    let mode = match config.runner {
         Runner::Native(_) => "native",
         Runner::Runtime(_) => "oci",
     };
-    BTreeMap::from([
+    let network = match config.network {
+        SandboxNetwork::Host => "host",
+        SandboxNetwork::None => "none",
+        SandboxNetwork::Cni(_) => "cni",
+    };
+    let mut labels = BTreeMap::from([
         (name("executor"), mode.to_owned()),
         (name("hostname"), hostname.trim().to_owned()),
-        (name("network"), "host".to_owned()),
+        (name("network"), network.to_owned()),
         (name("oci.process-mode"), "sandbox".to_owned()),
         (name("selinux.enabled"), "false".to_owned()),
         (name("snapshotter"), snapshotter.to_owned()),
-    ])
+    ]);
+    if let Some(profile) = &config.apparmor {
+        labels.insert(name("apparmor.profile"), profile.clone());
+    }
+    labels
 }

@@ -8,15 +8,19 @@
 //! and an instance is alive as long as someone holds a lock on its directory.
 
 mod dir;
+mod hold;
 mod limits;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
-use crate::process::{Resources, Security};
+use crate::process::{Device, Resources, Security};
 pub(crate) use dir::Dir;
+pub(crate) use hold::{Hold, Left};
 
 /// Controllers that limits may need.
 const CONTROLLERS: &[&str] = &["memory", "cpu", "cpuset", "pids", "io"];
@@ -35,17 +39,26 @@ pub(crate) enum DeviceRules {
 pub(crate) struct Cgroups {
     /// Name of this instance.
     name: String,
-    v2: Option<V2>,
-    /// Controller, parent and instance.
-    v1: Vec<(String, Dir, Dir)>,
+    v2: Option<Arc<V2>>,
+    /// By controller.
+    v1: Vec<(String, Hold)>,
     parents: Parents,
+    /// Beneath parents that containers asked for, in the order they came.
+    asked: Mutex<Asked>,
 }
 
+#[derive(Default)]
+struct Asked {
+    by_path: BTreeMap<Vec<String>, usize>,
+    made: Vec<Arc<V2>>,
+}
+
+/// Our part of the v2 hierarchy beneath one parent.
 struct V2 {
-    base: Dir,
-    instance: Dir,
+    // Fields are dropped in this order: what is inside goes first.
     sandbox: Dir,
     insecure: Dir,
+    instance: Hold,
 }
 
 /// Roots of the hierarchies, for containers that ask for another parent.
@@ -76,27 +89,69 @@ impl Cgroups {
                 .ok()
         });
         let v1 = hosts.v1.iter().filter_map(|(controller, root)| {
-            let (base, dir) = Dir::claim(root.as_fd(), &parent, &name).ok()?;
+            let hold = Hold::claim(root.as_fd(), &parent, &name).ok()?;
             if controller == "cpuset" {
-                limits::inherit_cpuset(&base, &dir);
+                limits::inherit_cpuset(hold.base(), hold.dir());
             }
-            Some((controller.clone(), base, dir))
+            Some((controller.clone(), hold))
         });
         let v1 = v1.collect();
         Ok(Cgroups {
             name,
-            v2,
+            v2: v2.map(Arc::new),
             v1,
             parents: hosts,
+            asked: Mutex::default(),
         })
     }
 
-    /// Handles the helper keeps, so that it can clean up when we are gone.
-    pub(crate) fn handles(&self) -> Vec<(OwnedFd, String, OwnedFd)> {
+    /// Removes `parent` if it is ours alone and empty; with `instances` first what dead
+    /// ones left beneath it.
+    pub(crate) fn sweep(parent: &str, instances: bool) {
+        let Ok(parent) = check_parent(parent) else {
+            return;
+        };
+        let hosts = Parents::discover();
+        let roots = hosts.v2.iter().chain(hosts.v1.iter().map(|(_, root)| root));
+        for root in roots {
+            Hold::sweep(root.as_fd(), &parent, instances);
+        }
+    }
+
+    /// What the helper removes when we are gone, beginning with number `from`: their
+    /// order never changes, and more come when containers ask for other parents.
+    pub(crate) fn holds(&self, from: usize) -> Vec<Vec<Left>> {
+        let asked = self.asked();
         let v2 = self.v2.iter().map(|v2| &v2.instance);
-        v2.chain(self.v1.iter().map(|(.., dir)| dir))
-            .filter_map(|dir| dir.handles().ok())
+        let v1 = self.v1.iter().map(|(_, hold)| hold);
+        let asked = asked.made.iter().map(|v2| &v2.instance);
+        v2.chain(v1)
+            .chain(asked)
+            .skip(from)
+            .map(|hold| hold.left().unwrap_or_default())
             .collect()
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Our part beneath a parent that a container asks for; made once.
+    fn beneath(&self, root: BorrowedFd<'_>, parent: &str) -> Result<Arc<V2>, Error> {
+        let path = check_parent(parent)?;
+        let mut asked = self.asked();
+        if let Some(number) = asked.by_path.get(&path) {
+            return Ok(asked.made[*number].clone());
+        }
+        let made = V2::start(root, &path, &self.name).map_err(|source| Error::Cgroup {
+            path: PathBuf::from(parent),
+            source,
+        })?;
+        let made = Arc::new(made);
+        let number = asked.made.len();
+        asked.made.push(made.clone());
+        asked.by_path.insert(path, number);
+        Ok(made)
     }
 
     /// A new container's cgroups, with its limits set.
@@ -106,36 +161,34 @@ impl Cgroups {
         parent: Option<&str>,
         resources: &Resources,
         security: Security,
+        allowed: &[Device],
     ) -> Result<ContainerCgroup, Error> {
         let failed = |source| Error::Cgroup {
             path: PathBuf::from(id),
             source,
         };
         let mut devices = DeviceRules::Cgroup;
-        let v2 = match (parent, &self.v2, &self.parents.v2) {
-            (Some(parent), Some(_), Some(root)) => {
-                let parent = check_parent(parent)?;
-                let base = Dir::make_path(root.as_fd(), &parent, true).map_err(failed)?;
-                let dir = base.make(&format!("{}-{id}", self.name)).map_err(failed)?;
-                if security == Security::Sandbox {
-                    crate::devices::attach(dir.fd()).map_err(failed)?;
-                }
-                Some(dir)
-            }
+        let beneath = match (parent, &self.v2, &self.parents.v2) {
+            (Some(parent), Some(_), Some(root)) => Some(self.beneath(root.as_fd(), parent)?),
             (Some(parent), ..) => {
                 let what =
                     format!("cgroup parent {parent}: no cgroup v2 directory can be made here");
                 return Err(Error::Unsupported { what });
             }
-            (None, Some(v2), _) => {
-                let base = if security == Security::Sandbox {
-                    &v2.sandbox
-                } else {
-                    &v2.insecure
-                };
-                Some(base.make(id).map_err(failed)?)
+            (None, v2, _) => v2.clone(),
+        };
+        let v2 = match &beneath {
+            Some(v2) if security == Security::Sandbox && allowed.is_empty() => {
+                Some(v2.sandbox.make(id).map_err(failed)?)
             }
-            (None, None, _) => {
+            Some(v2) => {
+                let dir = v2.insecure.make(id).map_err(failed)?;
+                if security == Security::Sandbox {
+                    crate::devices::attach(dir.fd(), allowed).map_err(failed)?;
+                }
+                Some(dir)
+            }
+            None => {
                 devices = DeviceRules::NoDev;
                 None
             }
@@ -152,22 +205,17 @@ impl Cgroups {
 
 impl V2 {
     fn start(root: BorrowedFd<'_>, parent: &[String], name: &str) -> io::Result<V2> {
-        let (base, instance) = Dir::claim(root, parent, name)?;
-        instance.enable(CONTROLLERS);
-        let sandbox = instance.make("sandbox")?;
-        let insecure = instance.make("insecure")?;
+        let instance = Hold::claim(root, parent, name)?;
+        instance.dir().enable(CONTROLLERS);
+        let sandbox = instance.dir().make("sandbox")?;
+        let insecure = instance.dir().make("insecure")?;
         sandbox.enable(CONTROLLERS);
         insecure.enable(CONTROLLERS);
-        if let Err(error) = crate::devices::attach(sandbox.fd()) {
-            drop((sandbox, insecure));
-            instance.kill_and_remove();
-            return Err(error);
-        }
+        crate::devices::attach(sandbox.fd(), &[])?;
         Ok(V2 {
-            base,
-            instance,
             sandbox,
             insecure,
+            instance,
         })
     }
 }
@@ -203,16 +251,6 @@ impl Parents {
             parents.v2 = crate::sys::detached("cgroup2", &[], 0).ok();
         }
         parents
-    }
-}
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        let v2 = self.v2.iter().map(|v2| (&v2.base, &v2.instance));
-        for (base, instance) in v2.chain(self.v1.iter().map(|(_, base, dir)| (base, dir))) {
-            instance.kill_and_remove();
-            base.remove_if_empty();
-        }
     }
 }
 
@@ -293,6 +331,10 @@ fn check_parent(parent: &str) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
+/// How the names of instances begin. Only such directories are ever swept: a parent may
+/// be one that others use, too.
+pub(crate) const INSTANCE: &str = "kiln-instance-";
+
 /// A name no other instance has: the process, and how many it started before.
 pub(crate) fn instance_name() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -301,7 +343,7 @@ pub(crate) fn instance_name() -> String {
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos());
     format!(
-        "{}-{}-{time:x}",
+        "{INSTANCE}{}-{}-{time:x}",
         std::process::id(),
         COUNT.fetch_add(1, Ordering::Relaxed)
     )

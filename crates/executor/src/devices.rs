@@ -7,6 +7,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use crate::process::{Device, DeviceKind};
+
 /// Character devices in every container's `/dev`.
 pub(crate) const NODES: &[(&str, u32, u32)] = &[
     ("null", 1, 3),
@@ -40,12 +42,13 @@ struct Insn {
 const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
+const BLOCK: i32 = 1;
 const CHARACTER: i32 = 2;
 const ACCESS_MKNOD: i32 = 1;
 
 /// The rules: any node may be made; null, zero, full, random, urandom, tty, console,
-/// ptmx and pseudo-terminals may be used.
-fn program() -> Vec<Insn> {
+/// ptmx, pseudo-terminals and what is `allowed` may be used.
+fn program(allowed: &[Device]) -> Vec<Insn> {
     let insn = |code, registers, offset, value| Insn {
         code,
         registers,
@@ -55,13 +58,31 @@ fn program() -> Vec<Insn> {
     let load = |to: u8, offset: i16| insn(0x61, to | 0x10, offset, 0);
     let unless_equal = |register: u8, value: i32, skip: i16| insn(0x55, register, skip, value);
     let if_equal = |register: u8, value: i32, skip: i16| insn(0x15, register, skip, value);
-    vec![
-        load(2, 0),                    // r2 = access << 16 | type
-        load(4, 4),                    // r4 = major
-        load(5, 8),                    // r5 = minor
-        insn(0xbc, 0x23, 0, 0),        // r3 = r2
-        insn(0x54, 0x03, 0, 0xffff),   // r3 &= 0xffff: the type
-        insn(0x74, 0x02, 0, 16),       // r2 >>= 16: the access
+    let mut program = vec![
+        load(2, 0),                  // r2 = access << 16 | type
+        load(4, 4),                  // r4 = major
+        load(5, 8),                  // r5 = minor
+        insn(0xbc, 0x23, 0, 0),      // r3 = r2
+        insn(0x54, 0x03, 0, 0xffff), // r3 &= 0xffff: the type
+        insn(0x74, 0x02, 0, 16),     // r2 >>= 16: the access
+    ];
+    for device in allowed {
+        let kind = match device.kind {
+            DeviceKind::Block => BLOCK,
+            DeviceKind::Character => CHARACTER,
+        };
+        program.extend([
+            unless_equal(3, kind, 7),
+            unless_equal(4, device.major.cast_signed(), 6),
+            unless_equal(5, device.minor.cast_signed(), 5),
+            insn(0xbc, 0x26, 0, 0), // r6 = r2
+            insn(0x54, 0x06, 0, !access_bits(&device.access)),
+            unless_equal(6, 0, 2), // more than is allowed: the rules for all decide
+            insn(0xb7, 0x00, 0, 1),
+            insn(0x95, 0, 0, 0),
+        ]);
+    }
+    program.extend([
         if_equal(2, ACCESS_MKNOD, 12), // making a node: allow
         unless_equal(3, CHARACTER, 9), // block devices: deny
         if_equal(4, 136, 10),          // pseudo-terminals: allow
@@ -77,12 +98,23 @@ fn program() -> Vec<Insn> {
         insn(0x95, 0, 0, 0),
         insn(0xb7, 0x00, 0, 1), // allow
         insn(0x95, 0, 0, 0),
-    ]
+    ]);
+    program
+}
+
+/// The kernel's bits of an access such as `rwm`.
+fn access_bits(access: &str) -> i32 {
+    access.chars().fold(0, |bits, letter| match letter {
+        'm' => bits | ACCESS_MKNOD,
+        'r' => bits | 2,
+        'w' => bits | 4,
+        _ => bits,
+    })
 }
 
 /// Attaches the rules to a cgroup (v2) directory and all beneath it.
-pub(crate) fn attach(cgroup: BorrowedFd<'_>) -> io::Result<()> {
-    let program = load_program()?;
+pub(crate) fn attach(cgroup: BorrowedFd<'_>, allowed: &[Device]) -> io::Result<()> {
+    let program = load_program(allowed)?;
     let attributes: [u32; 4] = [
         cgroup.as_raw_fd().cast_unsigned(),
         program.as_raw_fd().cast_unsigned(),
@@ -92,7 +124,7 @@ pub(crate) fn attach(cgroup: BorrowedFd<'_>) -> io::Result<()> {
     bpf(8, attributes.as_ptr().cast(), size_of_val(&attributes)).map(drop)
 }
 
-fn load_program() -> io::Result<OwnedFd> {
+fn load_program(allowed: &[Device]) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Load {
         program_type: u32,
@@ -105,7 +137,7 @@ fn load_program() -> io::Result<OwnedFd> {
         kernel_version: u32,
         flags: u32,
     }
-    let program = program();
+    let program = program(allowed);
     let load = Load {
         program_type: PROG_TYPE_CGROUP_DEVICE,
         count: u32::try_from(program.len()).expect("a short program"),

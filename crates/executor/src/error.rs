@@ -80,6 +80,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The network of containers could not be made.
+    #[error("network: {step}: {reason}")]
+    Network {
+        /// What was being done.
+        step: String,
+        /// Why it failed, in the words of whoever did it.
+        reason: String,
+    },
     /// The helper process that starts containers is gone.
     #[error("the container helper ended: {reason}")]
     Helper {
@@ -124,7 +132,7 @@ impl Error {
                 io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory => Kind::Unavailable,
                 _ => Kind::Internal,
             },
-            Error::Helper { .. } | Error::Runtime { .. } => Kind::Internal,
+            Error::Helper { .. } | Error::Runtime { .. } | Error::Network { .. } => Kind::Internal,
             Error::NoContainer { .. } => Kind::NotFound,
             Error::Canceled => Kind::Canceled,
         }

@@ -1,15 +1,17 @@
 //! The `/etc/hosts` and `/etc/resolv.conf` a container sees.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
 use crate::process::{Dns, HostIp, Network};
 
-/// `/etc/hosts`: this machine under its name, then what was asked for.
-pub(crate) fn hosts(hostname: &str, extra: &[HostIp]) -> String {
+/// `/etc/hosts`: this machine under its name, then what was asked for. `host` is how the
+/// container reaches the machine it runs on.
+pub(crate) fn hosts(hostname: &str, extra: &[HostIp], host: IpAddr) -> String {
     let mut text =
         format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    for HostIp { host, ip } in extra {
-        let _infallible = writeln!(text, "{ip}\t{host}");
+    for HostIp { host: name, ip } in extra {
+        let _infallible = writeln!(text, "{}\t{name}", ip.unwrap_or(host));
     }
     text
 }
@@ -103,13 +105,14 @@ mod tests {
     /// Rows: X11
     #[test]
     fn hosts_has_the_name_and_the_extra_lines() {
-        let extra = [HostIp {
-            host: "db".into(),
-            ip: "10.0.0.2".parse().unwrap(),
-        }];
+        let extra = [("db", Some("10.0.0.2")), ("outside", None)].map(|(host, ip)| HostIp {
+            host: host.into(),
+            ip: ip.map(|ip| ip.parse().unwrap()),
+        });
         assert_eq!(
-            hosts("box", &extra),
-            "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.2\tdb\n"
+            hosts("box", &extra, "10.1.0.1".parse().unwrap()),
+            "127.0.0.1\tlocalhost box\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+             10.0.0.2\tdb\n10.1.0.1\toutside\n"
         );
     }
 

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::cgroup::Dir;
+use crate::cgroup::Left;
 use crate::seccomp;
 use crate::spec::{Order, Reply, Request, Spec};
 use crate::sys::{self, Clone3, Forked};
@@ -53,7 +53,7 @@ struct Child {
 struct Helper {
     socket: OwnedFd,
     children: Vec<Child>,
-    kept: Vec<Dir>,
+    kept: Vec<Left>,
     filter: Vec<seccomp::Insn>,
 }
 
@@ -123,11 +123,16 @@ impl Helper {
         let request: Request = serde_json::from_slice(bytes)?;
         let id = request.id;
         let started = match request.order {
-            Order::Keep { names } => {
+            Order::Keep { kept } => {
                 let mut fds = fds.into_iter();
-                for name in names {
+                for (name, if_empty) in kept {
                     if let (Some(parent), Some(dir)) = (fds.next(), fds.next()) {
-                        self.kept.push(Dir::from_handles(parent, name, dir));
+                        self.kept.push(Left {
+                            parent,
+                            name,
+                            dir,
+                            if_empty,
+                        });
                     }
                 }
                 return Ok(());
@@ -190,8 +195,8 @@ impl Helper {
         for child in self.children.drain(..) {
             let _status = sys::reap(child.pid);
         }
-        for dir in &self.kept {
-            dir.kill_and_remove();
+        for left in self.kept.drain(..) {
+            left.remove();
         }
     }
 }

@@ -19,6 +19,8 @@
 //! Whoever owns `main` calls [`helper_main`] first: containers are started by a
 //! single-threaded copy of this same program.
 
+mod apparmor;
+pub mod cdi;
 mod cgroup;
 mod control;
 mod devices;
@@ -27,6 +29,7 @@ mod etc_files;
 mod helper;
 mod io;
 mod native;
+mod network;
 mod prepare;
 mod process;
 mod runtime;
@@ -46,9 +49,12 @@ pub use error::Error;
 pub use helper::{HELPER_NAME, helper_main};
 pub use io::{Input, Io, Output};
 pub use native::{HelperProgram, Native, NativeOptions};
+pub use network::{
+    BRIDGE_NAME, BRIDGE_SUBNET, CNI_CONFIG, CNI_PLUGINS, CniNetwork, CniOptions, SandboxNetwork,
+};
 pub use process::{
-    DEFAULT_HOSTNAME, DEFAULT_PATH, Dns, ExecProcess, HostIp, Mount, MountSource, Network, Process,
-    Resources, Security, Ulimit,
+    DEFAULT_HOSTNAME, DEFAULT_PATH, Device, DeviceKind, Dns, ExecProcess, Hook, HostIp, Mount,
+    MountSource, Network, Process, Resources, Restrict, Security, Ulimit,
 };
 pub use runtime::{Runtime, RuntimeOptions};
 
@@ -71,4 +77,15 @@ pub trait Executor: Send + Sync {
     /// Runs one more process inside the running container called `name`
     /// ([`Process::name`]).
     async fn exec(&self, name: &str, exec: ExecProcess, io: Io, control: Control) -> Result<Exit>;
+
+    /// Lets go of what is kept ready for further runs, such as networks. The last call.
+    async fn close(&self) {}
+}
+
+/// Removes the cgroups of executors that were killed, beneath the parents they have
+/// unless told otherwise. Blocks for as long as what is still in one needs to die.
+pub fn sweep() {
+    cgroup::Cgroups::sweep(native::CGROUP_PARENT, true);
+    // What is in there is a runtime binary's.
+    cgroup::Cgroups::sweep(runtime::CGROUP_PARENT, false);
 }

@@ -13,10 +13,14 @@ use tokio::sync::oneshot;
 
 use crate::cgroup::Cgroups;
 use crate::error::Error;
+use crate::network::{Networks, SandboxNetwork};
 use crate::process::{Dns, ExecProcess, Process};
 use crate::{Control, Executor, Exit, Io, Result};
 pub use link::HelperProgram;
 use link::Link;
+
+/// Parent of all cgroups unless told otherwise.
+pub(crate) const CGROUP_PARENT: &str = "/kiln";
 
 /// How the built-in executor works.
 #[derive(Clone, Debug)]
@@ -27,14 +31,20 @@ pub struct NativeOptions {
     pub cgroup_parent: String,
     /// DNS settings of containers that bring none.
     pub dns: Option<Dns>,
+    /// Network of containers in the sandbox.
+    pub network: SandboxNetwork,
+    /// AppArmor profile of containers in the sandbox.
+    pub apparmor: Option<String>,
 }
 
 impl Default for NativeOptions {
     fn default() -> NativeOptions {
         NativeOptions {
             helper: HelperProgram::ThisProgram,
-            cgroup_parent: "/kiln".to_string(),
+            cgroup_parent: CGROUP_PARENT.to_string(),
             dns: None,
+            network: SandboxNetwork::Host,
+            apparmor: None,
         }
     }
 }
@@ -52,6 +62,7 @@ struct Shared {
     options: NativeOptions,
     link: tokio::sync::Mutex<Option<Arc<Link>>>,
     cgroups: Arc<Cgroups>,
+    networks: Option<Arc<Networks>>,
     named: Mutex<HashMap<String, Named>>,
     next_id: AtomicU64,
 }
@@ -63,6 +74,7 @@ struct Named {
     pidfd: Arc<OwnedFd>,
     cgroup: Option<Arc<OwnedFd>>,
     nodev: bool,
+    apparmor: Option<String>,
 }
 
 impl Native {
@@ -71,7 +83,9 @@ impl Native {
         let parent = options.cgroup_parent.clone();
         let cgroups = stdx::task::blocking(move || Cgroups::start(&parent)).await?;
         let link = Link::start(&options.helper, &cgroups).await?;
+        let networks = Networks::of(&options.network).await?;
         let shared = Shared {
+            networks,
             options,
             link: tokio::sync::Mutex::new(Some(Arc::new(link))),
             cgroups: Arc::new(cgroups),
@@ -145,5 +159,11 @@ impl Executor for Native {
             move |abandoned| async move { native.enter(&name, exec, io, control, abandoned).await },
         )
         .await
+    }
+
+    async fn close(&self) {
+        if let Some(networks) = &self.shared.networks {
+            networks.close().await;
+        }
     }
 }

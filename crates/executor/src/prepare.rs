@@ -2,14 +2,19 @@
 //! opened, every limit set, nothing running yet.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
+use crate::apparmor;
 use crate::error::Error;
 use crate::etc_files;
 use crate::io::{Input, Output};
-use crate::process::{DEFAULT_PATH, Dns, Mount, MountSource, Network, Process, Security, Ulimit};
+use crate::network::{Attached, SandboxNetwork};
+use crate::process::{
+    DEFAULT_PATH, Device, Dns, Mount, MountSource, Network, Process, Security, Ulimit,
+};
 use crate::spec::{FdIndex, MountKind, MountRef, Spec, TreeRef};
 use crate::stubs::{Stubs, Wanted};
 use crate::sys;
@@ -38,17 +43,34 @@ impl Handles {
     }
 }
 
+/// What the executor was set up with, and this container's part of it.
+pub(crate) struct Setting<'a> {
+    pub(crate) dns: Option<&'a Dns>,
+    pub(crate) sandbox: &'a SandboxNetwork,
+    pub(crate) network: &'a Attached,
+    /// AppArmor profile of containers in the sandbox.
+    pub(crate) apparmor: Option<&'a str>,
+}
+
 /// Prepares everything but the cgroup and the standard streams.
-pub(crate) fn prepare(process: &Process, dns: Option<&Dns>) -> Result<Prepared, Error> {
+pub(crate) fn prepare(process: &Process, setting: &Setting<'_>) -> Result<Prepared, Error> {
     check(process)?;
+    let apparmor = match process.security {
+        Security::Sandbox => setting.apparmor,
+        Security::Insecure => None,
+    };
+    if let Some(profile) = apparmor {
+        apparmor::check(profile)?;
+    }
     let root = process.root.root().as_fd();
     check_root(root)?;
     let mut handles = Handles::default();
     // The first handle will be the spec itself.
     handles.push(open("/dev/null", OFlags::RDONLY).map_err(setup("opening /dev/null"))?);
-    let ids = user::find(root, &process.user)?;
+    let mut ids = user::find(root, &process.user)?;
+    ids.groups.extend(&process.groups);
     let rlimits = rlimits(&process.ulimits)?;
-    let mut mounts = etc_mounts(process, dns, &mut handles)?;
+    let mut mounts = etc_mounts(process, setting, &mut handles)?;
     for mount in &process.mounts {
         mounts.push(open_mount(mount, &mut handles)?);
     }
@@ -56,6 +78,7 @@ pub(crate) fn prepare(process: &Process, dns: Option<&Dns>) -> Result<Prepared, 
     let root = root
         .try_clone_to_owned()
         .map_err(setup("opening the root"))?;
+    let devices = owned(&process.devices, &ids);
     let spec = Spec {
         args: process.args.clone(),
         env: environment(&process.env, &ids),
@@ -76,7 +99,16 @@ pub(crate) fn prepare(process: &Process, dns: Option<&Dns>) -> Result<Prepared, 
         mounts,
         cgroup: None,
         joins: Vec::new(),
-        own_network: process.network == Network::None,
+        own_network: is_alone(process.network, setting.sandbox),
+        network: match setting.network.namespace() {
+            Some(namespace) => {
+                let namespace = namespace.try_clone_to_owned();
+                Some(handles.push(namespace.map_err(setup("opening the network"))?))
+            }
+            None => None,
+        },
+        devices,
+        apparmor: apparmor.map(str::to_string),
         insecure: process.security == Security::Insecure,
         nodev: false,
         rlimits,
@@ -90,6 +122,25 @@ pub(crate) fn prepare(process: &Process, dns: Option<&Dns>) -> Result<Prepared, 
         handles,
         stubs,
     })
+}
+
+/// Devices that say no owner are their user's.
+fn owned(devices: &[Device], ids: &Ids) -> Vec<Device> {
+    let owned = devices.iter().cloned().map(|device| Device {
+        uid: device.uid.or(Some(ids.uid)),
+        gid: device.gid.or(Some(ids.gid)),
+        ..device
+    });
+    owned.collect()
+}
+
+/// Whether a container has nothing but a loopback.
+fn is_alone(network: Network, sandbox: &SandboxNetwork) -> bool {
+    match network {
+        Network::None => true,
+        Network::Sandbox => *sandbox == SandboxNetwork::None,
+        Network::Host => false,
+    }
 }
 
 /// What is wrong with a request whatever the host.
@@ -111,6 +162,16 @@ fn check(process: &Process) -> Result<(), Error> {
             return Err(invalid(
                 format!("host {:?}", extra.host),
                 "it must be one word",
+            ));
+        }
+    }
+    for device in &process.devices {
+        let inside = device.path.strip_prefix("/dev/").unwrap_or_default();
+        let parts = || inside.split('/');
+        if inside.is_empty() || parts().any(|part| ["", ".", ".."].contains(&part)) {
+            return Err(invalid(
+                format!("device {:?}", device.path),
+                "it must be a path in /dev",
             ));
         }
     }
@@ -170,15 +231,17 @@ pub(crate) fn environment(env: &[String], ids: &Ids) -> Vec<String> {
 /// `/etc/resolv.conf` and `/etc/hosts`.
 fn etc_mounts(
     process: &Process,
-    dns: Option<&Dns>,
+    setting: &Setting<'_>,
     handles: &mut Handles,
 ) -> Result<Vec<MountRef>, Error> {
     let resolv = etc_files::resolv_conf(
         &etc_files::host_resolv_conf(),
-        process.dns.as_ref().or(dns),
+        process.dns.as_ref().or(setting.dns),
         process.network,
     );
-    let hosts = etc_files::hosts(process.hostname(), &process.extra_hosts);
+    let host = setting.network.host();
+    let host = host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let hosts = etc_files::hosts(process.hostname(), &process.extra_hosts, host);
     let mut mounts = Vec::new();
     for (target, text) in [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts)] {
         let asked = process.mounts.iter().any(|mount| mount.target == target);
@@ -195,6 +258,7 @@ fn etc_mounts(
         mounts.push(MountRef {
             target: target.to_string(),
             readonly: true,
+            attributes: 0,
             kind,
         });
     }
@@ -223,6 +287,7 @@ fn open_mount(mount: &Mount, handles: &mut Handles) -> Result<MountRef, Error> {
         };
         Ok(MountKind::Bind { tree, is_dir })
     };
+    let mut attributes = 0;
     let kind = match &mount.source {
         MountSource::Tree { tree, subpath } => {
             let fd = open_beneath(tree.root().as_fd(), subpath)
@@ -244,7 +309,15 @@ fn open_mount(mount: &Mount, handles: &mut Handles) -> Result<MountRef, Error> {
                 gid: *gid,
             }
         }
-        MountSource::Host { path } => {
+        MountSource::Host { path, restrict } => {
+            let asked = [
+                (restrict.nosuid, sys::NOSUID),
+                (restrict.nodev, sys::NODEV),
+                (restrict.noexec, sys::NOEXEC),
+            ];
+            for (_, attribute) in asked.iter().filter(|(asked, _)| *asked) {
+                attributes |= attribute;
+            }
             let named = path.to_string_lossy();
             let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|error| failed(&named, error.into()))?;
@@ -259,6 +332,7 @@ fn open_mount(mount: &Mount, handles: &mut Handles) -> Result<MountRef, Error> {
     Ok(MountRef {
         target: mount.target.clone(),
         readonly: mount.readonly || by_tree,
+        attributes,
         kind,
     })
 }

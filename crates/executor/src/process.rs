@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use snapshot::Tree;
 
 /// `PATH` given to a process whose environment has none.
@@ -58,6 +59,12 @@ pub struct Process {
     /// After the run also remove directories that were made on the way to a mount
     /// point (the mount points themselves are always removed when still empty).
     pub remove_mount_stubs_recursive: bool,
+    /// Groups it is in beside its user's.
+    pub groups: Vec<u32>,
+    /// Device nodes beside the usual ones, which it may use.
+    pub devices: Vec<Device>,
+    /// Programs of the host to run on the way. Only an OCI runtime binary does that.
+    pub hooks: Vec<Hook>,
 }
 
 impl Process {
@@ -83,6 +90,9 @@ impl Process {
             tty: false,
             shm_size: None,
             remove_mount_stubs_recursive: false,
+            groups: Vec::new(),
+            devices: Vec::new(),
+            hooks: Vec::new(),
         }
     }
 
@@ -157,9 +167,22 @@ pub enum MountSource {
     Host {
         /// Its path; symlinks are followed.
         path: PathBuf,
+        /// What does not count there.
+        restrict: Restrict,
     },
     /// The same, already open (`O_PATH` is enough).
     Fd(Arc<OwnedFd>),
+}
+
+/// What does not count in files of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restrict {
+    /// Programs that run as their owner.
+    pub nosuid: bool,
+    /// Device nodes.
+    pub nodev: bool,
+    /// Programs.
+    pub noexec: bool,
 }
 
 impl Mount {
@@ -184,10 +207,55 @@ impl Mount {
     }
 }
 
+/// A device node in the container's `/dev`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its path in the container, in `/dev`.
+    pub path: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Its major number.
+    pub major: u32,
+    /// Its minor number.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner; none = the process's user.
+    pub uid: Option<u32>,
+    /// Group; none = the process's.
+    pub gid: Option<u32>,
+    /// What may be done with it: `r`ead, `w`rite, `m`ake.
+    pub access: String,
+}
+
+/// The two kinds of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceKind {
+    /// Read and written in blocks.
+    Block,
+    /// All others.
+    Character,
+}
+
+/// A program of the host that an OCI runtime runs while it sets up a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// When, in the words of the OCI specification: `createContainer`, …
+    pub stage: String,
+    /// The program.
+    pub path: String,
+    /// Its arguments, beginning with its name.
+    pub args: Vec<String>,
+    /// Its environment, `KEY=value` each.
+    pub env: Vec<String>,
+    /// Seconds it may take.
+    pub timeout: Option<i64>,
+}
+
 /// Which network a process sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Network {
-    /// What the executor is configured for: the host's network unless CNI is.
+    /// What the executor is configured for: see [`crate::SandboxNetwork`].
     #[default]
     Sandbox,
     /// The host's network.
@@ -211,8 +279,9 @@ pub enum Security {
 pub struct HostIp {
     /// The name.
     pub host: String,
-    /// Its address.
-    pub ip: IpAddr,
+    /// Its address; none = that of the machine the container runs on, as the container
+    /// reaches it.
+    pub ip: Option<IpAddr>,
 }
 
 /// DNS settings; an empty list leaves the host's.

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use crate::error::Error;
 use crate::helper::LAUNCHER_NAME;
 use crate::native::HelperProgram;
+use crate::network::{Attached, Networks, SandboxNetwork};
 use crate::prepare::{self, setup};
 use crate::process::{Dns, ExecProcess, Process, Security};
 use crate::spec::Spec;
@@ -23,6 +24,10 @@ use crate::streams::{self, Ends};
 use crate::stubs::Stubs;
 use crate::sys;
 use crate::{Control, Executor, Exit, Io, Result};
+
+/// Parent of all cgroups unless told otherwise. Not the built-in executor's, which
+/// removes its own while a binary may be making a cgroup in it.
+pub(crate) const CGROUP_PARENT: &str = "/kiln-runtime";
 
 /// Which binary, and where it keeps its state.
 #[derive(Clone, Debug)]
@@ -33,11 +38,14 @@ pub struct RuntimeOptions {
     pub state: PathBuf,
     /// The program that mounts trees for it.
     pub helper: HelperProgram,
-    /// Parent of all cgroups. It stays, empty: removing it could meet a binary that is
-    /// making a cgroup in it. For the same reason it is not the built-in executor's.
+    /// Parent of all cgroups. It goes when the executor is closed, if nothing is in it.
     pub cgroup_parent: String,
     /// DNS settings of containers that bring none.
     pub dns: Option<Dns>,
+    /// Network of containers in the sandbox.
+    pub network: SandboxNetwork,
+    /// AppArmor profile of containers in the sandbox.
+    pub apparmor: Option<String>,
 }
 
 impl RuntimeOptions {
@@ -47,8 +55,10 @@ impl RuntimeOptions {
             binary: binary.into(),
             state: state.into(),
             helper: HelperProgram::ThisProgram,
-            cgroup_parent: "/kiln-runtime".to_string(),
+            cgroup_parent: CGROUP_PARENT.to_string(),
             dns: None,
+            network: SandboxNetwork::Host,
+            apparmor: None,
         }
     }
 }
@@ -66,6 +76,7 @@ struct Shared {
     /// This executor's own directory in the state directory; locked while it lives.
     home: PathBuf,
     _lock: OwnedFd,
+    networks: Option<Arc<Networks>>,
     named: Mutex<HashMap<String, Named>>,
     next_id: AtomicU64,
 }
@@ -94,7 +105,8 @@ impl Runtime {
     /// Checks that the binary is there and works on this host, and removes what an
     /// earlier, killed executor left behind.
     pub async fn start(options: RuntimeOptions) -> Result<Runtime> {
-        let shared = stdx::task::blocking(move || Shared::start(options)).await?;
+        let networks = Networks::of(&options.network).await?;
+        let shared = stdx::task::blocking(move || Shared::start(options, networks)).await?;
         Ok(Runtime {
             shared: Arc::new(shared),
         })
@@ -102,7 +114,7 @@ impl Runtime {
 }
 
 impl Shared {
-    fn start(options: RuntimeOptions) -> Result<Shared> {
+    fn start(options: RuntimeOptions, networks: Option<Arc<Networks>>) -> Result<Shared> {
         let binary = look_up(&options.binary)?;
         refuse_crun_on_hybrid(&binary)?;
         let making = || setup("making the runtime's state directory");
@@ -116,6 +128,7 @@ impl Shared {
             state,
             home,
             _lock: lock,
+            networks,
             named: Mutex::new(HashMap::new()),
             next_id: AtomicU64::new(1),
         })
@@ -135,6 +148,7 @@ impl Shared {
         &self,
         id: &str,
         process: &Process,
+        network: &Attached,
         io: Io,
     ) -> Result<(Bundle, Spec, Vec<OwnedFd>, Ends)> {
         let parent = process
@@ -145,7 +159,13 @@ impl Shared {
             let what = format!("cgroup parent {parent:?}: give a plain path");
             return Err(Error::Unsupported { what });
         }
-        let prepared = prepare::prepare(process, self.options.dns.as_ref())?;
+        let setting = prepare::Setting {
+            dns: self.options.dns.as_ref(),
+            sandbox: &self.options.network,
+            network,
+            apparmor: self.options.apparmor.as_deref(),
+        };
+        let prepared = prepare::prepare(process, &setting)?;
         let prepare::Prepared {
             mut spec,
             mut handles,
@@ -165,7 +185,7 @@ impl Shared {
         make_cwd(process, &spec)?;
         let cgroup = format!("/{}/{}", parent.trim_matches('/'), self.cgroup_name(id));
         let stage = bundle.dir.join("stage").to_string_lossy().into_owned();
-        let config = config::container(&spec, process, &stage, &cgroup);
+        let config = config::container(&spec, process, network, &stage, &cgroup);
         let bytes = serde_json::to_vec(&config).expect("plain data always serialises");
         std::fs::write(bundle.dir.join("config.json"), bytes)
             .map_err(setup("writing config.json"))?;
@@ -366,6 +386,14 @@ impl Executor for Runtime {
         })
         .await
     }
+
+    async fn close(&self) {
+        if let Some(networks) = &self.shared.networks {
+            networks.close().await;
+        }
+        let parent = self.shared.options.cgroup_parent.clone();
+        stdx::task::blocking(move || crate::cgroup::Cgroups::sweep(&parent, false)).await;
+    }
 }
 
 /// The spec of one more process: as the built-in executor's, without its handles.
@@ -410,6 +438,10 @@ fn exec_spec(named: &Named, exec: &ExecProcess) -> Result<Spec> {
         cgroup: None,
         joins: Vec::new(),
         own_network: false,
+        network: None,
+        devices: Vec::new(),
+        // The binary applies the container's own.
+        apparmor: None,
         insecure: exec.security == Security::Insecure,
         nodev: false,
         rlimits: prepare::rlimits(&exec.ulimits)?,

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::process::Device;
 use crate::user::Ids;
 
 /// Place of a descriptor in the message it came with.
@@ -19,8 +20,9 @@ pub(crate) struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
     /// Remember these cgroups (pairs of parent and directory handles follow) and clean
-    /// them up when the socket closes.
-    Keep { names: Vec<String> },
+    /// them up, in this order, when the socket closes. With each name, whether it goes
+    /// only when it is empty.
+    Keep { kept: Vec<(String, bool)> },
     /// Start a container; handle 0 holds the [`Spec`].
     Run,
     /// Start one more process in a container; handle 0 holds the [`Spec`], handle 1 is
@@ -61,8 +63,14 @@ pub(crate) struct Spec {
     pub(crate) cgroup: Option<FdIndex>,
     /// `cgroup.procs` files to join.
     pub(crate) joins: Vec<FdIndex>,
-    /// A network namespace of its own.
+    /// A network namespace of its own, with a loopback only.
     pub(crate) own_network: bool,
+    /// The network namespace to be in.
+    pub(crate) network: Option<FdIndex>,
+    /// Device nodes beside the usual ones.
+    pub(crate) devices: Vec<Device>,
+    /// AppArmor profile to run the program under.
+    pub(crate) apparmor: Option<String>,
     pub(crate) insecure: bool,
     /// No cgroup guards devices: see `cgroup::DeviceRules::NoDev`.
     pub(crate) nodev: bool,
@@ -92,6 +100,8 @@ pub(crate) struct TreeRef {
 pub(crate) struct MountRef {
     pub(crate) target: String,
     pub(crate) readonly: bool,
+    /// Further attributes of the mount.
+    pub(crate) attributes: u64,
     pub(crate) kind: MountKind,
 }
 

@@ -147,7 +147,7 @@ pub(crate) fn unshare(flags: i32) -> io::Result<()> {
     check(unsafe { libc::unshare(flags) }.into()).map(drop)
 }
 
-/// Enters namespaces of the process `pidfd` refers to.
+/// Enters namespaces of the process `pidfd` refers to, or the one it is a handle of.
 pub(crate) fn setns(pidfd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
     // SAFETY: no memory is involved; this process has one thread.
     check(unsafe { libc::setns(pidfd.as_raw_fd(), flags) }.into()).map(drop)
@@ -256,33 +256,60 @@ pub(crate) fn terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 /// Switches the loopback interface of this network namespace on.
 pub(crate) fn loopback_up() -> io::Result<()> {
-    use rustix::net::{AddressFamily, SocketType};
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    // SAFETY: `ifreq` is plain data for which zero is valid; the ioctls read the name
-    // and read or write the flags in it.
-    unsafe {
-        let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l' as libc::c_char;
-        request.ifr_name[1] = b'o' as libc::c_char;
-        check(
-            libc::ioctl(
-                socket.as_raw_fd(),
-                libc::SIOCGIFFLAGS as _,
-                &raw mut request,
-            )
-            .into(),
-        )?;
-        request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
-        check(
-            libc::ioctl(
-                socket.as_raw_fd(),
-                libc::SIOCSIFFLAGS as _,
-                &raw mut request,
-            )
-            .into(),
-        )?;
+    let (socket, mut request) = about_interface("lo")?;
+    about(&socket, libc::SIOCGIFFLAGS as _, &mut request)?;
+    // SAFETY: the call above filled in the flags.
+    unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
+    about(&socket, libc::SIOCSIFFLAGS as _, &mut request)
+}
+
+/// Removes a bridge of this network namespace.
+pub(crate) fn remove_bridge(name: &str) -> io::Result<()> {
+    const SIOCBRDELBR: libc::c_ulong = 0x89a1;
+    let (socket, mut request) = about_interface(name)?;
+    request.ifr_ifru.ifru_flags = 0;
+    about(&socket, libc::SIOCSIFFLAGS as _, &mut request)?;
+    let name = request.ifr_name;
+    // SAFETY: it takes a name that ends in zero.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCBRDELBR as _, name.as_ptr()) }.into())
+        .map(drop)
+}
+
+fn about_interface(name: &str) -> io::Result<(OwnedFd, libc::ifreq)> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let kind = (AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC);
+    let socket = rustix::net::socket_with(kind.0, kind.1, kind.2, None)?;
+    // SAFETY: `ifreq` is plain data for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.is_empty() || name.len() >= request.ifr_name.len() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    Ok(())
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    Ok((socket, request))
+}
+
+fn about(socket: &OwnedFd, order: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
+    let request = std::ptr::from_mut(request);
+    // SAFETY: these orders read the name in an `ifreq`, and read or write its flags.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), order as _, request) }.into()).map(drop)
+}
+
+/// A network namespace of its own, its loopback switched on.
+pub(crate) fn new_network_namespace() -> io::Result<OwnedFd> {
+    // Only the thread that asks is moved, and this one ends here.
+    let making = std::thread::spawn(|| {
+        // SAFETY: no memory is involved.
+        check(unsafe { libc::unshare(libc::CLONE_NEWNET) }.into())?;
+        loopback_up()?;
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+        let path = "/proc/thread-self/ns/net";
+        Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
+    });
+    making
+        .join()
+        .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
 }
 
 /// Lets go of the host's session keyring. Kernels without keys have none to let go of.

@@ -102,7 +102,7 @@ impl Answering {
                 tracing::warn!("a build did not clean up in time");
             }
             drop(answering);
-            services.flush().await;
+            services.finish().await;
         }
     }
 }
@@ -111,7 +111,9 @@ impl Answering {
 fn config(global: &Global, surroundings: &Surroundings) -> Result<Config, Error> {
     let flags = Flags {
         root: global.state.clone(),
-        allow_insecure_entitlement: vec!["network.host".to_owned(), "security.insecure".to_owned()],
+        allow_insecure_entitlement: ["network.host", "security.insecure", "device"]
+            .map(str::to_owned)
+            .to_vec(),
         ..Flags::default()
     };
     let path = surroundings.config_file(Name::Kiln);

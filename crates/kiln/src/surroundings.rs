@@ -27,6 +27,11 @@ pub(crate) fn read() -> Surroundings {
         config_home: path("XDG_CONFIG_HOME"),
         notify_socket: path("NOTIFY_SOCKET"),
         listen_fds,
+        cni_init_lock: path("BUILDKIT_CNI_INIT_LOCK_PATH"),
+        bridge_auto: matches!(
+            text("BUILDKIT_NETWORK_BRIDGE_AUTO").as_deref(),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True")
+        ),
         log_limits: progress::LogLimits::parse(size.as_deref(), speed.as_deref()),
     }
 }

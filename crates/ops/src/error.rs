@@ -99,6 +99,19 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+    /// The build is not allowed to use these devices.
+    #[error(
+        "{} requested by the build but not allowed: say --allow device; a daemon must allow it \
+         in its configuration too",
+        match &names[..] {
+            [one] => format!("device {one} is"),
+            names => format!("devices {} are", names.join(", ")),
+        }
+    )]
+    DeniedDevices {
+        /// By their full names.
+        names: Vec<String>,
+    },
     /// Programs of a platform do not run here.
     #[error(
         "cannot run programs of {wanted} on {host} without emulation; \
@@ -138,7 +151,7 @@ impl Error {
             }
             Error::Io { .. } => Kind::Internal,
             Error::NoUser { .. } | Error::Invalid(_) => Kind::InvalidInput,
-            Error::Denied { .. } => Kind::Denied,
+            Error::Denied { .. } | Error::DeniedDevices { .. } => Kind::Denied,
             Error::Emulation { .. } | Error::Unsupported(_) => Kind::Unsupported,
         }
     }

@@ -8,7 +8,9 @@ mod process;
 mod secrets;
 
 use async_trait::async_trait;
-use llb::{Exec, OpKind, Resources, preimage};
+use executor::Process;
+use executor::cdi::Refused;
+use llb::{CdiDevice, Exec, OpKind, Resources, preimage};
 use oci::{Digest, Platform};
 use solver::{CacheMap, KeyDigest, Op, OpContext, OpError};
 
@@ -38,7 +40,10 @@ impl ExecOp {
         Ok(ExecOp {
             platform: platform.clone().normalized(),
             keys: InputKey::of_all(exec, vertex.inputs.len())?,
-            exec: exec.clone(),
+            exec: Exec {
+                devices: allowed_devices(exec, &deeds)?,
+                ..exec.clone()
+            },
             resources: vertex.metadata.resources.clone(),
             deeds,
         })
@@ -76,9 +81,17 @@ impl ExecOp {
         Ok(Digest::of(texts.join("\0")))
     }
 
+    async fn with_devices(&self, mut process: Process) -> Result<Process> {
+        let (cdi, wanted) = (self.deeds.parts.cdi.clone(), names(&self.exec.devices));
+        let given = stdx::task::blocking(move || {
+            cdi.read().apply(&wanted, &mut process)?;
+            Ok(process)
+        });
+        given.await
+    }
+
     async fn execute(&self, cx: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>> {
         emulation::check(&self.platform)?;
-        process::check_devices(&self.exec)?;
         let name = format!("exec {}", self.exec.args.join(" "));
         let wanted = mounts::Wanted {
             deeds: &self.deeds,
@@ -93,13 +106,16 @@ impl ExecOp {
             wanted.prepare()
         )?;
         let parts = &self.deeds.parts;
-        let process = process::describe(
+        let mut process = process::describe(
             &self.exec,
             env,
             self.resources.as_ref(),
             prepared.view,
             parts,
         )?;
+        if !self.exec.devices.is_empty() {
+            process = self.with_devices(process).await?;
+        }
         let (exit, kept) =
             process::run(parts.executor.clone(), process, &cx.step, prepared.kept).await;
         match process::judge(&self.exec, exit) {
@@ -110,6 +126,29 @@ impl ExecOp {
             }
         }
     }
+}
+
+/// The devices of a step that the build may use, by the names they really have.
+fn allowed_devices(exec: &Exec, deeds: &Deeds) -> Result<Vec<CdiDevice>> {
+    if exec.devices.is_empty() {
+        return Ok(Vec::new());
+    }
+    let devices = deeds.parts.cdi.read();
+    match devices.allow(&names(&exec.devices), &deeds.build.devices) {
+        Ok(allowed) => Ok(allowed
+            .into_iter()
+            .map(|(name, optional)| CdiDevice { name, optional })
+            .collect()),
+        Err(Refused::Error(error)) => Err(error.into()),
+        Err(Refused::Forbidden(names)) => Err(Error::DeniedDevices { names }),
+    }
+}
+
+fn names(devices: &[CdiDevice]) -> Vec<(String, bool)> {
+    let names = devices
+        .iter()
+        .map(|device| (device.name.clone(), device.optional));
+    names.collect()
 }
 
 fn check_allowed(exec: &Exec, build: &Build) -> Result<()> {

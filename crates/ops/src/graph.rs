@@ -73,7 +73,7 @@ impl Deeds {
             })
             .collect();
         for key in keys {
-            self.parts.refs.forget_named(&key)?;
+            self.parts.refs.begin_anew(&key)?;
         }
         Ok(())
     }

@@ -17,11 +17,13 @@ mod source_op;
 mod stack;
 mod why;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::source::{Resolutions, Sources};
 use content::Provider;
 use executor::Executor;
+use executor::cdi::{Cdi, Grants};
 use oci::Platform;
 use refs::Refs;
 use registry::Credentials;
@@ -55,6 +57,10 @@ pub struct Parts {
     pub dns: Option<executor::Dns>,
     /// Parent of the cgroups of steps that name none.
     pub cgroup_parent: Option<String>,
+    /// A folder of the state for what lives no longer than a step.
+    pub scratch: PathBuf,
+    /// Devices that steps can ask for.
+    pub cdi: Cdi,
 }
 
 /// What one build has of its own.
@@ -77,4 +83,6 @@ pub struct Build {
     pub allow_network_host: bool,
     /// `RUN --security=insecure` is allowed.
     pub allow_security_insecure: bool,
+    /// Devices that are allowed beside those that all builds may use.
+    pub devices: Grants,
 }

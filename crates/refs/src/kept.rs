@@ -73,17 +73,26 @@ impl Refs {
         }
     }
 
-    /// Removes what is kept under `key` and not in use, so that the next user begins empty.
+    /// Removes what is kept under `key` and not in use.
     pub fn forget_named(&self, key: &str) -> Result<()> {
+        self.forget(key, |_, _| Ok(()))
+    }
+
+    /// The next user of `key` begins empty, also when someone uses what is kept there: that
+    /// stays with them, under no name, and is pruned like any other once they are done.
+    pub fn begin_anew(&self, key: &str) -> Result<()> {
+        self.forget(key, |tx, record| Ok(Record::forget_name(tx, &record.id)?))
+    }
+
+    fn forget(&self, key: &str, in_use: impl Fn(&Tx<'_>, &Record) -> Result<()>) -> Result<()> {
         self.0.parts.db.write(|tx| {
             for record in Record::named(tx, key)? {
-                let unused = !self
-                    .0
-                    .parts
-                    .leases
-                    .is_held(tx, &Thing::Record(record.id.clone()))?
-                    && Record::children(tx, &record.id)?.is_empty();
-                if unused {
+                let thing = Thing::Record(record.id.clone());
+                let used = self.0.parts.leases.is_held(tx, &thing)?
+                    || !Record::children(tx, &record.id)?.is_empty();
+                if used {
+                    in_use(tx, &record)?;
+                } else {
                     self.remove_record(tx, &record)?;
                 }
             }

@@ -275,6 +275,12 @@ impl Record {
         tx.rows(&sql, [name], Record::read)
     }
 
+    /// It is no longer found by its name.
+    pub(crate) fn forget_name(tx: &Tx<'_>, id: &str) -> db::Result<()> {
+        tx.execute("UPDATE refs_records SET name = NULL WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
     /// The record of a chain, looked up in `column` (`chain` or `blob_chain`).
     pub(crate) fn by_chain(
         tx: &Tx<'_>,

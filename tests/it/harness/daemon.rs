@@ -21,11 +21,22 @@ impl<'a> Daemon<'a> {
     /// Starts one on the state of `place`, with a settings file of this text.
     #[track_caller]
     pub(crate) fn start(place: &'a Place, settings: &str) -> Daemon<'a> {
+        Daemon::start_with(place, settings, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    #[track_caller]
+    pub(crate) fn start_with(
+        place: &'a Place,
+        settings: &str,
+        variables: &[(&str, &str)],
+    ) -> Daemon<'a> {
         let (socket, config) = (place.path("d.sock"), place.write("kiln.toml", settings));
         let address = format!("unix://{}", socket.display());
         let mut command = place.kiln(&["daemon", "--addr", &address]);
         command.arg("--config").arg(config);
         command.arg("--root").arg(place.path("state"));
+        command.envs(variables.iter().copied());
         let mut running = place.start(command);
         let deadline = Instant::now() + Duration::from_secs(20);
         while UnixStream::connect(&socket).is_err() {

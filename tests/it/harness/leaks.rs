@@ -88,14 +88,15 @@ impl Place {
         found
     }
 
-    /// How the cgroups of processes started here begin: `/PID-`.
+    /// How the cgroups of processes started here begin: `/kiln-instance-PID-`.
     fn names(&self) -> impl Iterator<Item = String> {
         let pids = self.pids.lock().expect("not poisoned").clone();
-        pids.into_iter().map(|pid| format!("/{pid}-"))
+        pids.into_iter().map(|pid| format!("/kiln-instance-{pid}-"))
     }
 
-    /// Cgroups of processes started here, in the hierarchies this machine shows and in
-    /// the second version's, which may be mounted nowhere.
+    /// Cgroups of processes started here, and parents of them that are empty, in the
+    /// hierarchies this machine shows and in the second version's, which may be mounted
+    /// nowhere.
     fn cgroups(&self) -> Vec<String> {
         let script =
             "mount -t cgroup2 none /mnt 2>/dev/null; find /sys/fs/cgroup /mnt -type d 2>/dev/null";
@@ -105,17 +106,25 @@ impl Place {
             .expect("unshare can be run");
         let found = String::from_utf8_lossy(&found.stdout).into_owned();
         let ours: Vec<String> = self.names().collect();
+        let empty = |line: &str| {
+            let inside = format!("{line}/");
+            ["/kiln", "/kiln-runtime"]
+                .iter()
+                .any(|name| line.ends_with(name))
+                && !found.lines().any(|other| other.starts_with(&inside))
+        };
         let lines = found
             .lines()
-            .filter(|line| ours.iter().any(|name| line.contains(name)));
+            .filter(|line| ours.iter().any(|name| line.contains(name)) || empty(line));
         lines.map(|line| format!("cgroup: {line}")).collect()
     }
 
     fn temporary_files(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.path("tmp")) else {
-            return Vec::new();
-        };
-        let paths = entries.flatten().map(|entry| entry.path());
+        let dirs = ["tmp", "state/scratch", "state/networks"];
+        let entries = dirs
+            .iter()
+            .filter_map(|dir| fs::read_dir(self.path(dir)).ok());
+        let paths = entries.flatten().flatten().map(|entry| entry.path());
         paths
             .map(|path| format!("temporary: {}", path.display()))
             .collect()

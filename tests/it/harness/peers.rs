@@ -1,7 +1,7 @@
 //! The tools of others, from the folder `tests/peers` makes.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -22,12 +22,11 @@ impl Peers {
             if std::env::var_os("KILN_E2E_PEERS").is_some_and(|value| value == "0") {
                 return false;
             }
-            let place = Command::new(script()).arg("where").output();
-            let place = place.expect("tests/peers can be run").stdout;
-            let place = String::from_utf8_lossy(&place).trim().to_owned();
+            let place = folder();
             assert!(
-                Path::new(&place).join(".complete").exists(),
-                "{place} is not there: run `tests/peers setup`, or set KILN_E2E_PEERS=0 to skip these tests"
+                place.join(".complete").exists(),
+                "{} is not there: run `tests/peers setup`, or set KILN_E2E_PEERS=0 to skip these tests",
+                place.display()
             );
             true
         });
@@ -38,12 +37,23 @@ impl Peers {
         there.then_some(Peers(()))
     }
 
+    /// The folder they are in.
+    pub(crate) fn folder(self) -> PathBuf {
+        folder()
+    }
+
     /// A command of theirs.
     pub(crate) fn command(self, args: &[&str]) -> Command {
         let mut command = Command::new(script());
         command.arg("run").args(args);
         command
     }
+}
+
+fn folder() -> PathBuf {
+    let place = Command::new(script()).arg("where").output();
+    let place = place.expect("tests/peers can be run").stdout;
+    PathBuf::from(String::from_utf8_lossy(&place).trim())
 }
 
 fn script() -> std::path::PathBuf {

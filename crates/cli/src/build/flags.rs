@@ -70,8 +70,8 @@ pub struct BuildFlags {
     /// Network of RUN: default, none or host
     #[arg(long, value_name = "MODE")]
     pub network: Option<String>,
-    /// Let the build use network.host or security.insecure
-    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    /// Let the build use network.host, security.insecure or device[=NAME[,alias=OTHER]]
+    #[arg(long, value_name = "ENTITLEMENT")]
     pub allow: Vec<String>,
     /// Size of /dev/shm in RUN (64m)
     #[arg(long = "shm-size", value_name = "SIZE")]

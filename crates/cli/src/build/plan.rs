@@ -92,7 +92,15 @@ impl Plan {
         plan.ssh = ssh(flags, environment)?;
         plan.cache_from = caches("--cache-from", &flags.cache_from, environment)?;
         plan.cache_to = caches("--cache-to", &flags.cache_to, environment)?;
-        plan.entitlements.extend(flags.allow.iter().cloned());
+        for allowed in &flags.allow {
+            // What is said of a device has commas of its own.
+            match allowed.starts_with("device=") {
+                true => plan.entitlements.push(allowed.clone()),
+                false => plan
+                    .entitlements
+                    .extend(allowed.split(',').map(str::to_owned)),
+            }
+        }
         plan.entitlements.sort();
         plan.entitlements.dedup();
         if let Some(call) = &plan.call {

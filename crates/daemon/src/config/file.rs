@@ -9,247 +9,275 @@ use serde::Deserialize;
 use crate::Error;
 use crate::config::space::{DiskSpace, Span};
 
-/// The whole file. What is absent stays `None`, so that flags can override.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct File {
-    /// More in the log.
-    pub debug: bool,
-    /// Everything in the log.
-    pub trace: bool,
-    /// Where state is kept.
-    pub root: Option<PathBuf>,
-    /// What builds may ask for beyond the sandbox.
-    #[serde(rename = "insecure-entitlements")]
-    pub insecure_entitlements: Vec<String>,
-    /// A network that sees all traffic of builds.
-    #[serde(rename = "proxyNetwork")]
-    pub proxy_network: Option<bool>,
-    /// JSON files merged into every provenance.
-    #[serde(rename = "provenanceEnvDir")]
-    pub provenance_env_dir: Option<PathBuf>,
-    /// How the log is written.
-    pub log: Log,
-    /// Where clients connect.
-    pub grpc: Grpc,
-    /// Where spans come in.
-    pub otel: Otel,
-    /// Devices for containers.
-    pub cdi: Cdi,
-    /// How builds are run.
-    pub worker: Workers,
-    /// How each registry is talked to, by host.
-    pub registry: BTreeMap<String, Registry>,
-    /// Name lookup inside containers.
-    pub dns: Option<Dns>,
-    /// How long finished builds are remembered.
-    pub history: Option<History>,
-    /// Which frontends may be used.
-    pub frontend: Frontends,
-    /// The rest.
-    pub system: Option<System>,
-    /// Remote caches.
-    pub cache: Cache,
+/// Tables of the file. What is absent keeps its default, a key that is not known is an
+/// error, and keys are spelled as in `keepDuration` unless they say otherwise.
+macro_rules! tables {
+    ($(
+        $(#[$about:meta])*
+        $table:ident { $($(#[$key_about:meta])* $key:ident: $value:ty,)* }
+    )*) => {$(
+        $(#[$about])*
+        #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+        pub struct $table {
+            $($(#[$key_about])* pub $key: $value,)*
+        }
+    )*};
 }
 
-/// `[log]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// `text` or `json`.
-    pub format: Option<String>,
-    /// `debug`, `info`, `warn`, `error`.
-    pub level: Option<String>,
+tables! {
+    /// The whole file. What is absent stays `None`, so that flags can override.
+    File {
+        /// More in the log.
+        debug: bool,
+        /// Everything in the log.
+        trace: bool,
+        /// Where state is kept.
+        root: Option<PathBuf>,
+        /// What builds may ask for beyond the sandbox.
+        #[serde(rename = "insecure-entitlements")]
+        insecure_entitlements: Vec<String>,
+        /// A network that sees all traffic of builds.
+        proxy_network: Option<bool>,
+        /// JSON files merged into every provenance.
+        provenance_env_dir: Option<PathBuf>,
+        /// How the log is written.
+        log: Log,
+        /// Where clients connect.
+        grpc: Grpc,
+        /// Where spans come in.
+        otel: Otel,
+        /// Devices for containers.
+        cdi: Cdi,
+        /// How builds are run.
+        worker: Workers,
+        /// How each registry is talked to, by host.
+        registry: BTreeMap<String, Registry>,
+        /// Name lookup inside containers.
+        dns: Option<Dns>,
+        /// How long finished builds are remembered.
+        history: Option<History>,
+        /// Which frontends may be used.
+        frontend: Frontends,
+        /// The rest.
+        system: Option<System>,
+        /// Remote caches.
+        cache: Cache,
+    }
+
+    /// `[log]`
+    Log {
+        /// `text` or `json`.
+        format: Option<String>,
+        /// `debug`, `info`, `warn`, `error`.
+        level: Option<String>,
+    }
+
+    /// `[grpc]`
+    Grpc {
+        /// `unix://…`, `tcp://…`, `fd://…`.
+        address: Vec<String>,
+        /// Where the debug pages are.
+        debug_address: Option<String>,
+        /// Owner of the sockets.
+        uid: Option<u32>,
+        /// Group of the sockets.
+        gid: Option<u32>,
+        /// Windows only.
+        security_descriptor: Option<String>,
+        /// Certificates for `tcp://`.
+        tls: Tls,
+    }
+
+    /// `[grpc.tls]`
+    Tls {
+        /// Our certificate chain, PEM.
+        cert: Option<PathBuf>,
+        /// Its key, PEM.
+        key: Option<PathBuf>,
+        /// Who signs the certificates of clients; with it, clients must have one.
+        ca: Option<PathBuf>,
+    }
+
+    /// `[otel]`
+    Otel {
+        /// The socket containers send spans to.
+        socket_path: Option<PathBuf>,
+    }
+
+    /// `[cdi]`
+    Cdi {
+        /// No devices at all.
+        disabled: Option<bool>,
+        /// Where device specs are read from.
+        spec_dirs: Vec<PathBuf>,
+        /// Devices that need no entitlement.
+        auto_allowed: Vec<String>,
+    }
+
+    /// `[worker]`
+    Workers {
+        /// The one kiln has.
+        oci: Oci,
+        /// Known, so that a shared file can be read; kiln has none.
+        containerd: Containerd,
+    }
+
+    /// `[worker.oci]`
+    Oci {
+        /// `false` is refused: there would be no worker.
+        enabled: Option<bool>,
+        /// Labels shown by `ListWorkers`.
+        labels: BTreeMap<String, String>,
+        /// Platforms to offer instead of those found.
+        platforms: Vec<String>,
+        /// `auto`, `overlayfs` or `native`.
+        snapshotter: Option<String>,
+        /// In a user namespace.
+        rootless: Option<bool>,
+        /// Share the host's process namespace.
+        no_process_sandbox: Option<bool>,
+        /// Keep the cache within limits.
+        gc: Option<bool>,
+        /// Old name of `reservedSpace`.
+        gckeepstorage: Option<DiskSpace>,
+        /// What the cache may always keep.
+        reserved_space: Option<DiskSpace>,
+        /// What the cache may use at most.
+        max_used_space: Option<DiskSpace>,
+        /// What should stay free on the disk.
+        min_free_space: Option<DiskSpace>,
+        /// Rules instead of the default ones.
+        gcpolicy: Vec<GcPolicy>,
+        /// `auto`, `host`, `none`, `cni`, `bridge`.
+        network_mode: Option<String>,
+        /// What CNI plugins shall make.
+        cni_config_path: Option<PathBuf>,
+        /// Where they are.
+        cni_binary_path: Option<PathBuf>,
+        /// Network namespaces kept ready.
+        cni_pool_size: Option<usize>,
+        /// The bridge to use.
+        bridge_name: Option<String>,
+        /// Its addresses.
+        bridge_subnet: Option<String>,
+        /// An OCI runtime to use instead of the built-in executor.
+        binary: Option<String>,
+        /// A snapshotter behind a socket.
+        proxy_snapshotter_path: Option<PathBuf>,
+        /// Cgroup above all containers.
+        default_cgroup_parent: Option<String>,
+        /// Keep all cgroups below our own.
+        isolate_cgroups: Option<bool>,
+        /// Lazy pulling.
+        stargz_snapshotter: Option<toml::Table>,
+        /// AppArmor profile of containers.
+        #[serde(rename = "apparmor-profile")]
+        apparmor_profile: Option<String>,
+        /// SELinux labels on containers.
+        selinux: Option<bool>,
+        /// Steps running at the same time.
+        #[serde(rename = "max-parallelism")]
+        max_parallelism: Option<usize>,
+    }
+
+    /// `[[worker.oci.gcpolicy]]`
+    GcPolicy {
+        /// Internal records too.
+        all: bool,
+        /// Which records.
+        filters: Vec<String>,
+        /// Only what was not used for so long.
+        keep_duration: Option<Span>,
+        /// Old name of `reservedSpace`.
+        keep_bytes: Option<DiskSpace>,
+        /// Never below this.
+        reserved_space: Option<DiskSpace>,
+        /// Never above this.
+        max_used_space: Option<DiskSpace>,
+        /// Try to leave this free.
+        min_free_space: Option<DiskSpace>,
+    }
+
+    /// `[registry."host"]`
+    Registry {
+        /// Asked before the host itself.
+        mirrors: Vec<String>,
+        /// Plain HTTP.
+        http: Option<bool>,
+        /// Any certificate, or plain HTTP.
+        insecure: Option<bool>,
+        /// Who may sign its certificate.
+        ca: Vec<PathBuf>,
+        /// Our certificates for it.
+        keypair: Vec<KeyPair>,
+        /// Directories with `*.crt`, `*.cert`, `*.key`.
+        tlsconfigdir: Vec<PathBuf>,
+    }
+
+    /// `[dns]`
+    Dns {
+        /// `nameserver` lines.
+        nameservers: Vec<String>,
+        /// `options` line.
+        options: Vec<String>,
+        /// `search` line.
+        search_domains: Vec<String>,
+    }
+
+    /// `[history]`
+    History {
+        /// Older builds are forgotten.
+        max_age: Option<Span>,
+        /// More builds are forgotten.
+        max_entries: Option<i64>,
+    }
+
+    /// `[frontend]`
+    Frontends {
+        /// The built-in Dockerfile frontend.
+        #[serde(rename = "dockerfile.v0")]
+        dockerfile: DockerfileFrontend,
+        /// Frontends from images.
+        #[serde(rename = "gateway.v0")]
+        gateway: GatewayFrontend,
+    }
+
+    /// `[frontend."dockerfile.v0"]`
+    DockerfileFrontend {
+        /// Whether it may be used.
+        enabled: Option<bool>,
+    }
+
+    /// `[frontend."gateway.v0"]`
+    GatewayFrontend {
+        /// Whether it may be used.
+        enabled: Option<bool>,
+        /// Images it may be, without tags; empty for any.
+        allowed_repositories: Vec<String>,
+    }
+
+    /// `[system]`
+    System {
+        /// How long the list of emulated platforms is believed; `-1` for ever.
+        platforms_cache_max_age: Option<Span>,
+        /// Transfers per registry host at the same time.
+        max_registry_concurrency: Option<usize>,
+    }
+
+    /// `[cache]`
+    Cache {
+        /// `[cache.gha]`: signing of GitHub's cache entries.
+        gha: Option<toml::Table>,
+    }
 }
 
-/// `[grpc]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Grpc {
-    /// `unix://…`, `tcp://…`, `fd://…`.
-    pub address: Vec<String>,
-    /// Where the debug pages are.
-    #[serde(rename = "debugAddress")]
-    pub debug_address: Option<String>,
-    /// Owner of the sockets.
-    pub uid: Option<u32>,
-    /// Group of the sockets.
-    pub gid: Option<u32>,
-    /// Windows only.
-    #[serde(rename = "securityDescriptor")]
-    pub security_descriptor: Option<String>,
-    /// Certificates for `tcp://`.
-    pub tls: Tls,
-}
-
-/// `[grpc.tls]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Tls {
-    /// Our certificate chain, PEM.
-    pub cert: Option<PathBuf>,
-    /// Its key, PEM.
-    pub key: Option<PathBuf>,
-    /// Who signs the certificates of clients; with it, clients must have one.
-    pub ca: Option<PathBuf>,
-}
-
-/// `[otel]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Otel {
-    /// The socket containers send spans to.
-    #[serde(rename = "socketPath")]
-    pub socket_path: Option<PathBuf>,
-}
-
-/// `[cdi]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Cdi {
-    /// No devices at all.
-    pub disabled: Option<bool>,
-    /// Where device specs are read from.
-    #[serde(rename = "specDirs")]
-    pub spec_dirs: Vec<PathBuf>,
-    /// Devices that need no entitlement.
-    #[serde(rename = "autoAllowed")]
-    pub auto_allowed: Vec<String>,
-}
-
-/// `[worker]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Workers {
-    /// The one kiln has.
-    pub oci: Oci,
-    /// Known, so that a shared file can be read; kiln has none.
-    pub containerd: Containerd,
-}
-
-/// `[worker.oci]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Oci {
-    /// `false` is refused: there would be no worker.
-    pub enabled: Option<bool>,
-    /// Labels shown by `ListWorkers`.
-    pub labels: BTreeMap<String, String>,
-    /// Platforms to offer instead of those found.
-    pub platforms: Vec<String>,
-    /// `auto`, `overlayfs` or `native`.
-    pub snapshotter: Option<String>,
-    /// In a user namespace.
-    pub rootless: Option<bool>,
-    /// Share the host's process namespace.
-    #[serde(rename = "noProcessSandbox")]
-    pub no_process_sandbox: Option<bool>,
-    /// Keep the cache within limits.
-    pub gc: Option<bool>,
-    /// Old name of `reservedSpace`.
-    pub gckeepstorage: Option<DiskSpace>,
-    /// What the cache may always keep.
-    #[serde(rename = "reservedSpace")]
-    pub reserved_space: Option<DiskSpace>,
-    /// What the cache may use at most.
-    #[serde(rename = "maxUsedSpace")]
-    pub max_used_space: Option<DiskSpace>,
-    /// What should stay free on the disk.
-    #[serde(rename = "minFreeSpace")]
-    pub min_free_space: Option<DiskSpace>,
-    /// Rules instead of the default ones.
-    pub gcpolicy: Vec<GcPolicy>,
-    /// `auto`, `host`, `none`, `cni`, `bridge`.
-    #[serde(rename = "networkMode")]
-    pub network_mode: Option<String>,
-    /// CNI.
-    #[serde(rename = "cniConfigPath")]
-    pub cni_config_path: Option<PathBuf>,
-    /// CNI.
-    #[serde(rename = "cniBinaryPath")]
-    pub cni_binary_path: Option<PathBuf>,
-    /// CNI.
-    #[serde(rename = "cniPoolSize")]
-    pub cni_pool_size: Option<u32>,
-    /// The bridge to use.
-    #[serde(rename = "bridgeName")]
-    pub bridge_name: Option<String>,
-    /// Its addresses.
-    #[serde(rename = "bridgeSubnet")]
-    pub bridge_subnet: Option<String>,
-    /// An OCI runtime to use instead of the built-in executor.
-    pub binary: Option<String>,
-    /// A snapshotter behind a socket.
-    #[serde(rename = "proxySnapshotterPath")]
-    pub proxy_snapshotter_path: Option<PathBuf>,
-    /// Cgroup above all containers.
-    #[serde(rename = "defaultCgroupParent")]
-    pub default_cgroup_parent: Option<String>,
-    /// Keep all cgroups below our own.
-    #[serde(rename = "isolateCgroups")]
-    pub isolate_cgroups: Option<bool>,
-    /// Lazy pulling.
-    #[serde(rename = "stargzSnapshotter")]
-    pub stargz_snapshotter: Option<toml::Table>,
-    /// AppArmor profile of containers.
-    #[serde(rename = "apparmor-profile")]
-    pub apparmor_profile: Option<String>,
-    /// SELinux labels on containers.
-    pub selinux: Option<bool>,
-    /// Steps running at the same time.
-    #[serde(rename = "max-parallelism")]
-    pub max_parallelism: Option<usize>,
-}
-
-/// `[worker.containerd]`, of which only `enabled` matters here.
+/// `[worker.containerd]`, of which only `enabled` matters here: kiln has no such worker.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Containerd {
     /// `true` is refused.
     pub enabled: Option<bool>,
-}
-
-/// `[[worker.oci.gcpolicy]]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GcPolicy {
-    /// Internal records too.
-    pub all: bool,
-    /// Which records.
-    pub filters: Vec<String>,
-    /// Only what was not used for so long.
-    #[serde(rename = "keepDuration")]
-    pub keep_duration: Option<Span>,
-    /// Old name of `reservedSpace`.
-    #[serde(rename = "keepBytes")]
-    pub keep_bytes: Option<DiskSpace>,
-    /// Never below this.
-    #[serde(rename = "reservedSpace")]
-    pub reserved_space: Option<DiskSpace>,
-    /// Never above this.
-    #[serde(rename = "maxUsedSpace")]
-    pub max_used_space: Option<DiskSpace>,
-    /// Try to leave this free.
-    #[serde(rename = "minFreeSpace")]
-    pub min_free_space: Option<DiskSpace>,
-}
-
-/// `[registry."host"]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Registry {
-    /// Asked before the host itself.
-    pub mirrors: Vec<String>,
-    /// Plain HTTP.
-    pub http: Option<bool>,
-    /// Any certificate, or plain HTTP.
-    pub insecure: Option<bool>,
-    /// Who may sign its certificate.
-    pub ca: Vec<PathBuf>,
-    /// Our certificates for it.
-    pub keypair: Vec<KeyPair>,
-    /// Directories with `*.crt`, `*.cert`, `*.key`.
-    pub tlsconfigdir: Vec<PathBuf>,
 }
 
 /// `[[registry."host".keypair]]`
@@ -260,82 +288,6 @@ pub struct KeyPair {
     pub key: PathBuf,
     /// PEM.
     pub cert: PathBuf,
-}
-
-/// `[dns]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Dns {
-    /// `nameserver` lines.
-    pub nameservers: Vec<String>,
-    /// `options` line.
-    pub options: Vec<String>,
-    /// `search` line.
-    #[serde(rename = "searchDomains")]
-    pub search_domains: Vec<String>,
-}
-
-/// `[history]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct History {
-    /// Older builds are forgotten.
-    #[serde(rename = "maxAge")]
-    pub max_age: Option<Span>,
-    /// More builds are forgotten.
-    #[serde(rename = "maxEntries")]
-    pub max_entries: Option<i64>,
-}
-
-/// `[frontend]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Frontends {
-    /// The built-in Dockerfile frontend.
-    #[serde(rename = "dockerfile.v0")]
-    pub dockerfile: DockerfileFrontend,
-    /// Frontends from images.
-    #[serde(rename = "gateway.v0")]
-    pub gateway: GatewayFrontend,
-}
-
-/// `[frontend."dockerfile.v0"]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DockerfileFrontend {
-    /// Whether it may be used.
-    pub enabled: Option<bool>,
-}
-
-/// `[frontend."gateway.v0"]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GatewayFrontend {
-    /// Whether it may be used.
-    pub enabled: Option<bool>,
-    /// Images it may be, without tags; empty for any.
-    #[serde(rename = "allowedRepositories")]
-    pub allowed_repositories: Vec<String>,
-}
-
-/// `[system]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct System {
-    /// How long the list of emulated platforms is believed; `-1` for ever.
-    #[serde(rename = "platformsCacheMaxAge")]
-    pub platforms_cache_max_age: Option<Span>,
-    /// Transfers per registry host at the same time.
-    #[serde(rename = "maxRegistryConcurrency")]
-    pub max_registry_concurrency: Option<usize>,
-}
-
-/// `[cache]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Cache {
-    /// `[cache.gha]`: signing of GitHub's cache entries.
-    pub gha: Option<toml::Table>,
 }
 
 impl File {

@@ -55,8 +55,8 @@ pub struct Flags {
     /// Who signs the certificates of clients (PEM); clients then must have one
     #[arg(long, value_name = "FILE")]
     pub tlscacert: Option<PathBuf>,
-    /// Let builds ask for security.insecure or network.host; may be given several times
-    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    /// Let builds ask for security.insecure, network.host or device; may be given several times
+    #[arg(long, value_name = "ENTITLEMENT")]
     pub allow_insecure_entitlement: Vec<String>,
     /// Route the traffic of builds through a proxy
     #[arg(long)]
@@ -91,7 +91,7 @@ pub struct Flags {
     /// Platforms to offer instead of those found; may be given several times
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     pub oci_worker_platform: Vec<String>,
-    /// Network of containers: auto, host or none
+    /// Network of containers: auto, host, cni, bridge or none
     #[arg(long, value_name = "MODE")]
     pub oci_worker_net: Option<String>,
     /// CNI configuration
@@ -102,7 +102,7 @@ pub struct Flags {
     pub oci_cni_binary_dir: Option<PathBuf>,
     /// Network namespaces kept ready
     #[arg(long, value_name = "COUNT")]
-    pub oci_cni_pool_size: Option<u32>,
+    pub oci_cni_pool_size: Option<usize>,
     /// OCI runtime to use instead of the built-in executor
     #[arg(long, value_name = "BINARY")]
     pub oci_worker_binary: Option<String>,
@@ -130,6 +130,76 @@ pub struct Flags {
     /// The containerd worker, which kiln does not have: false or auto
     #[arg(long, value_name = "BOOL")]
     pub containerd_worker: Option<String>,
+    #[command(flatten)]
+    /// What would be set of that worker
+    pub containerd: ContainerdFlags,
+}
+
+/// Flags of the containerd worker, known so that they are answered with a sentence.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Of the containerd worker, which kiln does not have")]
+pub struct ContainerdFlags {
+    #[arg(long, hide = true)]
+    containerd_worker_addr: Option<String>,
+    #[arg(long, hide = true)]
+    containerd_worker_labels: Vec<String>,
+    #[arg(long, hide = true)]
+    containerd_worker_platform: Vec<String>,
+    #[arg(long, hide = true)]
+    containerd_worker_namespace: Option<String>,
+    #[arg(long, hide = true)]
+    containerd_worker_runtime: Option<String>,
+    #[arg(long, hide = true)]
+    containerd_worker_snapshotter: Option<String>,
+    #[arg(long, hide = true)]
+    containerd_worker_net: Option<String>,
+    #[arg(long, hide = true)]
+    containerd_worker_apparmor_profile: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    containerd_worker_selinux: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    containerd_worker_rootless: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    containerd_worker_gc: Option<String>,
+    #[arg(long, hide = true)]
+    containerd_worker_gc_keepstorage: Option<String>,
+    #[arg(long, hide = true)]
+    containerd_cni_config_path: Option<String>,
+    #[arg(long, hide = true)]
+    containerd_cni_binary_dir: Option<String>,
+    #[arg(long, hide = true)]
+    containerd_cni_pool_size: Option<String>,
+    #[arg(long, hide = true)]
+    containerd_max_parallelism: Option<String>,
+}
+
+impl ContainerdFlags {
+    /// The first that was given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let one = |name, flag: &Option<String>| flag.is_some().then_some(name);
+        let list = |name, flag: &Vec<String>| (!flag.is_empty()).then_some(name);
+        [
+            one("addr", &self.containerd_worker_addr),
+            list("labels", &self.containerd_worker_labels),
+            list("platform", &self.containerd_worker_platform),
+            one("namespace", &self.containerd_worker_namespace),
+            one("runtime", &self.containerd_worker_runtime),
+            one("snapshotter", &self.containerd_worker_snapshotter),
+            one("net", &self.containerd_worker_net),
+            one("apparmor-profile", &self.containerd_worker_apparmor_profile),
+            one("selinux", &self.containerd_worker_selinux),
+            one("rootless", &self.containerd_worker_rootless),
+            one("gc", &self.containerd_worker_gc),
+            one("gc-keepstorage", &self.containerd_worker_gc_keepstorage),
+            one("CNI configuration", &self.containerd_cni_config_path),
+            one("CNI plugins", &self.containerd_cni_binary_dir),
+            one("CNI pool", &self.containerd_cni_pool_size),
+            one("max-parallelism", &self.containerd_max_parallelism),
+        ]
+        .into_iter()
+        .flatten()
+        .next()
+    }
 }
 
 impl Flags {

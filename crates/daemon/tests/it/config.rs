@@ -6,6 +6,7 @@ use std::time::Duration;
 use daemon::config::file::File;
 use daemon::config::flags::Flags;
 use daemon::config::{Config, Name, Surroundings};
+use executor::{CniNetwork, SandboxNetwork};
 use expect_test::{Expect, expect};
 
 fn flags(line: &str) -> Flags {
@@ -117,7 +118,7 @@ fn flags_win_over_the_file() {
     let config = resolve(
         FILE,
         "-debug=false --root /x --addr unix:///a --addr unix:///b --oci-worker-gc=false --oci-max-parallelism 0 \
-         --allow-insecure-entitlement network.host --oci-worker-labels a=b --oci-worker-net host --group 12 --log-format json",
+         --allow-insecure-entitlement network.host --oci-worker-labels a=b --oci-worker-net none --group 12 --log-format json",
     )
     .unwrap();
     assert_eq!(config.root, PathBuf::from("/x"));
@@ -129,7 +130,7 @@ fn flags_win_over_the_file() {
         (config.labels["a"].as_str(), config.labels["foo"].as_str()),
         ("b", "bar")
     );
-    assert_eq!((config.network.as_str(), config.gid), ("host", 12));
+    assert_eq!((config.network, config.gid), (SandboxNetwork::None, 12));
 }
 
 /// Rows: D01
@@ -190,7 +191,7 @@ fn mistakes_are_named_with_their_line() {
     check_refused(
         "insecure-entitlements = [\"root\"]",
         "",
-        expect![[r#"entitlement "root" is not one of security.insecure, network.host"#]],
+        expect![[r#"entitlement "root" is not one of security.insecure, network.host, device"#]],
     );
     check_refused(
         "[worker.oci]\nsnapshotter = \"btrfs\"",
@@ -214,8 +215,8 @@ fn what_is_not_there_is_refused_instead_of_ignored() {
     );
     check_refused(
         "",
-        "--oci-worker-apparmor-profile x",
-        expect!["not supported yet: apparmor-profile"],
+        "--oci-worker-selinux",
+        expect!["not supported yet: SELinux labels (selinux)"],
     );
     check_refused(
         "",
@@ -234,6 +235,143 @@ fn what_is_not_there_is_refused_instead_of_ignored() {
             .contains("a similar argument exists: '--root'"),
         "{error}"
     );
+}
+
+/// Rows: D06, D15, X07
+#[test]
+fn the_network_is_as_configured_and_what_it_needs_must_be_there() {
+    let network = |toml: &str, line: &str| {
+        let toml = format!("[worker.oci]\n{toml}\n");
+        resolve(&toml, line)
+            .map(|config| config.network)
+            .map_err(|error| {
+                let why = std::error::Error::source(&error).map(ToString::to_string);
+                format!("{error}: {}", why.unwrap_or_default())
+            })
+    };
+    assert_eq!(
+        network("networkMode = 'host'", ""),
+        Ok(SandboxNetwork::Host)
+    );
+    assert_eq!(
+        network("networkMode = 'none'", ""),
+        Ok(SandboxNetwork::None)
+    );
+    let nothing = "cniConfigPath = '/nonexistent.json'";
+    assert_eq!(network(nothing, ""), Ok(SandboxNetwork::Host));
+    let dir = tempfile::tempdir().unwrap();
+    for plugin in ["bridge", "host-local", "firewall"] {
+        std::fs::write(dir.path().join(plugin), "").unwrap();
+    }
+    let list = dir.path().join("net.conflist");
+    std::fs::write(&list, r#"{"name": "n", "plugins": [{"type": "bridge"}]}"#).unwrap();
+    let there = format!(
+        "cniConfigPath = {list:?}\ncniBinaryPath = {:?}\ncniPoolSize = 7",
+        dir.path()
+    );
+    let Ok(SandboxNetwork::Cni(cni)) = network(&there, "--root /x") else {
+        panic!("auto finds the configuration")
+    };
+    assert_eq!((cni.network, cni.pool), (CniNetwork::File(list.clone()), 7));
+    assert_eq!(
+        (cni.plugins, cni.state),
+        (dir.path().into(), "/x/networks".into())
+    );
+    // BuildKit's own flag for the file has no effect; ours has.
+    let flags = format!(
+        "--oci-worker-net cni --oci-cni-config-path {} --oci-cni-binary-dir {} --oci-cni-pool-size 3",
+        list.display(),
+        dir.path().display()
+    );
+    let Ok(SandboxNetwork::Cni(cni)) = network("", &flags) else {
+        panic!("as flags say")
+    };
+    assert_eq!(cni.pool, 3);
+    let own = format!("bridgeName = 'b7'\nbridgeSubnet = '10.7.0.0/16'\n{there}");
+    let Ok(SandboxNetwork::Cni(cni)) = network(&own, "--oci-worker-net bridge") else {
+        panic!("a bridge of our own")
+    };
+    let (name, subnet) = ("b7".to_owned(), "10.7.0.0/16".to_owned());
+    assert_eq!(cni.network, CniNetwork::Bridge { name, subnet });
+    let missing = network(&format!("networkMode = 'cni'\n{nothing}"), "").unwrap_err();
+    assert!(
+        missing.starts_with("networkMode cni: network: reading the CNI"),
+        "{missing}"
+    );
+    std::fs::remove_file(dir.path().join("host-local")).unwrap();
+    let missing = network(
+        &there.replace("cniConfigPath", "networkMode = 'bridge'\n#"),
+        "",
+    );
+    assert!(
+        missing
+            .unwrap_err()
+            .contains("there is no plugin host-local")
+    );
+    check_refused(
+        "[worker.oci]\nnetworkMode = 'vlan'",
+        "",
+        expect![[r#"networkMode "vlan" is not one of auto, host, cni, bridge, none"#]],
+    );
+}
+
+/// Rows: D05, D02, X13
+#[test]
+fn devices_are_looked_for_where_the_settings_say() {
+    let config = resolve("", "").unwrap();
+    let usual = ["/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi"].map(PathBuf::from);
+    assert_eq!(config.cdi.dirs, usual);
+    let file = "[cdi]\nspecDirs = ['/a']\nautoAllowed = ['v.com/c', 'v.com/d=e']";
+    let config = resolve(file, "").unwrap();
+    assert_eq!(config.cdi.dirs, [PathBuf::from("/a")]);
+    assert!(config.cdi.auto_allowed.contains("v.com/d=e"));
+    let config = resolve(file, "--cdi-spec-dir /b --cdi-spec-dir /c").unwrap();
+    assert_eq!(config.cdi.dirs, ["/b", "/c"].map(PathBuf::from));
+    for (toml, line) in [("[cdi]\ndisabled = true", ""), (file, "--cdi-disabled")] {
+        assert_eq!(resolve(toml, line).unwrap().cdi.dirs, Vec::<PathBuf>::new());
+    }
+    let config = resolve("insecure-entitlements = ['device']", "").unwrap();
+    assert_eq!(config.entitlements, ["device"]);
+}
+
+/// Rows: D06, D15, X10
+#[test]
+fn an_apparmor_profile_can_be_set() {
+    let file = "[worker.oci]\napparmor-profile = 'a'";
+    assert_eq!(resolve(file, "").unwrap().apparmor.as_deref(), Some("a"));
+    let config = resolve(file, "--oci-worker-apparmor-profile b").unwrap();
+    assert_eq!(config.apparmor.as_deref(), Some("b"));
+}
+
+/// Rows: D16, D07
+#[test]
+fn flags_of_the_worker_kiln_does_not_have_are_answered() {
+    for flag in [
+        "--containerd-worker-addr /run/c.sock",
+        "--containerd-worker-labels a=b",
+        "--containerd-worker-platform linux/arm64",
+        "--containerd-worker-namespace n",
+        "--containerd-worker-runtime r",
+        "--containerd-worker-snapshotter s",
+        "--containerd-worker-net host",
+        "--containerd-worker-apparmor-profile p",
+        "--containerd-worker-selinux",
+        "--containerd-worker-rootless",
+        "--containerd-worker-gc=false",
+        "--containerd-worker-gc-keepstorage 5",
+        "--containerd-cni-config-path p",
+        "--containerd-cni-binary-dir p",
+        "--containerd-cni-pool-size 5",
+        "--containerd-max-parallelism 5",
+    ] {
+        let error = resolve("", flag).unwrap_err().to_string();
+        assert!(
+            error.contains("the containerd worker, which flags set up here"),
+            "{flag}"
+        );
+        // Switched off, it is set up to no effect in BuildKit as well.
+        resolve("", &format!("--containerd-worker=false {flag}")).unwrap();
+    }
 }
 
 /// Rows: D03

@@ -38,31 +38,23 @@ impl Dir {
         ))
     }
 
-    /// Makes (or finds) each name beneath `root`; with `enable`, controllers are
-    /// handed down on the way where the host allows it.
-    pub(crate) fn make_path(
-        root: BorrowedFd<'_>,
-        names: &[String],
-        enable: bool,
-    ) -> io::Result<Dir> {
-        let mut at = Dir {
+    /// The root of a hierarchy.
+    pub(crate) fn root(root: BorrowedFd<'_>) -> io::Result<Dir> {
+        Ok(Dir {
             parent: root.try_clone_to_owned()?,
             name: ".".to_string(),
             fd: root.try_clone_to_owned()?,
-        };
-        for name in names {
-            if enable {
-                at.enable(super::CONTROLLERS);
+        })
+    }
+
+    /// The directory `name` in this one, and whether it had to be made.
+    pub(crate) fn make_or_find(&self, name: &str) -> io::Result<(Dir, bool)> {
+        match self.make(name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Ok((self.child(name)?, false))
             }
-            at = match at.make(name) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => at.child(name)?,
-                made => made?,
-            };
+            made => Ok((made?, true)),
         }
-        if enable {
-            at.enable(super::CONTROLLERS);
-        }
-        Ok(at)
     }
 
     /// A new directory in this one.
@@ -71,7 +63,7 @@ impl Dir {
         self.child(name)
     }
 
-    fn child(&self, name: &str) -> io::Result<Dir> {
+    pub(crate) fn child(&self, name: &str) -> io::Result<Dir> {
         let fd = rustix::fs::openat(&self.fd, name, flags(), Mode::empty())?;
         Ok(Dir {
             parent: self.fd.try_clone()?,
@@ -129,38 +121,27 @@ impl Dir {
         }
     }
 
-    /// Makes `path` beneath `root`, removes what dead instances left in it, and makes
-    /// the directory `name` there, locked for as long as the handle (or a copy of it)
-    /// is open anywhere. Gives both.
-    pub(crate) fn claim(
-        root: BorrowedFd<'_>,
-        path: &[String],
-        name: &str,
-    ) -> io::Result<(Dir, Dir)> {
-        let mut tries = 0;
-        loop {
-            let claimed = Dir::make_path(root, path, true).and_then(|base| {
-                base.sweep_unlocked();
-                let dir = base.make(name)?;
-                rustix::fs::flock(&dir.fd, FlockOperation::NonBlockingLockExclusive)?;
-                // Someone else's sweep may have come before the lock.
-                rustix::fs::statat(&base.fd, name, rustix::fs::AtFlags::empty())?;
-                Ok((base, dir))
-            });
-            tries += 1;
-            match claimed {
-                Err(_) if tries < 5 => std::thread::sleep(Duration::from_millis(2)),
-                done => return done,
-            }
-        }
+    /// Takes the lock that says that someone alive uses it.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        Ok(rustix::fs::flock(
+            &self.fd,
+            FlockOperation::NonBlockingLockExclusive,
+        )?)
     }
 
-    /// Removes every directory in this one that nobody holds a lock on.
+    /// Whether it is still there under its name.
+    pub(crate) fn is_linked(&self) -> bool {
+        let flags = rustix::fs::AtFlags::empty();
+        rustix::fs::statat(&self.parent, &self.name, flags).is_ok()
+    }
+
+    /// Removes every instance's directory in this one that nobody holds a lock on.
     pub(crate) fn sweep_unlocked(&self) {
-        for name in self.children() {
+        let instances = self.children().into_iter();
+        for name in instances.filter(|name| name.starts_with(super::INSTANCE)) {
             // A handle of its own: locks belong to the open file, not to the process.
             let Ok(dir) = self.child(&name) else { continue };
-            if rustix::fs::flock(&dir.fd, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            if dir.lock().is_ok() {
                 tracing::info!(%name, "removing the cgroup of an instance that is gone");
                 dir.kill_and_remove();
             }

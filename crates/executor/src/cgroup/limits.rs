@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{ContainerCgroup, Dir};
+use super::{ContainerCgroup, Dir, Hold};
 use crate::error::Error;
 use crate::process::Resources;
 
@@ -17,7 +17,7 @@ struct Setting {
 /// Sets every limit, or says which one this host cannot keep.
 pub(super) fn set(
     container: &mut ContainerCgroup,
-    instances: &[(String, Dir, Dir)],
+    instances: &[(String, Hold)],
     id: &str,
     resources: &Resources,
 ) -> Result<(), Error> {
@@ -47,7 +47,7 @@ pub(super) fn set(
 
 fn apply(
     container: &mut ContainerCgroup,
-    instances: &[(String, Dir, Dir)],
+    instances: &[(String, Hold)],
     id: &str,
     setting: &Setting,
 ) -> Result<(), Error> {
@@ -61,8 +61,8 @@ fn apply(
     }
     let instance = instances
         .iter()
-        .find(|(controller, ..)| controller == setting.controller);
-    let (Some((controller, _, instance)), Some((file, value))) = (instance, &setting.v1) else {
+        .find(|(controller, _)| controller == setting.controller);
+    let (Some((controller, instance)), Some((file, value))) = (instance, &setting.v1) else {
         let what = format!(
             "a {} limit: this host's cgroups have no {} controller we may use",
             setting.controller, setting.controller
@@ -74,9 +74,9 @@ fn apply(
         source,
     };
     if !container.v1.iter().any(|(joined, _)| joined == controller) {
-        let dir = instance.make(id).map_err(failed)?;
+        let dir = instance.dir().make(id).map_err(failed)?;
         if controller == "cpuset" {
-            inherit_cpuset(instance, &dir);
+            inherit_cpuset(instance.dir(), &dir);
         }
         container.v1.push((controller.clone(), dir));
     }

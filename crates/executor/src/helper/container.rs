@@ -78,6 +78,9 @@ fn set_up(
     for join in &spec.joins {
         rustix::io::write(&fds[*join], b"0").named("joining a cgroup")?;
     }
+    if let Some(network) = spec.network {
+        sys::setns(fds[network].as_fd(), libc::CLONE_NEWNET).named("entering the network")?;
+    }
     let mut trees = mounts::open(spec, fds)?;
     let mut namespaces = libc::CLONE_NEWNS;
     if spec.cgroup.is_some() {
@@ -86,6 +89,7 @@ fn set_up(
     sys::unshare(namespaces).named("leaving the host's mounts")?;
     let root = mounts::enter_root(spec, fds, &mut trees)?;
     let system = filesystems::mount(spec, root.as_fd())?;
+    identity::choose_profile(spec, system.proc.as_fd())?;
     mounts::mount_all(spec, &trees, root.as_fd())?;
     filesystems::mask(spec, &system)?;
     if spec.own_network {

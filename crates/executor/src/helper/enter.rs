@@ -104,6 +104,11 @@ fn become_process(
     filter: &[Insn],
 ) -> Result<std::convert::Infallible, Broken> {
     rustix::process::setsid().named("starting a session")?;
+    if spec.apparmor.is_some() {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        let proc = rustix::fs::open("/proc", flags, rustix::fs::Mode::empty());
+        identity::choose_profile(spec, proc.named("opening /proc")?.as_fd())?;
+    }
     if spec.console.is_some() {
         terminal::take(spec, fds, None)?;
     } else {

@@ -7,6 +7,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
 use super::container::{Broken, Named};
 use crate::devices::{INSECURE_NODES, NODES};
+use crate::process::{Device, DeviceKind};
 use crate::spec::{Part, Spec};
 use crate::sys::{self, NODEV, NOEXEC, NOSUID, RDONLY};
 
@@ -30,7 +31,7 @@ pub(crate) const READONLY_PROC: &[&str] = &["bus", "fs", "irq", "sys", "sysrq-tr
 /// The filesystems that the rest of the set-up works on, by handle: what a path means
 /// may have been arranged by the image.
 pub(super) struct System {
-    proc: OwnedFd,
+    pub(super) proc: OwnedFd,
     sys: OwnedFd,
     pub(super) dev: OwnedFd,
     pub(super) pts: OwnedFd,
@@ -113,6 +114,9 @@ fn fill_dev(spec: &Spec, dev: &OwnedFd) -> Result<OwnedFd, Broken> {
                 .named("making device nodes")?;
         }
     }
+    for device in &spec.devices {
+        extra_node(dev, device).named(&format!("making the device {}", device.path))?;
+    }
     for (target, link) in [
         ("/proc/self/fd", "fd"),
         ("/proc/self/fd/0", "stdin"),
@@ -151,6 +155,37 @@ fn node(dev: &OwnedFd, name: &str, major: u32, minor: u32) -> io::Result<()> {
         mode,
         device,
     )?)
+}
+
+/// A device asked for; it may take the place of a usual one, and be in a directory.
+fn extra_node(dev: &OwnedFd, device: &Device) -> io::Result<()> {
+    let path = device.path.trim_start_matches("/dev/");
+    let mut made = String::new();
+    for dir in path.rsplit_once('/').map_or("", |(dir, _)| dir).split('/') {
+        made.push_str(dir);
+        match rustix::fs::mkdirat(dev, &made, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        made.push('/');
+    }
+    let kind = match device.kind {
+        DeviceKind::Block => FileType::BlockDevice,
+        DeviceKind::Character => FileType::CharacterDevice,
+    };
+    let number = rustix::fs::makedev(device.major, device.minor);
+    let mode = Mode::from_raw_mode(device.mode & 0o7777);
+    let make = || rustix::fs::mknodat(dev, path, kind, mode, number);
+    if make() == Err(rustix::io::Errno::EXIST) {
+        rustix::fs::unlinkat(dev, path, rustix::fs::AtFlags::empty())?;
+        make()?;
+    }
+    let owner = (
+        device.uid.map(rustix::fs::Uid::from_raw),
+        device.gid.map(rustix::fs::Gid::from_raw),
+    );
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::chownat(dev, path, owner.0, owner.1, flags)?)
 }
 
 fn attach_in_dev(dev: &OwnedFd, name: &str, tree: &OwnedFd) -> Result<(), Broken> {

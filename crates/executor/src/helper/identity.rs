@@ -2,7 +2,9 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
 
 use super::container::{Broken, FAILURES, Named};
 use crate::seccomp::Insn;
@@ -27,6 +29,33 @@ pub(crate) const DEFAULT_CAPABILITIES: u64 = 1 << 0
     | 1 << 31;
 
 const MKNOD: u32 = 27;
+
+const PROC_MAGIC: i64 = 0x9fa0;
+
+/// Has the kernel run the program under the AppArmor profile. `proc` is a `/proc`.
+pub(super) fn choose_profile(spec: &Spec, proc: BorrowedFd<'_>) -> Result<(), Broken> {
+    let Some(profile) = &spec.apparmor else {
+        return Ok(());
+    };
+    let choose = || -> io::Result<()> {
+        if rustix::fs::fstatfs(proc)?.f_type as i64 != PROC_MAGIC {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        let open = |path: &str| {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(proc, path, flags, Mode::empty())
+        };
+        // The first is for kernels with several security modules at once.
+        let file = open("thread-self/attr/apparmor/exec");
+        let file = file.or_else(|_| open("thread-self/attr/exec"))?;
+        let order = format!("exec {profile}");
+        match rustix::io::write(file, order.as_bytes())? {
+            whole if whole == order.len() => Ok(()),
+            _ => Err(io::ErrorKind::WriteZero.into()),
+        }
+    };
+    choose().named(&format!("choosing the AppArmor profile {profile}"))
+}
 
 /// Gives up everything the program must not have and becomes it.
 pub(super) fn finish(

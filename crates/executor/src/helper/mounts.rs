@@ -205,7 +205,7 @@ fn attributes(spec: &Spec, mount: &MountRef) -> u64 {
     } else {
         0
     };
-    readonly | nodev
+    readonly | nodev | mount.attributes
 }
 
 /// An empty memory filesystem with the mode of the directory it covers, or 1777.

@@ -30,6 +30,8 @@ pub enum HelperProgram {
 pub(super) struct Link {
     socket: Arc<AsyncFd<OwnedFd>>,
     waiting: Waiting,
+    /// How many of our cgroups the helper knows.
+    kept: tokio::sync::Mutex<usize>,
     _reader: stdx::task::Task<()>,
 }
 
@@ -86,6 +88,7 @@ impl Link {
         let link = Link {
             socket,
             waiting,
+            kept: tokio::sync::Mutex::new(0),
             _reader: reader,
         };
         link.keep(cgroups).await?;
@@ -100,22 +103,22 @@ impl Link {
             .is_none()
     }
 
-    /// Tells the helper which cgroups to clean up after us.
-    async fn keep(&self, cgroups: &Cgroups) -> Result<(), Error> {
-        let handles = cgroups.handles();
-        let names = handles.iter().map(|(_, name, _)| name.clone()).collect();
-        let fds: Vec<_> = handles
-            .iter()
-            .flat_map(|(parent, _, dir)| [parent.as_fd(), dir.as_fd()])
-            .collect();
-        self.send(
-            &Request {
-                id: 0,
-                order: Order::Keep { names },
-            },
-            &fds,
-        )
-        .await
+    /// Tells the helper which cgroups to clean up after us, as far as it does not know.
+    pub(super) async fn keep(&self, cgroups: &Cgroups) -> Result<(), Error> {
+        let mut known = self.kept.lock().await;
+        for left in cgroups.holds(*known) {
+            let kept = left.iter().map(|left| (left.name.clone(), left.if_empty));
+            let order = Order::Keep {
+                kept: kept.collect(),
+            };
+            let fds = left
+                .iter()
+                .flat_map(|left| [left.parent.as_fd(), left.dir.as_fd()]);
+            let fds: Vec<_> = fds.collect();
+            self.send(&Request { id: 0, order }, &fds).await?;
+            *known += 1;
+        }
+        Ok(())
     }
 
     /// Has a process started. The first handle is the spec itself; for an `Enter` the

@@ -9,7 +9,8 @@ use super::link::Started;
 use super::{Named, Native};
 use crate::cgroup::{ContainerCgroup, DeviceRules};
 use crate::error::Error;
-use crate::prepare::{self, Handles, Prepared, setup};
+use crate::network::{Attached, Networks};
+use crate::prepare::{self, Handles, Prepared, Setting, setup};
 use crate::process::{ExecProcess, Process, Security};
 use crate::spec::{Order, Spec};
 use crate::streams::{self, AFTERMATH, Ends, Pumps, read_failure};
@@ -35,8 +36,36 @@ impl Native {
         abandoned: oneshot::Receiver<()>,
     ) -> Result<Exit> {
         let id = self.next_id();
+        if let Some(hook) = process.hooks.first() {
+            let what = format!(
+                "the hook {} (of a device): only an OCI runtime binary runs hooks; choose one \
+                 with worker.oci.binary",
+                hook.path
+            );
+            return Err(Error::Unsupported { what });
+        }
         let process = Arc::new(process);
-        let (mut container, ends) = self.prepare(id, process.clone(), io).await?;
+        let networks = self.shared.networks.clone();
+        let network = Arc::new(Networks::attach(networks.as_ref(), &process).await?);
+        let result = self
+            .run_attached(id, process.clone(), network.clone(), io, control, abandoned)
+            .await;
+        if let Ok(network) = Arc::try_unwrap(network) {
+            Networks::detach(networks.as_ref(), &process, network).await;
+        }
+        result
+    }
+
+    async fn run_attached(
+        self,
+        id: u64,
+        process: Arc<Process>,
+        network: Arc<Attached>,
+        io: Io,
+        control: Control,
+        abandoned: oneshot::Receiver<()>,
+    ) -> Result<Exit> {
+        let (mut container, ends) = self.prepare(id, process.clone(), network, io).await?;
         let result = self
             .supervise(id, &process, &mut container, ends, control, abandoned)
             .await;
@@ -57,13 +86,35 @@ impl Native {
         .await
     }
 
-    async fn prepare(&self, id: u64, process: Arc<Process>, io: Io) -> Result<(Container, Ends)> {
-        let (cgroups, dns) = (self.shared.cgroups.clone(), self.shared.options.dns.clone());
+    async fn prepare(
+        &self,
+        id: u64,
+        process: Arc<Process>,
+        network: Arc<Attached>,
+        io: Io,
+    ) -> Result<(Container, Ends)> {
+        let shared = self.shared.clone();
         stdx::task::blocking(move || {
-            let mut prepared = prepare::prepare(&process, dns.as_ref())?;
+            let setting = Setting {
+                dns: shared.options.dns.as_ref(),
+                sandbox: &shared.options.network,
+                network: &network,
+                apparmor: shared.options.apparmor.as_deref(),
+            };
+            let mut prepared = prepare::prepare(&process, &setting)?;
             let (spec, handles) = (&mut prepared.spec, &mut prepared.handles);
             let (name, parent) = (id.to_string(), process.cgroup_parent.as_deref());
-            let cgroup = cgroups.container(&name, parent, &process.resources, process.security)?;
+            let cgroup = shared.cgroups.container(
+                &name,
+                parent,
+                &process.resources,
+                process.security,
+                &process.devices,
+            )?;
+            if cgroup.devices == DeviceRules::NoDev && !process.devices.is_empty() {
+                let what = "devices on a host where no cgroup v2 directory can be made".into();
+                return Err(Error::Unsupported { what });
+            }
             spec.cgroup = cgroup.birth().map(|fd| handles.push(fd));
             spec.joins = cgroup
                 .joins()?
@@ -101,6 +152,7 @@ impl Native {
         abandoned: oneshot::Receiver<()>,
     ) -> Result<Exit> {
         let link = self.link().await?;
+        link.keep(&self.shared.cgroups).await?;
         let fds = std::mem::take(&mut container.fds);
         let started = link.order(id, Order::Run, &fds).await;
         drop(fds);
@@ -112,6 +164,7 @@ impl Native {
                 pidfd: pidfd.clone(),
                 cgroup: container.cgroup.birth().map(Arc::new),
                 nodev: container.spec.nodev,
+                apparmor: container.spec.apparmor.clone(),
             };
             // Not before it runs: until then it cannot be entered.
             let shared = self.shared.clone();
@@ -237,6 +290,12 @@ fn enter_spec(named: &Named, exec: &ExecProcess, io: Io) -> Result<(Spec, Vec<Ow
         cgroup,
         joins: Vec::new(),
         own_network: false,
+        network: None,
+        devices: Vec::new(),
+        apparmor: match exec.security {
+            Security::Sandbox => named.apparmor.clone(),
+            Security::Insecure => None,
+        },
         insecure: exec.security == Security::Insecure,
         nodev: named.nodev,
         rlimits: prepare::rlimits(&exec.ulimits)?,

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use crate::devices::{INSECURE_NODES, NODES};
 use crate::helper::filesystems::{MASKED_PROC, MASKED_SYS, READONLY_PROC};
 use crate::helper::identity::DEFAULT_CAPABILITIES;
-use crate::process::{Process, Resources};
-use crate::spec::{MountKind, Spec};
+use crate::network::Attached;
+use crate::process::{Device, DeviceKind, Hook, Process, Resources};
+use crate::spec::{MountKind, MountRef, Spec};
+use crate::sys;
 
 /// Names of capabilities by number.
 const CAPABILITIES: [&str; 41] = [
@@ -73,7 +75,13 @@ const RLIMITS: [&str; 16] = [
 ];
 
 /// The configuration of a container whose trees are staged at `stage`.
-pub(super) fn container(spec: &Spec, process: &Process, stage: &str, cgroup: &str) -> Value {
+pub(super) fn container(
+    spec: &Spec,
+    process: &Process,
+    network: &Attached,
+    stage: &str,
+    cgroup: &str,
+) -> Value {
     let mut namespaces = vec!["pid", "ipc", "uts", "mount"];
     if spec.own_network {
         namespaces.push("network");
@@ -81,26 +89,27 @@ pub(super) fn container(spec: &Spec, process: &Process, stage: &str, cgroup: &st
     if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         namespaces.push("cgroup");
     }
-    let namespaces: Vec<Value> = namespaces
+    let mut namespaces: Vec<Value> = namespaces
         .iter()
         .map(|kind| json!({ "type": kind }))
         .collect();
+    if let Some(path) = network.path() {
+        namespaces.push(json!({"type": "network", "path": path}));
+    }
     let mut linux = json!({
         "namespaces": namespaces,
         "cgroupsPath": cgroup,
-        "resources": resources(&process.resources, spec.insecure),
+        "resources": resources(&process.resources, spec),
         "maskedPaths": [],
         "readonlyPaths": [],
         "devices": [],
     });
+    let mut devices: Vec<Value> = spec.devices.iter().map(device).collect();
     if spec.insecure {
-        linux["devices"] = INSECURE_NODES
-            .iter()
-            .map(|(name, major, minor)| {
-                json!({"path": format!("/dev/{name}"), "type": "c", "major": major, "minor": minor,
-                    "fileMode": 0o666})
-            })
-            .collect();
+        devices.extend(INSECURE_NODES.iter().map(|(name, major, minor)| {
+            json!({"path": format!("/dev/{name}"), "type": "c", "major": major, "minor": minor,
+                "fileMode": 0o666})
+        }));
     } else {
         let masked = MASKED_PROC.iter().map(|name| format!("/proc/{name}"));
         let masked = masked.chain(MASKED_SYS.iter().map(|name| format!("/sys/{name}")));
@@ -111,7 +120,9 @@ pub(super) fn container(spec: &Spec, process: &Process, stage: &str, cgroup: &st
             .collect();
         linux["seccomp"] = crate::seccomp::oci_profile();
     }
+    linux["devices"] = devices.into();
     json!({
+        "hooks": hooks(&process.hooks),
         "ociVersion": "1.0.2",
         "process": self::process(spec),
         "root": {"path": format!("{stage}/root"), "readonly": spec.readonly_root},
@@ -119,6 +130,33 @@ pub(super) fn container(spec: &Spec, process: &Process, stage: &str, cgroup: &st
         "mounts": mounts(spec, stage),
         "linux": linux,
     })
+}
+
+fn device(device: &Device) -> Value {
+    json!({"path": device.path, "type": letter(device.kind), "major": device.major,
+        "minor": device.minor, "fileMode": device.mode, "uid": device.uid, "gid": device.gid})
+}
+
+fn letter(kind: DeviceKind) -> &'static str {
+    match kind {
+        DeviceKind::Block => "b",
+        DeviceKind::Character => "c",
+    }
+}
+
+fn hooks(hooks: &[Hook]) -> Value {
+    let mut stages = serde_json::Map::new();
+    for hook in hooks {
+        let mut one = json!({"path": hook.path, "args": hook.args, "env": hook.env});
+        if let Some(timeout) = hook.timeout {
+            one["timeout"] = timeout.into();
+        }
+        let stage = stages.entry(hook.stage.clone());
+        if let Value::Array(list) = stage.or_insert_with(|| json!([])) {
+            list.push(one);
+        }
+    }
+    stages.into()
 }
 
 /// The process part, also used alone for one more process in a container.
@@ -143,7 +181,7 @@ pub(super) fn process(spec: &Spec) -> Value {
         })
         .collect();
     let ids = &spec.ids;
-    json!({
+    let mut process = json!({
         "terminal": spec.console.is_some(),
         "user": {"uid": ids.uid, "gid": ids.gid, "additionalGids": ids.groups, "umask": 0o022},
         "args": spec.args,
@@ -153,7 +191,11 @@ pub(super) fn process(spec: &Spec) -> Value {
             "inheritable": more, "ambient": more},
         "rlimits": limits,
         "noNewPrivileges": false,
-    })
+    });
+    if let Some(profile) = &spec.apparmor {
+        process["apparmorProfile"] = profile.clone().into();
+    }
+    process
 }
 
 /// Every capability this process may hand on.
@@ -197,7 +239,7 @@ fn mounts(spec: &Spec, stage: &str) -> Vec<Value> {
                     "options": options})
             }
             MountKind::Bind { .. } => json!({"destination": mount.target, "type": "bind",
-                "source": format!("{stage}/m{index}"), "options": ["rbind", access]}),
+                "source": format!("{stage}/m{index}"), "options": options(access, mount)}),
             MountKind::File { .. } => json!({"destination": mount.target, "type": "bind",
                 "source": format!("{stage}/m{index}"),
                 "options": ["bind", "ro", "nosuid", "noexec", "nodev"]}),
@@ -206,8 +248,25 @@ fn mounts(spec: &Spec, stage: &str) -> Vec<Value> {
     mounts
 }
 
-fn resources(resources: &Resources, insecure: bool) -> Value {
-    let devices: Vec<Value> = if insecure {
+fn options(access: &str, mount: &MountRef) -> Vec<String> {
+    let restrictions = [
+        (sys::NOSUID, "nosuid"),
+        (sys::NODEV, "nodev"),
+        (sys::NOEXEC, "noexec"),
+    ];
+    let asked = restrictions
+        .iter()
+        .filter(|(bit, _)| mount.attributes & bit != 0);
+    let asked = asked.map(|(_, name)| *name);
+    ["rbind", access]
+        .into_iter()
+        .chain(asked)
+        .map(String::from)
+        .collect()
+}
+
+fn resources(resources: &Resources, spec: &Spec) -> Value {
+    let devices: Vec<Value> = if spec.insecure {
         vec![json!({"allow": true, "access": "rwm"})]
     } else {
         let mut rules = vec![
@@ -223,6 +282,10 @@ fn resources(resources: &Resources, insecure: bool) -> Value {
                 "access": "rwm"}),
             );
         }
+        rules.extend(spec.devices.iter().map(|device| {
+            json!({"allow": true, "type": letter(device.kind), "major": device.major,
+                "minor": device.minor, "access": device.access})
+        }));
         rules
     };
     let mut all = json!({ "devices": devices });

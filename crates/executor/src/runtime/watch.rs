@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{Bundle, Named, Shared, config, exec_spec};
 use crate::error::Error;
+use crate::network::{Attached, Networks};
 use crate::prepare::{self, Handles, setup};
 use crate::process::{ExecProcess, Process};
 use crate::spec::Spec;
@@ -74,9 +75,36 @@ pub(super) async fn run(
     use std::sync::atomic::Ordering;
     let id = format!("kiln-{}", shared.next_id.fetch_add(1, Ordering::Relaxed));
     let process = Arc::new(process);
+    let networks = shared.networks.clone();
+    let network = Arc::new(Networks::attach(networks.as_ref(), &process).await?);
+    let result = run_attached(
+        shared,
+        id,
+        process.clone(),
+        network.clone(),
+        io,
+        control,
+        abandoned,
+    );
+    let result = result.await;
+    if let Ok(network) = Arc::try_unwrap(network) {
+        Networks::detach(networks.as_ref(), &process, network).await;
+    }
+    result
+}
+
+async fn run_attached(
+    shared: Arc<Shared>,
+    id: String,
+    process: Arc<Process>,
+    network: Arc<Attached>,
+    io: Io,
+    control: Control,
+    abandoned: oneshot::Receiver<()>,
+) -> Result<Exit> {
     let (bundle, spec, fds, ends) = {
         let (shared, process, id) = (shared.clone(), process.clone(), id.clone());
-        stdx::task::blocking(move || shared.bundle(&id, &process, io)).await?
+        stdx::task::blocking(move || shared.bundle(&id, &process, &network, io)).await?
     };
     let stage = bundle.dir.join("stage").to_string_lossy().into_owned();
     let args = arguments(&shared.root(), &bundle.dir, "run", &id);

@@ -69,6 +69,48 @@ pub async fn devices_of_the_host_are_out_of_reach(executor: Arc<dyn Executor>) {
     assert_eq!(words, ["4", "4", "end"], "{out}");
 }
 
+/// A device that is asked for has its node and can be used, but only as was asked.
+/// Rows: X13
+pub async fn a_device_asked_for_may_be_used_as_far_as_asked(executor: Arc<dyn Executor>) {
+    use crate::{Device, DeviceKind};
+    let rootfs = Rootfs::busybox();
+    let script = "
+        stat -c '%F %a %u %t %T' /dev/deep/log
+        echo kiln-test > /dev/deep/log && echo written
+        head -c 1 /dev/deep/log 2>/dev/null && echo read
+        mknod /mem c 1 1 && head -c 1 /mem 2>/dev/null && echo mem
+        echo x > /dev/null && echo end";
+    let mut process = rootfs.sh(script);
+    process.devices = vec![Device {
+        path: "/dev/deep/log".into(),
+        kind: DeviceKind::Character,
+        major: 1,
+        minor: 11,
+        mode: 0o620,
+        uid: Some(33),
+        gid: None,
+        access: "w".into(),
+    }];
+    let ran = run(&*executor, process).await.unwrap();
+    assert_eq!(
+        ran.out, "character special file 620 33 1 b\nwritten\nend\n",
+        "{ran:?}"
+    );
+    let mut process = rootfs.sh("true");
+    process.devices = vec![Device {
+        path: "/dev/../etc/x".into(),
+        kind: DeviceKind::Character,
+        major: 1,
+        minor: 11,
+        mode: 0o600,
+        uid: None,
+        gid: None,
+        access: "rw".into(),
+    }];
+    let error = run(&*executor, process).await.unwrap_err();
+    assert_eq!(error.kind(), stdx::Kind::InvalidInput, "{error}");
+}
+
 /// An image may bring device nodes; they are as dead as made ones.
 /// Rows: X10
 pub async fn device_nodes_of_the_image_are_dead(executor: Arc<dyn Executor>) {

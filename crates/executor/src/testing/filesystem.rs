@@ -92,7 +92,7 @@ pub async fn extra_hosts_are_in_the_hosts_file(executor: Arc<dyn Executor>) {
     process.hostname = "box".into();
     process.extra_hosts = vec![HostIp {
         host: "db".into(),
-        ip: IpAddr::from([10, 9, 8, 7]),
+        ip: Some(IpAddr::from([10, 9, 8, 7])),
     }];
     let ran = run(&*executor, process).await.unwrap();
     assert!(
@@ -193,7 +193,10 @@ pub async fn a_socket_can_be_mounted(executor: Arc<dyn Executor>) {
     let mut process = rootfs.sh("test -S /run/agent");
     process.mounts = vec![Mount {
         target: "/run/agent".into(),
-        source: MountSource::Host { path },
+        source: MountSource::Host {
+            path,
+            restrict: crate::Restrict::default(),
+        },
         readonly: false,
     }];
     assert!(run(&*executor, process).await.unwrap().exit.success());

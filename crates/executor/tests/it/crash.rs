@@ -74,12 +74,16 @@ fn victim(parent: &str) -> std::process::Child {
     child
 }
 
-fn cgroups(parent: &str) -> usize {
-    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-    let dirs = roots
-        .iter()
-        .filter_map(|root| std::fs::read_dir(format!("{root}/{parent}")).ok());
-    dirs.map(|dir| dir.flatten().filter(|entry| entry.path().is_dir()).count())
+/// How many cgroups there are at `parent` and right beneath it, in all hierarchies.
+pub(crate) fn cgroups(parent: &str) -> usize {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let roots = table.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let root = fields.next()?;
+        fields.next()?.starts_with("cgroup").then_some(root)
+    });
+    let dirs = roots.filter_map(|root| std::fs::read_dir(format!("{root}/{parent}")).ok());
+    dirs.map(|dir| 1 + dir.flatten().filter(|entry| entry.path().is_dir()).count())
         .sum()
 }
 
@@ -91,7 +95,7 @@ async fn privileged_killing_the_owner_kills_its_containers() {
     if !testing::is_root() {
         return;
     }
-    let parent = "kiln-test-crash";
+    let parent = "kiln/test-crash";
     let mut child = victim(parent);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -156,7 +160,7 @@ async fn privileged_killing_the_owner_at_any_moment_leaves_nothing() {
     if !testing::is_root() {
         return;
     }
-    let parent = "kiln-test-crash-any";
+    let parent = "kiln/test-crash-any";
     let rootfs = Rootfs::busybox();
     let mounts = || {
         std::fs::read_to_string("/proc/self/mounts")

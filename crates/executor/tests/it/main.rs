@@ -3,6 +3,7 @@
 mod crash;
 mod escapes;
 mod native;
+mod network;
 mod runtime;
 mod trees;
 

@@ -47,6 +47,7 @@ mod privileged_native {
         kernel_doors_are_closed,
         devices_of_the_host_are_out_of_reach,
         device_nodes_of_the_image_are_dead,
+        a_device_asked_for_may_be_used_as_far_as_asked,
         programs_of_32_bits_run,
         insecure_has_everything,
         ulimits_are_set,
@@ -95,15 +96,11 @@ async fn privileged_a_container_can_ask_for_its_cgroup_parent() {
     let (control, controller, started) = Control::new();
     let mut process = rootfs.sh("exec sleep 60");
     process.cgroup_parent = Some("kiln-test-parent/inner".into());
-    let children = || {
-        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-        let dirs = roots.map(|root| std::fs::read_dir(format!("{root}/kiln-test-parent/inner")));
-        let dirs = dirs.into_iter().flatten().flatten().flatten();
-        dirs.filter(|entry| entry.path().is_dir()).count()
-    };
+    // Itself and what is in it.
+    let children = || crate::crash::cgroups("kiln-test-parent/inner");
     let (result, ()) = tokio::join!(testing::run_with(&*native, process, control), async {
         if started.await.is_ok() {
-            assert_eq!(children(), 1);
+            assert_eq!(children(), 2);
             controller.cancel();
         }
     });
@@ -112,12 +109,6 @@ async fn privileged_a_container_can_ask_for_its_cgroup_parent() {
         matches!(error.kind(), stdx::Kind::Canceled | stdx::Kind::Unsupported),
         "{error}"
     );
-    assert_eq!(children(), 0);
-    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
-        for dir in ["kiln-test-parent/inner", "kiln-test-parent"] {
-            let _either_root = std::fs::remove_dir(format!("{root}/{dir}"));
-        }
-    }
     for (parent, kind) in [
         ("a.slice:b:c", stdx::Kind::Unsupported),
         ("../up", stdx::Kind::InvalidInput),
@@ -130,6 +121,58 @@ async fn privileged_a_container_can_ask_for_its_cgroup_parent() {
             "{parent}"
         );
     }
+    drop(native);
+    let begun = std::time::Instant::now();
+    while crate::crash::cgroups("kiln-test-parent") > 0 {
+        assert!(begun.elapsed().as_secs() < 10, "the parent stays");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// A profile one believes to have must not be missing in silence.
+/// Rows: X10
+#[tokio::test]
+async fn privileged_an_apparmor_profile_that_is_not_there_stops_the_step() {
+    if !testing::is_root() {
+        return;
+    }
+    let options = NativeOptions {
+        apparmor: Some("kiln-no-such-profile".into()),
+        ..NativeOptions::default()
+    };
+    let native = Native::start(options).await.unwrap();
+    let rootfs = Rootfs::busybox();
+    let error = testing::run(&native, rootfs.sh("touch /ran"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), stdx::Kind::Unsupported, "{error}");
+    assert!(
+        error.to_string().contains("kiln-no-such-profile"),
+        "{error}"
+    );
+    assert!(!rootfs.path().join("ran").exists());
+    let mut process = rootfs.sh("true");
+    process.security = executor::Security::Insecure;
+    let ran = testing::run(&native, process).await.unwrap();
+    assert!(ran.exit.success(), "profiles are for the sandbox");
+}
+
+/// Rows: X13
+#[tokio::test]
+async fn privileged_hooks_are_refused_where_nobody_runs_them() {
+    let Some(native) = native().await else { return };
+    let rootfs = Rootfs::busybox();
+    let mut process = rootfs.sh("touch /ran");
+    process.hooks = vec![executor::Hook {
+        stage: "createContainer".into(),
+        path: "/bin/true".into(),
+        args: vec!["true".into()],
+        env: Vec::new(),
+        timeout: None,
+    }];
+    let error = testing::run(&*native, process).await.unwrap_err();
+    assert_eq!(error.kind(), stdx::Kind::Unsupported, "{error}");
+    assert!(!rootfs.path().join("ran").exists());
 }
 
 /// Requests that make no sense are refused before anything is touched.

@@ -58,6 +58,7 @@ macro_rules! promises {
             kernel_doors_are_closed,
             devices_of_the_host_are_out_of_reach,
         device_nodes_of_the_image_are_dead,
+        a_device_asked_for_may_be_used_as_far_as_asked,
         programs_of_32_bits_run,
             insecure_has_everything,
             ulimits_are_set,
@@ -75,4 +76,26 @@ mod privileged_runc {
 mod privileged_crun {
     use super::crun;
     promises!(crun);
+}
+
+/// Rows: X13
+#[tokio::test]
+async fn privileged_runc_runs_hooks_and_leaves_no_cgroup() {
+    let Some(runc) = runc().await else { return };
+    let rootfs = testing::Rootfs::busybox();
+    let dir = tempfile::tempdir().unwrap();
+    let told = dir.path().join("told");
+    let mut process = rootfs.sh("true");
+    process.hooks = vec![executor::Hook {
+        stage: "createRuntime".into(),
+        path: "/bin/sh".into(),
+        args: ["sh", "-c", &format!("echo $WHO > {}", told.display())]
+            .map(String::from)
+            .into(),
+        env: vec!["WHO=hook".into()],
+        timeout: Some(10),
+    }];
+    assert!(testing::run(&*runc, process).await.unwrap().exit.success());
+    assert_eq!(std::fs::read_to_string(told).unwrap(), "hook\n");
+    runc.close().await;
 }

@@ -2,8 +2,9 @@
 
 use std::fs::Permissions;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub(super) struct Forwarding {
 /// A socket for one mount; `None` when no client has the agent and it is not needed.
 pub(super) async fn forward(
     build: &Build,
+    scratch: &Path,
     wanted: &Owned,
 ) -> Result<Option<(MountSource, Forwarding)>> {
     let id = if wanted.id.is_empty() {
@@ -61,8 +63,8 @@ pub(super) async fn forward(
             return Err(Error::Session { what, source });
         }
     };
-    let wanted = wanted.clone();
-    let made = blocking(move || socket(&wanted)).await;
+    let (wanted, scratch) = (wanted.clone(), scratch.to_owned());
+    let made = blocking(move || socket(&wanted, &scratch)).await;
     let (listener, path, dir) = made.map_err(Error::io("making a socket for an SSH agent"))?;
     let listener = UnixListener::from_std(listener).map_err(Error::io("listening for SSH"))?;
     let serving = spawn("ssh agent", serve(listener, agent, id.to_owned()));
@@ -70,17 +72,28 @@ pub(super) async fn forward(
         _serving: serving,
         _dir: dir,
     };
-    Ok(Some((MountSource::Host { path }, forwarding)))
+    let source = MountSource::Host {
+        path,
+        restrict: executor::Restrict::default(),
+    };
+    Ok(Some((source, forwarding)))
 }
 
-/// A listening socket in a directory of its own.
-fn socket(wanted: &Owned) -> io::Result<(std::os::unix::net::UnixListener, PathBuf, TempDir)> {
+/// A listening socket in a directory of its own, which the next start removes if we are
+/// killed.
+fn socket(
+    wanted: &Owned,
+    scratch: &Path,
+) -> io::Result<(std::os::unix::net::UnixListener, PathBuf, TempDir)> {
     let dir = tempfile::Builder::new()
-        .prefix("kiln-ssh-")
+        .prefix("ssh-")
         .permissions(Permissions::from_mode(0o700))
-        .tempdir()?;
+        .tempdir_in(scratch)?;
     let path = dir.path().join("agent");
-    let listener = std::os::unix::net::UnixListener::bind(&path)?;
+    // The names of sockets are short, those of state directories may be long.
+    let open = std::fs::File::open(dir.path())?;
+    let short = format!("/proc/self/fd/{}/agent", open.as_raw_fd());
+    let listener = std::os::unix::net::UnixListener::bind(short)?;
     listener.set_nonblocking(true)?;
     std::fs::set_permissions(&path, Permissions::from_mode(wanted.mode & 0o777))?;
     chown(&path, Some(wanted.uid), Some(wanted.gid))?;
@@ -158,7 +171,11 @@ mod tests {
             mode: 0o600,
             optional: false,
         };
-        let (listener, path, dir) = socket(&wanted).unwrap();
+        let long = tempfile::tempdir().unwrap();
+        let scratch = long.path().join("x".repeat(120));
+        std::fs::create_dir(&scratch).unwrap();
+        let (listener, path, dir) = socket(&wanted, &scratch).unwrap();
+        assert!(path.starts_with(&scratch), "{}", path.display());
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(std::fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
         let listener = UnixListener::from_std(listener).unwrap();
@@ -166,8 +183,10 @@ mod tests {
             "serving",
             serve(listener, Arc::new(Upper), "default".into()),
         );
+        let open = std::fs::File::open(dir.path()).unwrap();
+        let short = format!("/proc/self/fd/{}/agent", open.as_raw_fd());
         let ask = async |text: &str| {
-            let mut connection = UnixStream::connect(&path).await.unwrap();
+            let mut connection = UnixStream::connect(&short).await.unwrap();
             connection.write_all(text.as_bytes()).await.unwrap();
             connection.shutdown().await.unwrap();
             let mut answer = String::new();
@@ -178,7 +197,7 @@ mod tests {
         assert_eq!(answers, ("default:ONE".into(), "default:TWO".into()));
         drop(serving);
         let refused = async {
-            while UnixStream::connect(&path).await.is_ok() {
+            while UnixStream::connect(&short).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

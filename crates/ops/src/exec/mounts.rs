@@ -174,7 +174,8 @@ impl Wanted<'_> {
                 });
             }
             MountKind::Ssh(wanted) => {
-                if let Some((socket, forwarding)) = agent::forward(build, wanted).await? {
+                let scratch = &self.deeds.parts.scratch;
+                if let Some((socket, forwarding)) = agent::forward(build, scratch, wanted).await? {
                     placed.source = Some(socket);
                     placed.agent = Some(forwarding);
                 }

@@ -1,6 +1,6 @@
 //! What an exec says, as the executor wants it; and what its end means.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::AddrParseError;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,14 +18,6 @@ use crate::{Build, Error, ExitError, Parts, Result};
 const CHUNKS: usize = 16;
 /// A host whose address is that of the machine outside of the container.
 const HOST_GATEWAY: &str = "host-gateway";
-
-/// Refuses devices nobody gives.
-pub(super) fn check_devices(exec: &Exec) -> Result<()> {
-    match exec.devices.iter().find(|device| !device.optional) {
-        None => Ok(()),
-        Some(device) => Err(Error::Unsupported(format!("CDI device {}", device.name))),
-    }
-}
 
 /// The environment: as it is said, proxies under both spellings, secrets.
 pub(super) async fn environment(exec: &Exec, build: &Build) -> Result<Vec<String>> {
@@ -107,11 +99,17 @@ fn extra_hosts(exec: &Exec) -> Result<Vec<HostIp>> {
     let hosts = exec.extra_hosts.iter().map(|extra| {
         let host = extra.host.clone();
         let ip = match extra.ip.as_str() {
-            // Sandboxes are on the machine's own network.
-            HOST_GATEWAY => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            ip => ip.trim_start_matches('[').trim_end_matches(']').parse(),
+            // Where that is depends on the container's network.
+            HOST_GATEWAY => Ok(None),
+            ip => ip
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .parse()
+                .map(Some),
         };
-        let unfit = |_| Error::Invalid(format!("host {host}: {:?} is not an IP address", extra.ip));
+        let unfit = |_: AddrParseError| {
+            Error::Invalid(format!("host {host}: {:?} is not an IP address", extra.ip))
+        };
         Ok(HostIp {
             ip: ip.map_err(unfit)?,
             host,

@@ -73,6 +73,8 @@ impl World {
             platform: Platform::host(),
             dns: None,
             cgroup_parent: None,
+            scratch: dir.path().into(),
+            cdi: executor::cdi::Cdi::default(),
         });
         Some(World {
             refs,
@@ -97,6 +99,7 @@ impl World {
             provider: Arc::new(Memory::default()),
             allow_network_host: allow,
             allow_security_insecure: allow,
+            devices: executor::cdi::Grants::default(),
         });
         let parts = self.parts.clone();
         Client {

@@ -105,6 +105,31 @@ async fn privileged_initial_contents_come_from_a_ref() {
     );
 }
 
+/// `--no-cache` beside a running user of the same cache mount: it must not see what that one
+/// writes, nor take anything from it.
+///
+/// Rows: C06, X03
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_beginning_anew_leaves_users_their_directory() {
+    let Some(state) = state() else { return };
+    let old = named(&state.refs, "cache", None, Sharing::Shared).await;
+    write(old.tree().root(), "before", "1");
+    state.refs.begin_anew("cache").unwrap();
+    let anew = named(&state.refs, "cache", None, Sharing::Shared).await;
+    assert!(listing(&anew.tree()).is_empty());
+    write(anew.tree().root(), "after", "2");
+    assert_eq!(listing(&old.tree())["before"], "1");
+    assert!(!listing(&old.tree()).contains_key("after"));
+    drop((old, anew));
+    let next = named(&state.refs, "cache", None, Sharing::Locked).await;
+    assert_eq!(listing(&next.tree())["after"], "2");
+    drop(next);
+    // Nobody uses it: it goes at once.
+    state.refs.begin_anew("cache").unwrap();
+    let empty = named(&state.refs, "cache", None, Sharing::Private).await;
+    assert!(listing(&empty.tree()).is_empty());
+}
+
 /// A client's folder: sent in part, frozen, thawed by the next build unless someone looks at it.
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_local_folders_are_frozen_and_thawed_in_place() {
