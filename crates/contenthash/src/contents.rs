@@ -180,6 +180,21 @@ impl Contents {
         Ok(())
     }
 
+    /// How many names it knows.
+    pub fn names(&self) -> usize {
+        let mut names = 0;
+        let mut dirs = vec![&self.top];
+        while let Some(dir) = dirs.pop() {
+            let children = dir.children.iter().flat_map(BTreeMap::values);
+            dirs.extend(children.filter_map(|node| match node {
+                Node::Dir(dir) => Some(dir),
+                _ => None,
+            }));
+            names += dir.children.as_ref().map_or(0, BTreeMap::len);
+        }
+        names
+    }
+
     /// The outermost directory above `path` that is not known to be one.
     fn first_unknown(&self, path: &Path) -> Option<PathBuf> {
         let mut dir = &self.top;

@@ -24,16 +24,17 @@ struct Batch<'a> {
     files: Vec<(&'a OsStr, &'a mut Option<Digest>)>,
 }
 
-/// The digest of all in `dir`. `changed` is set if it was not known.
+/// The digest of all in `dir`. `changed` is set if more had to be looked at than what is known:
+/// adding up is done again sooner than the sums of a large tree are written down.
 pub(crate) fn dir(root: &Root, path: &Path, dir: &mut Dir, changed: &mut bool) -> Result<Digest> {
     if let Some(known) = dir.digest {
         return Ok(known);
     }
-    *changed = true;
-    read_all(root, path, dir)?;
+    *changed |= read_all(root, path, dir)?;
     let mut batches = Vec::new();
     header_of_top(path, &mut dir.header, &mut batches);
     collect(path, &mut dir.children, None, &mut batches);
+    *changed |= !batches.is_empty();
     hash_all(root, batches)?;
     Ok(add_up(dir))
 }
@@ -83,16 +84,17 @@ fn header_of_top<'a>(path: &'a Path, slot: &'a mut Option<Digest>, batches: &mut
     }
 }
 
-fn read_all(root: &Root, path: &Path, dir: &mut Dir) -> Result<()> {
-    dir.read(root, path)?;
+/// Returns whether anything was read.
+fn read_all(root: &Root, path: &Path, dir: &mut Dir) -> Result<bool> {
+    let mut read = dir.read(root, path)?;
     for (name, node) in dir.children.iter_mut().flatten() {
         if let Node::Dir(deeper) = node
             && deeper.digest.is_none()
         {
-            read_all(root, &path.join(name), deeper)?;
+            read |= read_all(root, &path.join(name), deeper)?;
         }
     }
-    Ok(())
+    Ok(read)
 }
 
 fn collect<'a>(

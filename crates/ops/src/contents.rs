@@ -12,8 +12,11 @@ use stdx::sys::Root;
 
 use crate::{Build, Error, Result};
 
-/// Trees known in memory at one time.
-const TREES_IN_MEMORY: usize = 20;
+/// Names known in memory at one time, in all trees together: some 30 MB. The tree used last stays
+/// in any case.
+const NAMES_IN_MEMORY: usize = 200_000;
+/// What a tree weighs by itself, so that many small ones do not go uncounted.
+const TREE: usize = 100;
 
 /// What is known of trees by content, by the ids of their refs. A ref never changes:
 /// a client's directory in another state is another ref.
@@ -22,12 +25,12 @@ pub struct ContentsCache(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    trees: HashMap<String, Tree>,
+    trees: HashMap<String, (Tree, usize)>,
     /// Newest used last.
     order: Vec<String>,
 }
 
-/// One tree. `None` until its note was read.
+/// One tree, kept with how many names are known of it. `None` until its note was read.
 type Tree = Arc<Mutex<Option<Contents>>>;
 
 impl ContentsCache {
@@ -73,10 +76,12 @@ impl ContentsCache {
         ask: impl Fn(&mut Contents, &Root, &Selector) -> contenthash::Result<T> + Send + 'static,
     ) -> Result<Vec<T>> {
         let tree = of.tree(&*build.provider, step).await?;
-        let known = self.of(of.id());
+        let id = of.id().to_owned();
+        let known = self.of(&id);
         let of = of.clone();
-        stdx::task::blocking(move || {
+        let done = stdx::task::blocking(move || {
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_new = known.is_none();
             let contents = match &mut *known {
                 Some(contents) => contents,
                 none => none.insert(noted(&of)?),
@@ -87,13 +92,33 @@ impl ContentsCache {
                     source,
                 })
             };
-            let answers = selectors.iter().map(answer).collect::<Result<_>>()?;
-            if let Some(note) = contents.unsaved() {
-                of.set_note(NOTE, &note)?;
+            let answers: Vec<T> = selectors.iter().map(answer).collect::<Result<_>>()?;
+            let note = contents.unsaved();
+            if let Some(note) = &note {
+                of.set_note(NOTE, note)?;
             }
-            Ok(answers)
-        })
-        .await
+            let names = (is_new || note.is_some()).then(|| contents.names());
+            Ok::<_, Error>((answers, names))
+        });
+        let (answers, names) = done.await?;
+        if let Some(names) = names {
+            self.weigh(&id, names);
+        }
+        Ok(answers)
+    }
+
+    /// A tree is of this size now. What was not used for longest makes room.
+    fn weigh(&self, id: &str, names: usize) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { trees, order } = &mut *known;
+        if let Some((_, weight)) = trees.get_mut(id) {
+            *weight = TREE + names;
+        }
+        let mut all: usize = trees.values().map(|(_, weight)| *weight).sum();
+        while all > NAMES_IN_MEMORY && order.len() > 1 {
+            let oldest = order.remove(0);
+            all -= trees.remove(&oldest).map_or(0, |(_, weight)| weight);
+        }
     }
 
     /// The place for what is known of a tree.
@@ -101,11 +126,8 @@ impl ContentsCache {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.order.retain(|other| other != id);
         known.order.push(id.to_owned());
-        if known.order.len() > TREES_IN_MEMORY {
-            let oldest = known.order.remove(0);
-            known.trees.remove(&oldest);
-        }
-        Arc::clone(known.trees.entry(id.to_owned()).or_default())
+        let place = known.trees.entry(id.to_owned());
+        Arc::clone(&place.or_insert_with(|| (Tree::default(), TREE)).0)
     }
 }
 

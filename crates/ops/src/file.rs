@@ -8,6 +8,7 @@ mod change;
 mod copy;
 mod describe;
 mod inputs;
+mod lent;
 mod mode;
 mod owner;
 #[cfg(test)]

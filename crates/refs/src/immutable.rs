@@ -172,27 +172,6 @@ impl Ref {
     }
 }
 
-impl Refs {
-    pub(crate) fn note(&self, id: &str, key: &str) -> Result<Option<Vec<u8>>> {
-        let sql = "SELECT value FROM refs_notes WHERE record = ?1 AND key = ?2";
-        Ok(self
-            .0
-            .parts
-            .db
-            .read(|tx| tx.row(sql, [id, key], |row| row.get(0)))?)
-    }
-
-    pub(crate) fn set_note(&self, id: &str, key: &str, value: &[u8]) -> Result<()> {
-        let sql = "INSERT INTO refs_notes VALUES (?1, ?2, ?3) \
-                   ON CONFLICT (record, key) DO UPDATE SET value = excluded.value";
-        self.0
-            .parts
-            .db
-            .write(|tx| tx.execute(sql, db::params![id, key, value]))?;
-        Ok(())
-    }
-}
-
 impl PartialEq for Ref {
     fn eq(&self, other: &Ref) -> bool {
         self.id() == other.id()

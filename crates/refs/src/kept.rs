@@ -12,7 +12,7 @@ use lease::{Lease, Thing};
 use snapshot::{Active, LayerId};
 
 use crate::record::{Link, Record, Shape, remove_unused_links};
-use crate::{Error, MutableRef, RecordMeta, Ref, Refs, Result};
+use crate::{Error, MutableRef, RecordMeta, Ref, Refs, Result, note};
 
 /// How often a locked directory of another user is asked for again (row X03).
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -256,10 +256,7 @@ impl Refs {
 /// Puts a record in the place of another, with its notes.
 fn replace(tx: &Tx<'_>, before: &Record, after: &Record) -> Result<()> {
     after.insert(tx)?;
-    tx.execute(
-        "UPDATE refs_notes SET record = ?2 WHERE record = ?1",
-        [&before.id, &after.id],
-    )?;
+    note::hand_over(tx, &before.id, &after.id)?;
     Record::remove(tx, &before.id)?;
     remove_unused_links(tx)?;
     Ok(())

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use snapshot::{Active, Tree};
+use stdx::sys::Root;
 
 use crate::kept::Kept;
 use crate::record::{Link, Record, Shape};
@@ -56,6 +57,15 @@ impl MutableRef {
         match &self.body {
             Body::New(active) => Arc::clone(active.tree()),
             Body::Kept(kept) => Arc::clone(kept.active.tree()),
+        }
+    }
+
+    /// The directory that becomes its layer, for files to be linked into it from other layers, if
+    /// it takes any. What is put there must not be looked for in the tree before the commit.
+    pub fn change(&self) -> Result<Option<Root>> {
+        match &self.body {
+            Body::New(active) => Ok(active.change()?),
+            Body::Kept(_) => Ok(None),
         }
     }
 

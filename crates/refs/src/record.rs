@@ -76,6 +76,26 @@ pub(crate) const TABLES: &[&str] = &[
     ALTER TABLE refs_links ADD COLUMN unveiled TEXT;
     UPDATE refs_links SET skeleton = NULL;
 ",
+    "
+    -- Apart, so that a note of megabytes stays where it is when it changes hands. What was noted
+    -- before is only a cache.
+    CREATE TABLE refs_note_values (
+        n INTEGER PRIMARY KEY,
+        value BLOB NOT NULL
+    );
+    DROP TABLE refs_notes;
+    CREATE TABLE refs_notes (
+        record TEXT NOT NULL REFERENCES refs_records (id) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value INTEGER NOT NULL REFERENCES refs_note_values (n),
+        PRIMARY KEY (record, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX refs_notes_by_value ON refs_notes (value);
+    CREATE TRIGGER refs_notes_leave AFTER DELETE ON refs_notes
+    BEGIN
+        DELETE FROM refs_note_values WHERE n = old.value;
+    END;
+",
 ];
 
 /// What a result is for: decides what is pruned first (row A10).

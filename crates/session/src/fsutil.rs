@@ -38,6 +38,10 @@ pub use walk::{Entry, Filter, walk};
 /// How much of a file one packet carries.
 const PIECE: usize = 32 << 10;
 
+/// How many packets wait between two tasks. Most are small, and threads that hand over many at
+/// once hand over less often; of full ones it is 8 MiB.
+pub(crate) const IN_FLIGHT: usize = 256;
+
 /// Both directions of a transfer.
 pub struct Link {
     /// To the other side.
@@ -50,7 +54,7 @@ impl Link {
     /// Two ends in memory.
     pub fn pair() -> (Link, Link) {
         use futures::StreamExt as _;
-        let (here, there) = (mpsc::channel(64), mpsc::channel(64));
+        let (here, there) = (mpsc::channel(IN_FLIGHT), mpsc::channel(IN_FLIGHT));
         let incoming = |receiver: mpsc::Receiver<Packet>| {
             tokio_stream::wrappers::ReceiverStream::new(receiver)
                 .map(Ok)

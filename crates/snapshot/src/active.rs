@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use stdx::sys::Root;
+
 use crate::folder::Folder;
-use crate::{KeptId, LayerId, Tree};
+use crate::{Error, KeptId, LayerId, Result, Tree};
 
 /// A directory state being written. [`crate::Snapshotter::commit`] makes it a layer; dropped
 /// before that, a kept one stays as it is and any other is gone.
@@ -17,6 +19,8 @@ pub struct Active {
     pub(crate) lowers: Vec<LayerId>,
     pub(crate) kept: Option<KeptId>,
     pub(crate) began: Began,
+    /// Whether `dir/fs` holds only the change and is on the file system of the layers.
+    pub(crate) takes_links: bool,
     pub(crate) finished: bool,
 }
 
@@ -33,6 +37,18 @@ impl Active {
     /// The layers it began with, bottom first.
     pub fn lowers(&self) -> &[LayerId] {
         &self.lowers
+    }
+
+    /// The directory that becomes the layer, in overlay form, for files to be linked into it from
+    /// other layers; `None` where the kind cannot take any. What is put there must not be looked
+    /// for in the tree any more: that may be a mount, which is not told of it. A directory is in
+    /// there once it was made or changed in the tree.
+    pub fn change(&self) -> Result<Option<Root>> {
+        if !self.takes_links {
+            return Ok(None);
+        }
+        let fs = fs_of(&self.dir);
+        Ok(Some(Root::open(&fs).map_err(Error::io("opening", &fs))?))
     }
 
     /// Its name, when it stays after being dropped.

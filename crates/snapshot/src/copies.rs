@@ -79,6 +79,7 @@ impl Copies {
             tree: Arc::new(tree),
             lowers: lowers.to_vec(),
             kept,
+            takes_links: false,
             finished: false,
         })
     }

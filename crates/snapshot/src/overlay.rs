@@ -70,6 +70,7 @@ impl Overlay {
             Some((id, lock)) => (Some(id), tree.holding(lock)),
             None => (None, tree),
         };
+        let is_kept = kept.is_some();
         Ok(Active {
             folder: Arc::clone(&self.folder),
             dir,
@@ -77,6 +78,7 @@ impl Overlay {
             lowers: lowers.to_vec(),
             kept,
             began: Began::default(),
+            takes_links: !is_kept,
             finished: false,
         })
     }

@@ -13,6 +13,7 @@ use stdx::sys::{Root, Time};
 
 use super::change::{make_dirs, set_times};
 use super::describe::{Describe, failed, time};
+use super::lent::{Lender, Lent};
 use super::mode::Change;
 use super::owner::Owner;
 use super::walk::Walk;
@@ -25,10 +26,12 @@ pub(super) fn copy(
     to: &Root,
     wanted: &Copy,
     owner: Option<Owner>,
+    lender: Option<Lender<'_>>,
     cancelled: &Cancelled,
 ) -> Result<()> {
     let copying = Copying {
         from,
+        lender,
         to,
         wanted,
         owner,
@@ -62,6 +65,8 @@ pub(super) fn copy(
 
 struct Copying<'a> {
     from: &'a Root,
+    /// Who lends the files of directories in `from`, if somebody does.
+    lender: Option<Lender<'a>>,
     to: &'a Root,
     wanted: &'a Copy,
     owner: Option<Owner>,
@@ -115,8 +120,13 @@ impl Copying<'_> {
         };
         made.extend(self.make_dirs(wanted, mode)?);
         let describe = Describe::new(self.owner, self.mode.clone(), self.time);
+        let lent = match &self.lender {
+            Some(lender) if stat.is_dir() => lender.lend(&from, &to)?,
+            _ => None,
+        };
         let mut walk = Walk {
-            from: self.from,
+            from: lent.as_ref().map_or(self.from, Lent::root),
+            lent: lent.as_ref(),
             to: self.to,
             describe,
             include: patterns(&self.wanted.include)?,
@@ -124,6 +134,7 @@ impl Copying<'_> {
             always_replace: self.wanted.always_replace,
             cancelled: self.cancelled,
             links: Default::default(),
+            meets_names: false,
             buffer: Vec::new(),
         };
         walk.copy(&from, &to, &stat)?;

@@ -124,6 +124,14 @@ impl Describe {
         self.opened_times(to, stat)
     }
 
+    /// Whether a copy of a regular file would be like the file itself in all but its inode.
+    pub(super) fn leaves(&self, file: (&Root, &OsStr), stat: &Stat) -> io::Result<bool> {
+        let same = self.owner(stat) == (stat.uid, stat.gid)
+            && self.mode(stat) == stat.mode
+            && self.time.is_none_or(|time| time == stat.mtime);
+        Ok(same && file.0.xattr_names(file.1)?.iter().all(|name| travels(name)))
+    }
+
     /// The times of what is open.
     pub(super) fn opened_times(&self, to: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
         Ok(rustix::fs::futimens(to, &self.times(stat))?)

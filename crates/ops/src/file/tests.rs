@@ -130,7 +130,14 @@ pub(super) fn run(from: &Place, to: &Place, wanted: &Copy) -> Result<()> {
 }
 
 pub(super) fn owned(from: &Place, to: &Place, wanted: &Copy, owner: Option<Owner>) -> Result<()> {
-    copy::copy(&from.root, &to.root, wanted, owner, &Cancelled::default())
+    copy::copy(
+        &from.root,
+        &to.root,
+        wanted,
+        owner,
+        None,
+        &Cancelled::default(),
+    )
 }
 
 /// Attributes of a file.

@@ -14,6 +14,7 @@ use stdx::sys::{DirEntry, FileKind, Root, Stat, copy_data};
 
 use super::Cancelled;
 use super::describe::{Describe, Habit};
+use super::lent::{Beneath, Lent};
 use crate::{Error, Result};
 
 /// Directories nested deeper cannot even be named.
@@ -24,6 +25,8 @@ const SMALL: u64 = 64 << 10;
 /// One copy of a path into a tree.
 pub(super) struct Walk<'a> {
     pub(super) from: &'a Root,
+    /// Set when `from` is the lent directory, whose files need not be copied.
+    pub(super) lent: Option<&'a Lent>,
     pub(super) to: &'a Root,
     pub(super) describe: Describe,
     pub(super) include: Option<Patterns>,
@@ -32,6 +35,8 @@ pub(super) struct Walk<'a> {
     pub(super) cancelled: &'a Cancelled,
     /// Where files with several names went.
     pub(super) links: HashMap<(u64, u64), PathBuf>,
+    /// Whether something is in the target already that files may replace.
+    pub(super) meets_names: bool,
     pub(super) buffer: Vec<u8>,
 }
 
@@ -53,6 +58,8 @@ struct Level {
 struct Into {
     dir: Root,
     habit: Habit,
+    /// Set when files are lent.
+    beneath: Option<Beneath>,
 }
 
 /// What is left to do for a directory when all in it is copied.
@@ -109,6 +116,7 @@ impl Walk<'_> {
         let into = Into {
             habit: Habit::of(&dir)?,
             dir,
+            beneath: None,
         };
         self.entry((&from_dir, name), (&into, to_name), to, stat.kind)
     }
@@ -199,7 +207,7 @@ impl Walk<'_> {
     }
 
     /// The directory that is copied itself.
-    fn top(&self, from: &Path, to: &Path, stat: &Stat) -> io::Result<Level> {
+    fn top(&mut self, from: &Path, to: &Path, stat: &Stat) -> io::Result<Level> {
         let here = |path: &Path| {
             if path.as_os_str().is_empty() {
                 PathBuf::from(".")
@@ -224,12 +232,17 @@ impl Walk<'_> {
             Err(error) => return Err(error),
         }
         let dir = self.to.open_dir_nofollow(&at)?;
+        let is_new = end == End::Everything;
+        let beneath = self.lent.map(|lent| lent.beneath(&at, &dir, is_new));
+        let beneath = beneath.transpose()?;
+        self.meets_names = beneath.as_ref().is_some_and(|beneath| !beneath.is_free());
         Ok(Level {
             entries: from.read_dir_sorted(".")?.into_iter(),
             from,
             into: Some(Into {
                 habit: Habit::of(&dir)?,
                 dir,
+                beneath,
             }),
             to: to.to_owned(),
             stat: *stat,
@@ -285,7 +298,16 @@ impl Walk<'_> {
         }
         let dir = parent.dir.open_dir_nofollow(name)?;
         let habit = if new { parent.habit } else { Habit::of(&dir)? };
-        Ok((Into { dir, habit }, new))
+        let beneath = parent.beneath.as_ref();
+        let beneath = beneath
+            .map(|beneath| beneath.child(name, &dir, new))
+            .transpose()?;
+        let into = Into {
+            dir,
+            habit,
+            beneath,
+        };
+        Ok((into, new))
     }
 
     /// Makes the directories one is in that no pattern took by themselves.
@@ -344,9 +366,15 @@ impl Walk<'_> {
         kind: FileKind,
     ) -> io::Result<()> {
         if kind == FileKind::File {
-            return self.regular(from, to, path);
+            return match self.linked(from, to, path)? {
+                true => Ok(()),
+                false => self.regular(from, to, path),
+            };
         }
         let stat = from.0.lstat(from.1)?;
+        if self.lent.is_some() && stat.is_whiteout() {
+            return Ok(());
+        }
         self.clearing(to, || match stat.kind {
             FileKind::Symlink => to.0.dir.symlink(from.0.read_link(from.1)?, to.1),
             FileKind::CharDevice | FileKind::BlockDevice => {
@@ -358,6 +386,37 @@ impl Walk<'_> {
             FileKind::File | FileKind::Dir => Err(changed()),
         })?;
         self.describe.named(from, (&to.0.dir, to.1), &stat)
+    }
+
+    /// Links a lent file, if it can be.
+    fn linked(
+        &mut self,
+        from: (&Root, &OsStr),
+        to: (&Into, &OsStr),
+        path: &Path,
+    ) -> io::Result<bool> {
+        let Some(beneath) = &to.0.beneath else {
+            return Ok(false);
+        };
+        // A default access list of the directory would be on a copy.
+        if to.0.habit.acl || beneath.is_taken(to.1) {
+            return Ok(false);
+        }
+        let stat = from.0.lstat(from.1)?;
+        if !stat.is_file() || !self.describe.leaves(from, &stat)? {
+            return Ok(false);
+        }
+        // Its other names come to be links by themselves, but for those that are in the way of
+        // something and so are not what is lent.
+        let id = (stat.dev, stat.ino);
+        let several = self.meets_names && stat.nlink > 1;
+        if several && self.links.contains_key(&id) || !beneath.link(from, to.1)? {
+            return Ok(false);
+        }
+        if several {
+            self.links.insert(id, path.to_owned());
+        }
+        Ok(true)
     }
 
     fn regular(

@@ -8,6 +8,7 @@ use refs::{MutableRef, RecordMeta, Ref, Refs};
 use snapshot::Tree;
 use stdx::sys::Root;
 
+use super::lent::Lender;
 use super::{Cancelled, before, change, copy, needed, owner};
 use crate::{Error, Output, Result};
 
@@ -60,9 +61,9 @@ impl Work {
                 continue;
             }
             let target = self.target(action, &mut made)?;
-            self.act(action, target.tree().root(), &made)?;
             let Uses { changed, read } = uses[at];
             let goes_on = action.output.is_none() && changed + read.min(1) <= 1;
+            self.act(action, &target, goes_on, &made)?;
             made.push(if goes_on {
                 Made::Writable(target)
             } else {
@@ -142,7 +143,15 @@ impl Work {
         Ok(Seen(tree))
     }
 
-    fn act(&mut self, action: &Action, root: &Root, made: &[Made]) -> Result<()> {
+    fn act(
+        &mut self,
+        action: &Action,
+        target: &MutableRef,
+        goes_on: bool,
+        made: &[Made],
+    ) -> Result<()> {
+        let tree = target.tree();
+        let root = tree.root();
         self.cancelled
             .check()
             .map_err(Error::io("changing files"))?;
@@ -154,7 +163,13 @@ impl Work {
             ActionKind::Symlink(link) => change::symlink(root, link, owner),
             ActionKind::Copy(wanted) => {
                 let from = self.seen(action.secondary.map(u64::from), made)?;
-                copy::copy(from.as_ref(), root, wanted, owner, &self.cancelled)
+                let lender = match action.secondary {
+                    Some(number) if !goes_on => self.inputs.get(number as usize),
+                    _ => None,
+                };
+                let lender = lender.and_then(|input| input.0.as_ref());
+                let lender = lender.map(|from| Lender { from, to: target });
+                copy::copy(from.as_ref(), root, wanted, owner, lender, &self.cancelled)
             }
         }
     }

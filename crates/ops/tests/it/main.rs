@@ -3,6 +3,7 @@
 mod contents;
 mod exec;
 mod exec_shared;
+mod lent;
 mod setup;
 
 executor::helper_hook!();

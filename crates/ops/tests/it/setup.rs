@@ -191,6 +191,25 @@ impl Client {
         platform: Option<Platform>,
         meta: llb::Meta,
     ) -> ops::Result<Arc<dyn Op<Output = Output>>> {
+        self.op_of(OpKind::Exec(exec), inputs, platform, meta)
+    }
+
+    /// The op of changes to files with so many inputs.
+    pub(crate) fn file_op(
+        &self,
+        file: llb::File,
+        inputs: usize,
+    ) -> ops::Result<Arc<dyn Op<Output = Output>>> {
+        self.op_of(OpKind::File(file), inputs, None, llb::Meta::default())
+    }
+
+    fn op_of(
+        &self,
+        kind: OpKind,
+        inputs: usize,
+        platform: Option<Platform>,
+        meta: llb::Meta,
+    ) -> ops::Result<Arc<dyn Op<Output = Output>>> {
         let mut builder = llb::Builder::new();
         let inputs = (0..inputs).map(|number| {
             let name = format!("docker-image://docker.io/library/input:{number}");
@@ -199,7 +218,7 @@ impl Client {
         let inputs = inputs.collect();
         let op = LlbOp {
             inputs,
-            kind: OpKind::Exec(exec),
+            kind,
             platform,
             constraints: None,
         };

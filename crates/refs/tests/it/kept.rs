@@ -142,6 +142,20 @@ async fn privileged_local_folders_are_frozen_and_thawed_in_place() {
     assert!(matches!(shared.commit(), Err(refs::Error::CannotFreeze(_))));
     let first = folder.commit().unwrap();
     assert_eq!(first.note("seen").unwrap().as_deref(), Some(&b"1"[..]));
+    let values = || {
+        let count = "SELECT count(*) FROM refs_note_values";
+        let read = |tx: &db::Tx<'_>| tx.row(count, [], |row| row.get::<_, i64>(0));
+        state.refs.db().read(read).unwrap().unwrap()
+    };
+    assert_eq!(values(), 1);
+    let other = named(&state.refs, "other", None, Sharing::Private).await;
+    other.set_note("seen", b"no").unwrap();
+    other.set_note("seen", b"yes").unwrap();
+    assert_eq!(other.note("seen").unwrap().as_deref(), Some(&b"yes"[..]));
+    drop(other);
+    assert_eq!(values(), 2);
+    state.refs.forget_named("other").unwrap();
+    assert_eq!(values(), 1, "a note goes with what it is about");
     let tree = first
         .tree(&outside, &progress::StepProgress::none())
         .await

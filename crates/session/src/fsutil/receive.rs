@@ -10,7 +10,7 @@ use stdx::sys::Root;
 use tokio::sync::mpsc;
 
 use self::writer::Writer;
-use super::{Link, packet, sorry};
+use super::{IN_FLIGHT, Link, packet, sorry};
 use crate::patterns::Patterns;
 use crate::{Error, Observer, Result, Summary};
 
@@ -61,7 +61,7 @@ pub async fn receive(
     let Link { out, mut incoming } = link;
     // Bounded, so a slow disk slows the sender down; while what we ask for is never
     // held up, or both sides could end up waiting for each other.
-    let (to_disk, mut packets) = mpsc::channel::<Packet>(64);
+    let (to_disk, mut packets) = mpsc::channel::<Packet>(IN_FLIGHT);
     let (ask, mut asked) = mpsc::unbounded_channel::<u32>();
 
     let asking = {
@@ -84,13 +84,19 @@ pub async fn receive(
         "write",
         stdx::task::blocking(move || {
             let mut writer = Writer::new(root, options, ask)?;
+            let mut batch = Vec::with_capacity(IN_FLIGHT);
             while !writer.is_done() {
-                let Some(packet) = packets.blocking_recv() else {
+                if packets.blocking_recv_many(&mut batch, IN_FLIGHT) == 0 {
                     return Err(Error::Lost(
                         "the sender left before everything was here".into(),
                     ));
-                };
-                writer.take(packet)?;
+                }
+                for packet in batch.drain(..) {
+                    if writer.is_done() {
+                        break;
+                    }
+                    writer.take(packet)?;
+                }
             }
             writer.finish()
         }),

@@ -123,6 +123,93 @@ async fn a_tree_arrives_as_it_is_and_only_changes_travel_again() {
     assert_eq!(all.files, 4);
 }
 
+/// Results of builds are linked to what is here (`refs::Ref::lend`), so nothing that comes may be
+/// written into a file that is here, nor described on it.
+///
+/// Rows: Q4
+#[tokio::test]
+async fn what_comes_replaces_files_and_never_changes_them() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (from, to) = (from.path(), to.path());
+    let names = [
+        "text", "mode", "time", "grown", "linked", "link", "gone", "same",
+    ];
+    for name in names {
+        write(from, name, "old");
+    }
+    sync(from, to, Filter::default(), mirror()).await.unwrap();
+    for name in names {
+        std::fs::hard_link(to.join(name), elsewhere.path().join(name)).unwrap();
+    }
+    let seen = || {
+        let seen = names.map(|name| {
+            let path = elsewhere.path().join(name);
+            let meta = std::fs::metadata(&path).unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            (text, meta.mode(), meta.modified().unwrap(), meta.uid())
+        });
+        seen.to_vec()
+    };
+    let before = seen();
+    write(from, "text", "new");
+    write(from, "grown", "longer than before");
+    std::fs::set_permissions(from.join("mode"), PermissionsExt::from_mode(0o600)).unwrap();
+    let time = std::fs::File::options()
+        .write(true)
+        .open(from.join("time"))
+        .unwrap();
+    time.set_modified(std::time::UNIX_EPOCH).unwrap();
+    std::fs::remove_file(from.join("link")).unwrap();
+    std::fs::remove_file(from.join("linked")).unwrap();
+    std::fs::hard_link(from.join("same"), from.join("sane")).unwrap();
+    std::fs::remove_file(from.join("gone")).unwrap();
+    for all in [false, true] {
+        let options = Receive { all, ..mirror() };
+        sync(from, to, Filter::default(), options).await.unwrap();
+        assert_eq!(seen(), before, "all: {all}");
+        assert_eq!(tree_without_links(to), tree_without_links(from));
+    }
+}
+
+/// The tree, but for how many names files have elsewhere.
+fn tree_without_links(dir: &Path) -> Vec<String> {
+    let lines = tree(dir).into_iter();
+    let words = lines.map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    words
+        .map(|mut words| {
+            words.truncate(4);
+            if words.len() > 2 {
+                words.remove(2);
+            }
+            words.join(" ")
+        })
+        .collect()
+}
+
+/// Deeper than directories are held open, on either side.
+///
+/// Rows: N04
+#[tokio::test]
+async fn deep_trees_arrive() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut path = String::new();
+    for depth in 0..150 {
+        write(from.path(), &format!("{path}a"), &depth.to_string());
+        write(from.path(), &format!("{path}z"), &depth.to_string());
+        path.push_str("d/");
+    }
+    let summary = sync(from.path(), to.path(), Filter::default(), mirror())
+        .await
+        .unwrap();
+    assert_eq!(summary.files, 300);
+    assert_eq!(tree(to.path()), tree(from.path()));
+    let again = sync(from.path(), to.path(), Filter::default(), mirror())
+        .await
+        .unwrap();
+    assert_eq!((again.files, again.removed), (0, 0));
+}
+
 /// Rows: N03
 #[tokio::test]
 async fn patterns_say_what_travels() {

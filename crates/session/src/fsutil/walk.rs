@@ -1,7 +1,7 @@
 //! A directory tree in path order, filtered.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,10 @@ use stdx::sys::{FileKind, Root, Stat};
 
 use crate::patterns::{Matched, Patterns};
 use crate::{Error, Result};
+
+/// Directories deeper than this are opened again for each name after a directory in them, so that
+/// a deep tree does not hold more files open than a process may.
+const HELD: usize = 64;
 
 /// What of a tree is wanted.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +64,29 @@ pub fn walk(root: &Root, filter: &Filter, each: &mut dyn FnMut(Entry) -> Result<
         links: HashMap::new(),
         pending: Vec::new(),
     };
-    walk.dir(Path::new(""), &Matched::default(), &Matched::default())
+    let mut top = Here::new(PathBuf::new());
+    walk.dir(&mut top, &Matched::default(), &Matched::default(), 0)
+}
+
+/// A directory one is in. Its names are looked at through it held open, which saves walking the
+/// same path again for each.
+struct Here {
+    path: PathBuf,
+    open: Option<Root>,
+}
+
+impl Here {
+    fn new(path: PathBuf) -> Here {
+        Here { path, open: None }
+    }
+
+    fn root(&mut self, top: &Root) -> io::Result<&Root> {
+        let root = match self.open.take() {
+            Some(root) => root,
+            None => top.open_dir(&self.path)?,
+        };
+        Ok(self.open.insert(root))
+    }
 }
 
 struct Walk<'a> {
@@ -74,24 +100,36 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn dir(&mut self, dir: &Path, included: &Matched, excluded: &Matched) -> Result<()> {
-        let entries = match self.root.read_dir_sorted(dir) {
+    fn dir(
+        &mut self,
+        here: &mut Here,
+        included: &Matched,
+        excluded: &Matched,
+        depth: usize,
+    ) -> Result<()> {
+        let entries = match here
+            .root(self.root)
+            .and_then(|dir| dir.read_dir_sorted("."))
+        {
             Ok(entries) => entries,
             Err(error) if gone(&error) => return Ok(()),
-            Err(error) => {
-                return Err(Error::io(
-                    format!("reading directory {}", dir.display()),
-                    error,
-                ));
-            }
+            Err(error) => return Err(reading("directory ", &here.path)(error)),
         };
         for entry in entries {
-            self.entry(dir.join(entry.name), included, excluded)?;
+            self.entry(here, &entry.name, included, excluded, depth)?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, path: PathBuf, included: &Matched, excluded: &Matched) -> Result<()> {
+    fn entry(
+        &mut self,
+        here: &mut Here,
+        name: &OsStr,
+        included: &Matched,
+        excluded: &Matched,
+        depth: usize,
+    ) -> Result<()> {
+        let path = here.path.join(name);
         let text = path.to_string_lossy();
         let mut wanted = true;
         let (mut included, mut excluded) = (included.clone(), excluded.clone());
@@ -111,25 +149,29 @@ impl Walk<'_> {
         if !wanted && !look_inside {
             return Ok(());
         }
-        let stat = match self.root.lstat(&path) {
+        let looked = here.root(self.root).and_then(|dir| dir.lstat(name));
+        let stat = match looked {
             Ok(stat) => stat,
             Err(error) if gone(&error) => return Ok(()),
-            Err(error) => return Err(Error::io(format!("reading {}", path.display()), error)),
+            Err(error) => return Err(reading("", &path)(error)),
         };
         if stat.kind != FileKind::Dir {
-            return if wanted {
-                self.emit(path, stat)
-            } else {
-                Ok(())
+            return match wanted {
+                true => self.emit(here, name, path, stat),
+                false => Ok(()),
             };
         }
         if wanted {
-            self.emit(path.clone(), stat)?;
+            self.emit(here, name, path.clone(), stat)?;
         } else {
             self.pending.push(path.clone());
         }
         if look_inside {
-            self.dir(&path, &included, &excluded)?;
+            if depth >= HELD {
+                here.open = None;
+            }
+            let mut inside = Here::new(path.clone());
+            self.dir(&mut inside, &included, &excluded, depth + 1)?;
         }
         if self.pending.last() == Some(&path) {
             self.pending.pop();
@@ -137,23 +179,26 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn emit(&mut self, path: PathBuf, stat: Stat) -> Result<()> {
+    fn emit(&mut self, here: &mut Here, name: &OsStr, path: PathBuf, stat: Stat) -> Result<()> {
         for dir in std::mem::take(&mut self.pending) {
             if let Ok(stat) = self.root.lstat(&dir) {
-                self.give(dir, stat)?;
+                let xattrs = self.root.xattrs(&dir).unwrap_or_default();
+                (self.each)(Entry {
+                    path: dir,
+                    stat,
+                    link: None,
+                    xattrs,
+                })?;
             }
         }
-        self.give(path, stat)
-    }
-
-    fn give(&mut self, path: PathBuf, stat: Stat) -> Result<()> {
+        let here = here.root(self.root).map_err(reading("", &path))?;
         let link = match stat.kind {
             // A socket means something only to who listens on it.
             FileKind::Socket => return Ok(()),
-            FileKind::Symlink => match self.root.read_link(&path) {
+            FileKind::Symlink => match here.read_link(name) {
                 Ok(target) => Some(target),
                 Err(error) if gone(&error) => return Ok(()),
-                Err(error) => return Err(Error::io(format!("reading {}", path.display()), error)),
+                Err(error) => return Err(reading("", &path)(error)),
             },
             FileKind::File if stat.nlink > 1 => {
                 let first = self
@@ -166,7 +211,7 @@ impl Walk<'_> {
         };
         let xattrs = match stat.kind {
             FileKind::Symlink => Vec::new(),
-            _ => self.root.xattrs(&path).unwrap_or_default(),
+            _ => here.xattrs(name).unwrap_or_default(),
         };
         (self.each)(Entry {
             path,
@@ -175,6 +220,10 @@ impl Walk<'_> {
             xattrs,
         })
     }
+}
+
+fn reading(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::io(format!("reading {what}{}", path.display()), error)
 }
 
 fn gone(error: &io::Error) -> bool {

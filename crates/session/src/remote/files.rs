@@ -14,7 +14,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::fsutil::{Filter, Link, Owner, Receive, receive, send};
+use crate::fsutil::{Filter, IN_FLIGHT, Link, Owner, Receive, receive, send};
 use crate::patterns::Patterns;
 use crate::{
     Bytestream, DirRequest, Error, FileSend, FileSync, Observer, Result, SendRequest, Summary,
@@ -45,7 +45,7 @@ impl FileSync for RemoteFiles {
         metadata::add(&mut headers, "exclude-patterns", &request.exclude)?;
         metadata::add(&mut headers, "followpaths", &request.follow)?;
 
-        let (out, outgoing) = mpsc::channel(64);
+        let (out, outgoing) = mpsc::channel(IN_FLIGHT);
         let mut call = Request::new(ReceiverStream::new(outgoing));
         *call.metadata_mut() = headers;
         let mut client =
@@ -152,7 +152,7 @@ impl FileSend for RemoteFiles {
         dir: Root,
         observer: Option<Observer>,
     ) -> Result<()> {
-        let (out, outgoing) = mpsc::channel(64);
+        let (out, outgoing) = mpsc::channel(IN_FLIGHT);
         let mut call = Request::new(ReceiverStream::new(outgoing));
         *call.metadata_mut() = send_headers(request)?;
         // The same method carries two kinds of message, told apart by who receives.

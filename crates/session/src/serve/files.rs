@@ -21,7 +21,7 @@ use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Filled;
-use crate::fsutil::Link;
+use crate::fsutil::{IN_FLIGHT, Link};
 use crate::local::{Dirs, Target, Targets};
 use crate::{Attachables, DirRequest, SendRequest, metadata};
 
@@ -56,7 +56,7 @@ impl FileSync for Sync {
             follow: metadata::all(headers, "followpaths"),
             ..DirRequest::default()
         };
-        let (out, outgoing) = mpsc::channel(64);
+        let (out, outgoing) = mpsc::channel(IN_FLIGHT);
         let (failed, failure) = tokio::sync::oneshot::channel();
         let incoming = call.into_inner().map(|message| Ok(message?)).boxed();
         let dirs = self.0.clone();
@@ -147,7 +147,7 @@ fn take(
         .clone();
     let incoming = call.into_inner();
     let (failed, failure) = tokio::sync::oneshot::channel();
-    let (out, outgoing) = mpsc::channel::<Packet>(64);
+    let (out, outgoing) = mpsc::channel::<Packet>(IN_FLIGHT);
     let work = async move {
         match target {
             Target::Dir { path, delete } => {

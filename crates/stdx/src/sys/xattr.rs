@@ -48,6 +48,12 @@ impl Root {
         }
     }
 
+    /// The names of all extended attributes, in no order.
+    pub fn xattr_names(&self, path: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
+        let at: At<'_> = self.at(path.as_ref())?;
+        read_names(&path_of(at.dir(), &at.name))
+    }
+
     /// All extended attributes with their values, sorted by name.
     pub fn xattrs(&self, path: impl AsRef<Path>) -> io::Result<Vec<(OsString, Vec<u8>)>> {
         let at: At<'_> = self.at(path.as_ref())?;

@@ -509,6 +509,7 @@ fn a_copy_nobody_waits_for_stops() {
         &to.root,
         &wanted("/app", "/x"),
         None,
+        None,
         &cancelled,
     );
     assert!(stopped.is_err());

@@ -438,7 +438,7 @@ impl Builder {
 /// The context, times and all.
 fn run_into(from: &Place, root: &Root) {
     let all = wanted("/", "/");
-    copy::copy(&from.root, root, &all, None, &Cancelled::default()).unwrap();
+    copy::copy(&from.root, root, &all, None, None, &Cancelled::default()).unwrap();
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();

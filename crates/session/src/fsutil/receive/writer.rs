@@ -25,6 +25,9 @@ const MAX_OPEN: usize = 256;
 /// So many files are kept open between being named and being filled; others are opened again.
 const MAX_MADE: usize = 64;
 
+/// Directories deeper than this are not held open: a process may not open any number of files.
+const MAX_HELD: usize = 64;
+
 /// Where the names of a metadata-only sync go.
 const METADATA: &str = ".fsutil-metadata";
 
@@ -56,6 +59,8 @@ struct Open {
 
 struct Dir {
     path: PathBuf,
+    /// Held open, so that its path is not walked again for each name in it.
+    open: Option<Root>,
     /// Names that were here and have not been named yet.
     before: HashSet<OsString>,
     /// Set when leaving it; making things inside changes the times.
@@ -230,12 +235,12 @@ impl Writer {
     }
 
     fn enter(&mut self, path: PathBuf, stat: Option<Stat>) -> Result<()> {
+        let io = |e| Error::io(format!("reading {}", path.display()), e);
+        let open = self.root.open_dir(&path).map_err(io)?;
         let before = match self.options.delete {
             false => HashSet::new(),
             true => {
-                let entries = self.root.read_dir(&path);
-                let entries =
-                    entries.map_err(|e| Error::io(format!("reading {}", path.display()), e))?;
+                let entries = open.read_dir(".").map_err(io)?;
                 entries
                     .into_iter()
                     .map(|entry| entry.name)
@@ -243,8 +248,23 @@ impl Writer {
                     .collect()
             }
         };
-        self.dirs.push(Dir { path, before, stat });
+        self.dirs.push(Dir {
+            open: Some(open).filter(|_| self.dirs.len() < MAX_HELD),
+            path,
+            before,
+            stat,
+        });
         Ok(())
+    }
+
+    /// From where a path is reached the quickest, and how from there.
+    fn near<'a>(&'a self, path: &'a Path) -> (&'a Root, &'a Path) {
+        let dir = self.dirs.last();
+        let dir = dir.filter(|dir| path.parent() == Some(dir.path.as_path()));
+        match (dir.and_then(|dir| dir.open.as_ref()), path.file_name()) {
+            (Some(dir), Some(name)) => (dir, Path::new(name)),
+            _ => (&self.root, path),
+        }
     }
 
     /// Closes the innermost directory: what was not named goes.
@@ -331,6 +351,8 @@ impl Writer {
         Ok(())
     }
 
+    /// A file that is here is never written to: one that is not what it should be gives way to a
+    /// new one. Results of earlier builds may be linked to it (`refs::Ref::lend`).
     fn file(&mut self, id: u32, path: &Path, mode: u32, stat: Stat, may_exist: bool) -> Result<()> {
         if may_exist {
             if !self.options.all && self.is_unchanged(path, mode, &stat) {
@@ -340,7 +362,8 @@ impl Writer {
         }
         // Made now, so that later names can be linked to it. It gets its time last, so
         // a transfer that is cut off leaves nothing that looks finished.
-        let made = self.root.create_file(path, 0o600);
+        let (dir, name) = self.near(path);
+        let made = dir.create_file(name, 0o600);
         let made = made.map_err(|e| Error::io(format!("making {}", path.display()), e))?;
         if self.made.len() < MAX_MADE {
             self.made.insert(id, made);
@@ -352,7 +375,8 @@ impl Writer {
     }
 
     fn is_unchanged(&self, path: &Path, mode: u32, stat: &Stat) -> bool {
-        let Ok(here) = self.root.lstat(path) else {
+        let (dir, name) = self.near(path);
+        let Ok(here) = dir.lstat(name) else {
             return false;
         };
         let owner = match self.options.owner {
@@ -421,7 +445,8 @@ impl Writer {
 
     /// Removes what has the name.
     fn clear(&self, path: &Path) -> Result<()> {
-        match self.root.remove_tree(path) {
+        let (dir, name) = self.near(path);
+        match dir.remove_tree(name) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io(format!("removing {}", path.display()), error))
             }
