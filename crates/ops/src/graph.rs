@@ -90,7 +90,8 @@ impl Deeds {
         let inputs = 0..vertex.inputs.len();
         Ok(match &vertex.op.kind {
             OpKind::Source(source) => {
-                Arc::new(SourceOp::new(deeds, source, vertex.op.platform.as_ref())?)
+                let platform = vertex.op.platform.as_ref();
+                Arc::new(SourceOp::new(deeds, vertex.digest, source, platform)?)
             }
             OpKind::Exec(_) => {
                 let op = ExecOp::new(deeds, vertex)?;

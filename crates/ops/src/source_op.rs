@@ -6,25 +6,33 @@ use async_trait::async_trait;
 use llb::preimage;
 use oci::{Digest, Platform};
 use solver::{CacheMap, KeyDigest, Op, OpContext, OpError};
-use source::{Context, Identifier, Source};
+use source::{Context, Identifier, Pinned, Source};
 
 use crate::{Deeds, Error, Output, Result};
 
 pub(crate) struct SourceOp {
     deeds: Deeds,
     source: Source,
+    /// What it was read as, for all builds that share the step.
+    pinned: Pinned,
 }
 
 impl SourceOp {
     pub(crate) fn new(
         deeds: Deeds,
+        vertex: Digest,
         source: &llb::Source,
         platform: Option<&Platform>,
     ) -> Result<SourceOp> {
         let identifier = Identifier::parse(&source.identifier, &source.attrs)?;
         let platform = platform.unwrap_or(&deeds.parts.platform);
         let source = Source::new(&deeds.parts.sources, identifier, platform);
-        Ok(SourceOp { deeds, source })
+        let pinned = deeds.parts.sources.pins().hold(vertex);
+        Ok(SourceOp {
+            deeds,
+            source,
+            pinned,
+        })
     }
 
     fn context(&self, cx: &OpContext) -> Context {
@@ -55,6 +63,7 @@ impl Op for SourceOp {
             .cache_key(&self.context(cx), index)
             .await
             .map_err(Error::from)?;
+        self.pinned.set(&key.pin);
         let digest = Digest::of(preimage::source(&key.text));
         let digest = match key.text.starts_with("session:") {
             true => KeyDigest::Random(digest),

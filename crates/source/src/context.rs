@@ -35,6 +35,7 @@ pub(crate) struct Inner {
     pub parts: Parts,
     pub web: crate::http::Web,
     pub git_locks: crate::git::Locks,
+    pub pins: crate::Pins,
 }
 
 const TABLES: &[&str] = &["
@@ -63,11 +64,17 @@ impl Sources {
             parts,
             web: Default::default(),
             git_locks: Default::default(),
+            pins: Default::default(),
         })))
     }
 
     pub(crate) fn parts(&self) -> &Parts {
         &self.0.parts
+    }
+
+    /// What sources of running builds turned out to be.
+    pub fn pins(&self) -> &crate::Pins {
+        &self.0.pins
     }
 }
 

@@ -27,6 +27,7 @@ mod http;
 mod identifier;
 mod image;
 mod local;
+mod pins;
 mod resolutions;
 mod source;
 
@@ -42,5 +43,6 @@ pub use identifier::{
 };
 pub use image::{Image, ImageConfig};
 pub use local::{CONTENTS_NOTE, Local};
+pub use pins::{Pinned, Pins};
 pub use resolutions::Resolutions;
 pub use source::{Key, Source};

@@ -62,7 +62,8 @@ impl Capture {
             OpKind::Source(source) => {
                 let platform = vertex.op.platform.as_ref();
                 let platform = platform.unwrap_or(&shared.deeds.parts.platform);
-                self.source(shared, source, platform).await?;
+                self.source(shared, &vertex.digest, source, platform)
+                    .await?;
             }
             OpKind::Exec(exec) => {
                 self.network |= exec.network != Network::None;
@@ -96,12 +97,13 @@ impl Capture {
     async fn source(
         &mut self,
         shared: &Shared,
+        vertex: &Digest,
         op: &llb::Source,
         platform: &Platform,
     ) -> Result<(), Failure> {
         let identifier = Identifier::parse(&op.identifier, &op.attrs);
         let identifier = identifier.map_err(|error| Failure::of(error.kind(), &error))?;
-        let pin = || pin(shared, &identifier, platform);
+        let pin = || pin(shared, vertex, &identifier, platform);
         match &identifier {
             Identifier::Image(id) => {
                 let digest = match id.name.digest() {
@@ -351,9 +353,14 @@ fn note(known: &mut BTreeMap<String, bool>, id: &str, optional: bool) {
 /// what its steps were made of.
 async fn pin(
     shared: &Shared,
+    vertex: &Digest,
     identifier: &Identifier,
     platform: &Platform,
 ) -> Result<String, Failure> {
+    // Another build may have read it for us, and be told something else by now.
+    if let Some(pin) = shared.deeds.parts.sources.pins().get(vertex) {
+        return Ok(pin.to_string());
+    }
     let source = Source::new(&shared.deeds.parts.sources, identifier.clone(), platform);
     let cx = shared.deeds.build.source_context(&StepProgress::none());
     let key = source.cache_key(&cx, 0).await;

@@ -4,6 +4,7 @@ mod contents;
 mod exec;
 mod exec_shared;
 mod lent;
+mod pins;
 mod setup;
 
 executor::helper_hook!();
