@@ -1,0 +1,3 @@
+//! Whole builds in this process, without a wire.
+
+mod statements;
