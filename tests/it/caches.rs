@@ -3,7 +3,11 @@
 
 use std::fs;
 
-use crate::harness::{BaseImage, Daemon, Docker, Place, Ran, Real};
+use serde_json::Value;
+use testkit::image::Blob;
+use testkit::registry::{Effect, Fault};
+
+use crate::harness::{BaseImage, Daemon, Docker, Memory, Place, Ran, Real, json};
 
 /// Stages, files of the context, a copy by link, a mount of another stage, metadata.
 fn write(place: &Place) {
@@ -210,5 +214,255 @@ fn buildx_carries_caches_between_the_two() {
     docker.run(&["buildx", "rm", "k"]).ok();
     daemon.stop();
     docker.stop();
+    place.assert_nothing_left();
+}
+
+/// A registry with a cache of two steps on the base image.
+struct Cached {
+    registry: Memory,
+    place: Place,
+    from: String,
+    to: String,
+}
+
+impl Cached {
+    fn new() -> Cached {
+        let (registry, place) = (Memory::start(), Place::new());
+        BaseImage::put(&registry, "base", "1");
+        place.write("ctx/file", "file\n");
+        place.context(&format!(
+            "FROM {}/base:1\nRUN echo one > /one\nCOPY file /\nRUN cat /one /file\n",
+            registry.host()
+        ));
+        let from = format!("type=registry,ref={}/cache:1", registry.host());
+        let to = format!("{from},mode=max");
+        place.build(&["--cache-to", &to]).ok();
+        forget(&place);
+        Cached {
+            registry,
+            place,
+            from,
+            to,
+        }
+    }
+
+    fn import(&self) -> Ran {
+        let ran = self.place.build(&["--cache-from", &self.from]).ok();
+        forget(&self.place);
+        ran
+    }
+
+    fn manifest(&self) -> Value {
+        let (_, bytes) = self.registry.manifest("cache", "1").expect("a cache");
+        json(&bytes)
+    }
+
+    /// Another manifest, under another tag.
+    fn put(&self, tag: &str, manifest: &Value) {
+        let bytes = serde_json::to_vec(manifest).expect("JSON");
+        let blob = Blob::new(oci::media_type::OCI_MANIFEST, bytes);
+        self.registry.add_manifest("cache", tag, &blob);
+    }
+}
+
+/// What does not concern the import's own step goes on as if there were no cache.
+///
+/// Rows: I6, I7, I46, C08
+#[test]
+fn a_cache_that_cannot_be_read_is_told_and_is_no_failure() {
+    let cached = Cached::new();
+    assert_eq!(cached.import().made(), Vec::<String>::new());
+    let config = cached.manifest()["config"]["digest"].to_string();
+    let config = config.trim_matches('"').to_owned();
+    let faults = [
+        Fault::status(404).on("/cache/manifests/"),
+        Fault::status(401).on("/cache/manifests/"),
+        Fault::status(500).on("/cache/manifests/"),
+        Fault::new(Effect::Flip)
+            .method("GET")
+            .on("/cache/manifests/"),
+        Fault::new(Effect::Drop).on("/cache/manifests/"),
+        Fault::status(404).on(&config),
+        Fault::new(Effect::Flip).method("GET").on(&config),
+        Fault::new(Effect::Short(3)).method("GET").on(&config),
+    ];
+    for fault in faults {
+        let said = format!("{fault:?}");
+        cached.registry.fault(fault);
+        let ran = cached.import();
+        assert_eq!(ran.made().len(), 3, "{said}: {ran}");
+        let told = ran.stderr.lines().filter(|line| line.contains("ERROR:"));
+        assert_eq!(told.count(), 1, "{said}: {ran}");
+        cached.registry.behave();
+    }
+    cached.place.assert_nothing_left();
+}
+
+/// Documents somebody made to do harm, or broke: each is refused with its own words.
+///
+/// Rows: I4, I5, I9, I13, I26, I27, I29, I46
+#[test]
+fn caches_that_make_no_sense_are_refused_in_words() {
+    let cached = Cached::new();
+    let with_config = |tag: &str, config: String| {
+        let config = Blob::new(oci::media_type::CACHE_CONFIG, config.into_bytes());
+        cached.registry.add_blob("cache", &config);
+        let mut manifest = cached.manifest();
+        manifest["config"] = serde_json::to_value(&config.descriptor).expect("JSON");
+        cached.put(tag, &manifest);
+    };
+    let record = |link: usize| {
+        let digest = oci::Digest::of("record");
+        format!(r#"{{"digest":"{digest}","inputs":[[{{"link":{link}}}]]}}"#)
+    };
+    let cycle = format!(r#"{{"records":[{},{}]}}"#, record(1), record(0));
+    with_config("cycle", cycle);
+    with_config("outside", format!(r#"{{"records":[{}]}}"#, record(9)));
+    with_config("text", "this is no JSON".to_owned());
+    with_config("md5", r#"{"records":[{"digest":"md5:0"}]}"#.to_owned());
+    let mut both = cached.manifest();
+    both["manifests"] = both["layers"].clone();
+    cached.put("both", &both);
+    let mut huge = cached.manifest();
+    huge["config"]["size"] = (1_u64 << 40).into();
+    cached.put("huge", &huge);
+    for (tag, says) in [
+        ("cycle", "invalid looping record"),
+        ("outside", "invalid record ID: 9"),
+        ("text", "reading the cache config"),
+        ("md5", "failed to add record 0"),
+        ("both", "invalid ambiguous manifest and manifest list"),
+        ("huge", "is too large (1099511627776 > "),
+    ] {
+        let from = format!("{}/cache:{tag}", cached.registry.host());
+        let ran = cached.place.build(&["--cache-from", &from]).ok();
+        assert!(ran.stderr.contains(says), "{tag}: {ran}");
+        assert_eq!(ran.made().len(), 3, "{tag}: {ran}");
+        forget(&cached.place);
+    }
+    cached.place.assert_nothing_left();
+}
+
+/// The step whose layer is gone is made again and says so; the others are found.
+///
+/// Rows: I41, X3, K11
+#[test]
+fn a_layer_that_is_missing_costs_only_its_step() {
+    let cached = Cached::new();
+    let layers = cached.manifest()["layers"].clone();
+    let base = cached.registry.manifest("base", "1").expect("the base");
+    let base = json(&base.1)["layers"][0]["digest"].clone();
+    let own = layers.as_array().expect("layers").iter();
+    let own: Vec<String> = own
+        .filter(|layer| layer["digest"] != base)
+        .map(|layer| layer["digest"].as_str().expect("a digest").to_owned())
+        .collect();
+    assert_eq!(own.len(), 3, "one for each step");
+    for digest in &own {
+        cached
+            .registry
+            .remove_blob("cache", digest.parse().expect("a digest"));
+    }
+    let ran = cached.import();
+    assert_eq!(ran.made().len(), 3, "{ran}");
+    assert!(
+        ran.stderr.contains("a cached result cannot be loaded: "),
+        "{ran}"
+    );
+    let why = ran.step("RUN echo one").why.expect("a reason");
+    assert_eq!(why, "its cached result is not there any more");
+    cached.place.assert_nothing_left();
+}
+
+/// Rows: core:X10, core:X14, core:X15, X37, X9, K3
+#[test]
+fn an_export_that_fails_fails_the_build_unless_told_otherwise() {
+    let cached = Cached::new();
+    for (fault, says) in [
+        (
+            Fault::status(403).method("POST").on("/fresh/"),
+            "error writing layer blob",
+        ),
+        (
+            Fault::status(403).method("PUT").on("/fresh/manifests/"),
+            "error writing manifest blob",
+        ),
+    ] {
+        cached.registry.fault(fault);
+        let fresh = cached.to.replace("/cache:1", "/fresh:1");
+        let ran = cached.place.build(&["--cache-to", &fresh]).fails();
+        ran.says(&["exporting cache to registry", says, "told to answer 403"]);
+        let ignoring = format!("{fresh},ignore-error=true");
+        let ran = cached.place.build(&["--cache-to", &ignoring]).ok();
+        assert!(ran.stderr.contains(says), "{ran}");
+        assert!(cached.registry.manifest("fresh", "1").is_none());
+        cached.registry.behave();
+    }
+    // What stumbles and gets up again is overcome.
+    cached
+        .registry
+        .fault(Fault::status(503).method("POST").on("/fresh/").times(1));
+    let fresh = cached.to.replace("/cache:1", "/fresh:1");
+    cached.place.build(&["--cache-to", &fresh]).ok();
+    assert!(cached.registry.manifest("fresh", "1").is_some());
+    cached.place.assert_nothing_left();
+}
+
+/// Rows: I43, I49, core:X16, core:X9, core:X28, core:X36, C04, K9, K6
+#[test]
+fn nothing_is_moved_that_need_not_be() {
+    let cached = Cached::new();
+    let manifest = cached.manifest();
+    let layers = manifest["layers"].as_array().expect("layers").len();
+    cached.registry.forget();
+    // A hit nobody looks into stays where it is.
+    let ran = cached.place.build(&["--cache-from", &cached.from]).ok();
+    assert_eq!(ran.made(), Vec::<String>::new(), "{ran}");
+    let fetched = cached.registry.count("GET", "/cache/blobs/");
+    assert_eq!(fetched, 1, "the config, and none of {layers} layers");
+    // What was hit is ours: it is found without the cache.
+    let ran = cached.place.build(&[]).ok();
+    assert_eq!(ran.made(), Vec::<String>::new(), "{ran}");
+    // The same cache goes out again without a byte of its layers.
+    cached.registry.forget();
+    let args = ["--cache-from", &*cached.from, "--cache-to", &*cached.to];
+    let ran = cached.place.build(&args).ok();
+    let said = [
+        "preparing build cache for export",
+        "sending cache export",
+        "writing layer sha256:",
+        "writing config sha256:",
+        "writing cache image manifest sha256:",
+    ];
+    let ran = ran.says(&said);
+    assert_eq!(
+        cached.registry.count("POST", "/cache/blobs/uploads/"),
+        0,
+        "{ran}"
+    );
+    assert_eq!(cached.registry.count("GET", "/cache/blobs/"), 1, "{ran}");
+    assert_eq!(cached.manifest(), manifest, "it is the same cache");
+    // In another repository of the registry the layers are only named again.
+    let other = cached.to.replace("/cache:1", "/other:1");
+    cached.registry.forget();
+    let ran = cached.place.build(&["--cache-to", &other]).ok();
+    let uploads =
+        cached.registry.count("PATCH", "/other/") + cached.registry.count("PUT", "/other/blobs/");
+    assert!(uploads <= 2, "{uploads} uploads: {ran}");
+    cached.place.assert_nothing_left();
+}
+
+/// Rows: R04, R05, R06
+#[test]
+fn caches_elsewhere_are_refused_in_words() {
+    let place = Place::new();
+    place.context("FROM scratch\nCOPY Dockerfile /\n");
+    for kind in ["gha", "s3", "azblob"] {
+        let says = format!("cache type {kind} is not supported yet");
+        let spec = format!("type={kind},bucket=b,region=r,account_url=u,url=u,token=t");
+        place.build(&["--cache-to", &spec]).fails().says(&[&says]);
+        // A cache one cannot read is none.
+        place.build(&["--cache-from", &spec]).ok().says(&[&says]);
+    }
     place.assert_nothing_left();
 }

@@ -257,3 +257,22 @@ fn hostile_layers_touch_nothing_outside() {
     }
     place.assert_nothing_left();
 }
+
+/// A build without a daemon takes a daemon's settings.
+///
+/// Rows: D15, D09
+#[test]
+fn a_mirror_comes_from_the_settings_of_a_build_too() {
+    let registry = Memory::start();
+    BaseImage::put(&registry, "library/base", "1");
+    let place = Place::new();
+    place.context("FROM base:1\nRUN true\n");
+    let settings = format!(
+        "[registry.\"docker.io\"]\nmirrors = [\"{}\"]\n",
+        registry.host()
+    );
+    place.write("kiln.toml", settings);
+    place.build(&["--config=kiln.toml"]).ok();
+    assert!(registry.count("GET", "/library/base/") > 0);
+    place.assert_nothing_left();
+}

@@ -34,6 +34,9 @@ pub(crate) struct Global {
     /// State directory of builds in this process
     #[arg(long = "state", value_name = "DIR", env = "KILN_STATE")]
     pub(crate) state: Option<PathBuf>,
+    /// Settings of builds in this process: a daemon's configuration file (registries, worker)
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
     /// Write what happens inside to standard error
     #[arg(long)]
     pub(crate) debug: bool,
@@ -89,6 +92,26 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Kiln::command().debug_assert();
+    }
+
+    /// Rows: D15
+    #[test]
+    fn settings_are_taken_before_and_after_the_command() {
+        for line in ["kiln --config f build .", "kiln build --config f ."] {
+            let Ok(Started::Kiln(kiln)) = started(line) else {
+                panic!("{line}")
+            };
+            assert_eq!(kiln.global.config, Some("f".into()), "{line}");
+        }
+        for line in ["kiln --config f daemon", "kiln daemon --config f"] {
+            let Ok(Started::Kiln(kiln)) = started(line) else {
+                panic!("{line}")
+            };
+            let Command::Daemon(flags) = kiln.command else {
+                panic!("{line}")
+            };
+            assert_eq!(flags.config, Some("f".into()), "{line}");
+        }
     }
 
     /// Rows: D02, D15

@@ -12,6 +12,9 @@ pub(crate) enum Error {
     /// The runtime could not be started.
     #[error("starting the asynchronous runtime")]
     Runtime(#[source] std::io::Error),
+    /// Settings were named for a build that another process does.
+    #[error("--config is for builds in this process; the daemon at {0} has settings of its own")]
+    SettingsOfDaemon(String),
     /// Someone else has the state directory and cannot be asked.
     #[error(
         "the state directory {root} is in use by process {pid}, which serves no one; wait for it, or use another --state"
@@ -35,7 +38,10 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Error::Cli(error) => error.exit_code(),
-            Error::Daemon(_) | Error::Runtime(_) | Error::Busy { .. } => 1,
+            Error::Daemon(_)
+            | Error::Runtime(_)
+            | Error::SettingsOfDaemon(_)
+            | Error::Busy { .. } => 1,
         }
     }
 

@@ -2,12 +2,12 @@
 //! of a pipe. If another process has the state directory, its services are used.
 
 use std::cell::RefCell;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Address, Client};
 use daemon::Services;
-use daemon::config::file::File;
 use daemon::config::flags::Flags;
 use daemon::config::{Config, Name, Surroundings};
 use daemon::lock::{StateLock, Taken};
@@ -44,6 +44,9 @@ impl Answering {
         surroundings: &Surroundings,
     ) -> Result<Client, Error> {
         if let Some(address) = &global.addr {
+            if global.config.is_some() {
+                return Err(Error::SettingsOfDaemon(address.clone()));
+            }
             return Ok(Client::connect(&Address::parse(address)?).await?);
         }
         let config = config(global, surroundings)?;
@@ -55,7 +58,10 @@ impl Answering {
             };
             if let Some(address) = &owner.address {
                 match Client::connect(&Address::parse(address)?).await {
-                    Ok(client) => return Ok(client),
+                    Ok(client) => {
+                        say_whose_settings_count(global, &config, &owner.pid);
+                        return Ok(client);
+                    }
                     Err(error) => tracing::debug!(%error, address, "its owner does not answer"),
                 }
             }
@@ -107,16 +113,27 @@ impl Answering {
     }
 }
 
+/// Settings that somebody named and that are not used are not passed over in silence.
+fn say_whose_settings_count(global: &Global, config: &Config, pid: &str) {
+    let Some(file) = &global.config else { return };
+    let text = format!(
+        "warning: process {pid} has {} and builds with settings of its own; those of {} are not used\n",
+        config.root.display(),
+        file.display()
+    );
+    // Without standard error there is nobody to tell.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
 /// The settings of builds in this process: what the person may do, the build may.
 fn config(global: &Global, surroundings: &Surroundings) -> Result<Config, Error> {
     let flags = Flags {
+        config: global.config.clone(),
         root: global.state.clone(),
         allow_insecure_entitlement: ["network.host", "security.insecure", "device"]
             .map(str::to_owned)
             .to_vec(),
         ..Flags::default()
     };
-    let path = surroundings.config_file(Name::Kiln);
-    let file = File::read(&path)?.unwrap_or_default();
-    Ok(Config::resolve(file, &flags, Name::Kiln, surroundings)?)
+    Ok(Config::load(&flags, Name::Kiln, surroundings)?)
 }

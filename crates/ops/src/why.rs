@@ -163,8 +163,10 @@ impl Op for Explained {
 
 /// Why a step is done; nothing when it is done for the first time.
 fn why(missed: &Missed, then: Option<&Shape>, now: &Shape) -> Option<String> {
-    if let Miss::Ignored = *missed.why {
-        return Some("asked to be done anew (--no-cache)".into());
+    match *missed.why {
+        Miss::Ignored => return Some("asked to be done anew (--no-cache)".into()),
+        Miss::Gone { .. } => return Some("its cached result is not there any more".into()),
+        _ => {}
     }
     let Some(then) = then else {
         return missed
@@ -194,10 +196,7 @@ fn why(missed: &Missed, then: Option<&Shape>, now: &Shape) -> Option<String> {
         reasons.push("it works on other inputs".into());
     }
     if reasons.is_empty() {
-        reasons.push(match *missed.why {
-            Miss::Gone { .. } => "its earlier result cannot be read any more".into(),
-            _ => "its earlier result was pruned".into(),
-        });
+        reasons.push("its earlier result was pruned".into());
     }
     Some(reasons.join("; "))
 }

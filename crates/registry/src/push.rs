@@ -38,6 +38,14 @@ pub enum Pushed {
     Uploaded,
 }
 
+/// How far a push came without sending bytes of a blob.
+enum Prepared {
+    /// To its end.
+    Done(Pushed),
+    /// These bytes are to be sent there. They can be read once, so this is not repeated here.
+    Send(Url, ByteStream),
+}
+
 /// Where an upload goes on.
 enum Begun {
     /// The registry has the blob now without any bytes from us.
@@ -91,33 +99,44 @@ impl Repository {
     /// Puts a blob, by the cheapest way there is.
     pub async fn push(&self, blob: &Descriptor, bytes: ByteStream) -> Result<Pushed> {
         let _turn = self.writer.endpoint.limits.write(&blob.media_type).await;
+        match self.prepare(blob, bytes).await? {
+            Prepared::Done(pushed) => Ok(pushed),
+            Prepared::Send(session, bytes) => {
+                self.upload(blob, session, bytes).await?;
+                Ok(Pushed::Uploaded)
+            }
+        }
+    }
+
+    /// All that can be repeated, and was when the registry stumbled: up to the point where a
+    /// blob's bytes have to be sent.
+    async fn prepare(&self, blob: &Descriptor, bytes: ByteStream) -> Result<Prepared> {
         if is_document(blob) {
             let bytes = content::collect(bytes, blob, MAX_MANIFEST)
                 .await
                 .map_err(|error| reading(blob, &error))?;
             self.push_manifest(&blob.digest.to_string(), &blob.media_type, bytes)
                 .await?;
-            return Ok(Pushed::Uploaded);
+            return Ok(Prepared::Done(Pushed::Uploaded));
         }
         if self.exists(blob).await? {
-            return Ok(Pushed::Existed);
+            return Ok(Prepared::Done(Pushed::Existed));
         }
         let mut session = None;
         for from in self.neighbours(blob) {
             match self.begin(blob, Some(&from)).await? {
-                Begun::Mounted => return Ok(Pushed::Mounted),
+                Begun::Mounted => return Ok(Prepared::Done(Pushed::Mounted)),
                 Begun::Session(url) => session = Some(url),
             }
         }
         let session = match session {
             Some(session) => session,
             None => match self.begin(blob, None).await? {
-                Begun::Mounted => return Ok(Pushed::Mounted),
+                Begun::Mounted => return Ok(Prepared::Done(Pushed::Mounted)),
                 Begun::Session(url) => url,
             },
         };
-        self.upload(blob, session, bytes).await?;
-        Ok(Pushed::Uploaded)
+        Ok(Prepared::Send(session, bytes))
     }
 
     /// Repositories of this registry the blob was seen in. Three are tried:
@@ -376,8 +395,12 @@ impl Sink for Repository {
     }
 
     async fn put(&self, blob: &Descriptor, bytes: ByteStream) -> content::Result<()> {
-        self.push(blob, bytes).await?;
-        Ok(())
+        let _turn = self.writer.endpoint.limits.write(&blob.media_type).await;
+        let prepared = self.prepare(blob, bytes).await;
+        match prepared.map_err(|error| content::Error::from(error).after_retries())? {
+            Prepared::Done(_) => Ok(()),
+            Prepared::Send(session, bytes) => Ok(self.upload(blob, session, bytes).await?),
+        }
     }
 }
 

@@ -53,6 +53,21 @@ fn mistakes_on_the_command_line_are_told_with_the_nearest_right_thing() {
     check_fails(&["build", "--call", "dance", "."], 2, "outline");
 }
 
+/// Rows: D15
+#[test]
+fn settings_that_cannot_be_taken_are_told() {
+    check_fails(&["du", "--config", "nowhere.toml"], 1, "nowhere.toml");
+    check_fails(
+        &["--config", "/dev/null", "--addr", "unix:///x", "du"],
+        1,
+        "has settings of its own",
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kiln.toml");
+    std::fs::write(&file, "[registri]\n").unwrap();
+    check_fails(&["--config", file.to_str().unwrap(), "du"], 1, "registri");
+}
+
 /// Rows: F03
 #[test]
 fn what_is_not_there_is_told_before_anything_starts() {

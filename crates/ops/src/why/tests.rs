@@ -148,7 +148,7 @@ fn what_was_not_done_before_is_said_only_of_imported_caches() {
     }
     let gone = missed(Miss::Gone { record }, false);
     let said = why(&gone, Some(&shape()), &shape()).unwrap();
-    assert_eq!(said, "its earlier result cannot be read any more");
+    assert_eq!(said, "its cached result is not there any more");
 }
 
 /// A step is found by its place, then by its text, then whatever stood there; in its project.

@@ -165,6 +165,20 @@ async fn a_copy_survives_a_stumbling_registry() {
     assert_eq!(server.blob("app", blob.digest), Some(bytes));
 }
 
+/// A request is repeated by whoever sends it, not by the copy around it once more.
+///
+/// Rows: S08, core:X10
+#[tokio::test]
+async fn a_registry_that_stays_broken_is_not_asked_without_end() {
+    let server = Server::start().await;
+    let app = at(&server, "app");
+    let memory = Memory::default();
+    let blob = memory.add("x", "blob");
+    server.fault(Fault::status(500).method("POST"));
+    copy(&memory, &app, &blob).await.unwrap_err();
+    assert_eq!(server.count("POST", "/blobs/uploads/"), 4);
+}
+
 #[tokio::test]
 async fn a_host_that_refuses_large_bodies_gets_chunks() {
     let server = Server::start().await;

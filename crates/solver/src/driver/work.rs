@@ -139,11 +139,10 @@ pub(super) async fn load<O: Clone + Send + Sync + 'static>(
         None => Ok(None),
     };
     let output = loaded.unwrap_or_else(|error| {
-        warn!(
-            step = cx.name,
-            error = chain(&*error),
-            "a cached result cannot be loaded"
-        );
+        let error = chain(&*error);
+        warn!(step = cx.name, error, "a cached result cannot be loaded");
+        let told = format!("a cached result cannot be loaded: {error}");
+        cx.op.step.transfer(told).done();
         None
     });
     showing.end(&Ok(()), output.is_some());
