@@ -111,7 +111,7 @@ fn skopeo_crane_and_umoci_take_every_compression() {
 
 /// `tar=false` gives a layout instead of an archive of one, by its names or as `latest`.
 ///
-/// Rows: E04, B05
+/// Rows: E04, B05, S12
 #[test]
 fn an_image_goes_blob_by_blob_into_a_layout() {
     let place = Place::new();
@@ -132,6 +132,11 @@ fn an_image_goes_blob_by_blob_into_a_layout() {
     }
     let copied = ["skopeo", "copy", "oci:dir:1", "oci-archive:all.tar"];
     scene.run(&copied).ok();
+
+    // And back in, as another context.
+    let context = format!("made=oci-layout://{}:1", place.path("dir").display());
+    place.context("FROM made\nRUN grep -q file /file\n");
+    place.build(&["--build-context", &context]).ok();
     place.assert_nothing_left();
 }
 

@@ -185,7 +185,7 @@ fn logins(environment: &Environment) -> Result<DockerConfig, Error> {
     DockerConfig::read(&files).map_err(|error| Error::BadLogins(error.reason))
 }
 
-/// Layouts of contexts by their names, local caches as `local:<directory>`.
+/// Layouts of contexts as `oci:<name>`, local caches as `local:<directory>`.
 fn stores(plan: &mut Plan) -> Result<Stores, Error> {
     let mut stores = Stores::new();
     for (id, path) in &plan.layouts {
@@ -199,7 +199,7 @@ fn stores(plan: &mut Plan) -> Result<Stores, Error> {
                 *value = format!("oci-layout://{id}@{digest}");
             }
         }
-        stores = stores.with(id, Arc::new(layout));
+        stores = stores.with(format!("oci:{id}"), Arc::new(layout));
     }
     for entry in plan
         .cache_from
