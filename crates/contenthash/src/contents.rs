@@ -260,7 +260,7 @@ impl Contents {
     /// the steps without any link, or `None` when there is nothing.
     pub(crate) fn resolve(
         &mut self,
-        root: &Root,
+        root: Option<&Root>,
         path: &Path,
         last: bool,
     ) -> Result<Option<PathBuf>> {
@@ -299,14 +299,14 @@ impl Contents {
 
     /// The node at a path without links, directories above it read as needed.
     /// `None` for a missing one; the top is never asked for.
-    pub(crate) fn node(&mut self, root: &Root, path: &Path) -> Result<Option<&mut Node>> {
+    pub(crate) fn node(&mut self, root: Option<&Root>, path: &Path) -> Result<Option<&mut Node>> {
         Ok(self.node_and_flag(root, path)?.map(|(node, _)| node))
     }
 
     /// The same, with the mark to be set when more of it becomes known.
     pub(crate) fn node_and_flag(
         &mut self,
-        root: &Root,
+        root: Option<&Root>,
         path: &Path,
     ) -> Result<Option<(&mut Node, &mut bool)>> {
         let Contents { top, changed } = self;
@@ -340,7 +340,7 @@ impl Contents {
     /// becomes known.
     pub(crate) fn dir(
         &mut self,
-        root: &Root,
+        root: Option<&Root>,
         path: &Path,
     ) -> Result<Option<(&mut Dir, &mut bool)>> {
         if names(path).next().is_none() {
@@ -355,10 +355,11 @@ impl Contents {
 
 impl Dir {
     /// Reads the names, if that was not done before. Returns whether it did.
-    pub(crate) fn read(&mut self, root: &Root, path: &Path) -> Result<bool> {
+    pub(crate) fn read(&mut self, root: Option<&Root>, path: &Path) -> Result<bool> {
         if self.children.is_some() {
             return Ok(false);
         }
+        let root = root.ok_or(Error::Unread)?;
         let failed = || Error::io(path);
         let dir = match root.open_dir_nofollow(path) {
             Ok(dir) => dir,

@@ -27,6 +27,9 @@ pub enum Error {
     /// What was stored earlier is damaged; hash again.
     #[error("stored content digests are damaged")]
     Stored,
+    /// What is asked for is not known, and the tree was not given to look.
+    #[error("a part of the tree was never looked at")]
+    Unread,
     /// The disk said no.
     #[error("hashing {}", .path.display())]
     Io {
@@ -51,7 +54,7 @@ impl Error {
             Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Kind::Denied
             }
-            Error::Stored | Error::Io { .. } => Kind::Internal,
+            Error::Stored | Error::Unread | Error::Io { .. } => Kind::Internal,
         }
     }
 }

@@ -29,6 +29,7 @@ impl Contents {
     /// was digested already costs no reading.
     pub fn list(&mut self, root: &Root, selector: &Selector, limit: usize) -> Result<Vec<Listed>> {
         self.digest(root, selector)?;
+        let root = Some(root);
         if let Some(picked) = self.picked(root, selector)? {
             let mut listed = Vec::new();
             for path in picked.into_iter().take(limit) {

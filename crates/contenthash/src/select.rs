@@ -83,6 +83,20 @@ impl Judged {
 impl Contents {
     /// The digest of a part of the tree under `root`. Asking again costs little.
     pub fn digest(&mut self, root: &Root, selector: &Selector) -> Result<Digest> {
+        self.digest_of(Some(root), selector)
+    }
+
+    /// The same without the tree; nothing if it would have to be looked at.
+    pub fn known(&mut self, selector: &Selector) -> Result<Option<Digest>> {
+        match self.digest_of(None, selector) {
+            Ok(digest) => Ok(Some(digest)),
+            Err(Error::Unread) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Without a root only what is known already can be told; else it fails with `Unread`.
+    fn digest_of(&mut self, root: Option<&Root>, selector: &Selector) -> Result<Digest> {
         match self.pick_all(root, selector)? {
             None => self.whole(root, &selector.path, selector.follow_links),
             Some((bases, picked)) => {
@@ -94,7 +108,7 @@ impl Contents {
     /// The paths that are selected one by one; nothing where a whole path is meant.
     pub(crate) fn picked(
         &mut self,
-        root: &Root,
+        root: Option<&Root>,
         selector: &Selector,
     ) -> Result<Option<Vec<PathBuf>>> {
         let picked = self.pick_all(root, selector)?;
@@ -105,7 +119,7 @@ impl Contents {
     /// is meant.
     fn pick_all(
         &mut self,
-        root: &Root,
+        root: Option<&Root>,
         selector: &Selector,
     ) -> Result<Option<(Vec<PathBuf>, Vec<Included>)>> {
         let wildcard = selector.is_wild();
@@ -131,7 +145,7 @@ impl Contents {
         Ok(Some((bases, picking.picked)))
     }
 
-    fn whole(&mut self, root: &Root, path: &Path, follow: bool) -> Result<Digest> {
+    fn whole(&mut self, root: Option<&Root>, path: &Path, follow: bool) -> Result<Digest> {
         let missing = || Error::NotFound(path.to_owned());
         let path = self.resolve(root, path, follow)?.ok_or_else(missing)?;
         if let Some((dir, changed)) = self.dir(root, &path)? {
@@ -147,7 +161,7 @@ impl Contents {
 
     /// Paths that match a wildcard path, sorted. Links are followed before the first
     /// wildcard and not after it.
-    fn matching(&mut self, root: &Root, pattern: &Path) -> Result<Vec<PathBuf>> {
+    fn matching(&mut self, root: Option<&Root>, pattern: &Path) -> Result<Vec<PathBuf>> {
         let parts = steps(pattern);
         let wild = parts
             .iter()
@@ -179,7 +193,7 @@ impl Contents {
 
     fn pick(
         &mut self,
-        root: &Root,
+        root: Option<&Root>,
         base: &Path,
         wildcard: bool,
         selector: &Selector,
@@ -219,7 +233,7 @@ impl Contents {
 
     fn add_up(
         &mut self,
-        root: &Root,
+        root: Option<&Root>,
         bases: &[PathBuf],
         wildcard: bool,
         selector: &Selector,
@@ -248,7 +262,7 @@ impl Contents {
     }
 
     /// The header of a directory, a file, or where a link leads.
-    pub(crate) fn one(&mut self, root: &Root, path: &Path, follow: bool) -> Result<Digest> {
+    pub(crate) fn one(&mut self, root: Option<&Root>, path: &Path, follow: bool) -> Result<Digest> {
         if let Some((dir, changed)) = self.dir(root, path)? {
             return sum::file(root, path, &mut dir.header, changed);
         }
@@ -297,7 +311,7 @@ impl Picking {
 
     fn walk(
         &mut self,
-        root: &Root,
+        root: Option<&Root>,
         path: &Path,
         key: &[u8],
         relative: &str,

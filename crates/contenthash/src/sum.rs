@@ -26,7 +26,12 @@ struct Batch<'a> {
 
 /// The digest of all in `dir`. `changed` is set if more had to be looked at than what is known:
 /// adding up is done again sooner than the sums of a large tree are written down.
-pub(crate) fn dir(root: &Root, path: &Path, dir: &mut Dir, changed: &mut bool) -> Result<Digest> {
+pub(crate) fn dir(
+    root: Option<&Root>,
+    path: &Path,
+    dir: &mut Dir,
+    changed: &mut bool,
+) -> Result<Digest> {
     if let Some(known) = dir.digest {
         return Ok(known);
     }
@@ -41,7 +46,7 @@ pub(crate) fn dir(root: &Root, path: &Path, dir: &mut Dir, changed: &mut bool) -
 
 /// Hashes the headers and files in `wanted` (paths) below `dir`.
 pub(crate) fn some(
-    root: &Root,
+    root: Option<&Root>,
     path: &Path,
     dir: &mut Dir,
     changed: &mut bool,
@@ -58,7 +63,7 @@ pub(crate) fn some(
 
 /// The digest of one file or link.
 pub(crate) fn file(
-    root: &Root,
+    root: Option<&Root>,
     path: &Path,
     slot: &mut Option<Digest>,
     changed: &mut bool,
@@ -85,7 +90,7 @@ fn header_of_top<'a>(path: &'a Path, slot: &'a mut Option<Digest>, batches: &mut
 }
 
 /// Returns whether anything was read.
-fn read_all(root: &Root, path: &Path, dir: &mut Dir) -> Result<bool> {
+fn read_all(root: Option<&Root>, path: &Path, dir: &mut Dir) -> Result<bool> {
     let mut read = dir.read(root, path)?;
     for (name, node) in dir.children.iter_mut().flatten() {
         if let Node::Dir(deeper) = node
@@ -133,7 +138,11 @@ fn collect<'a>(
     }
 }
 
-fn hash_all(root: &Root, batches: Vec<Batch<'_>>) -> Result<()> {
+fn hash_all(root: Option<&Root>, batches: Vec<Batch<'_>>) -> Result<()> {
+    if batches.is_empty() {
+        return Ok(());
+    }
+    let root = root.ok_or(Error::Unread)?;
     let files: usize = batches.iter().map(|batch| batch.files.len()).sum();
     let threads = std::thread::available_parallelism()
         .map_or(1, usize::from)

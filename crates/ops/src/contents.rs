@@ -42,10 +42,42 @@ impl ContentsCache {
         build: &Build,
         step: &StepProgress,
     ) -> Result<Vec<Digest>> {
+        let (known, selectors) = self.known(of, selectors).await?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
         self.of_each(of, selectors, build, step, |contents, root, selector| {
             contents.digest(root, selector)
         })
         .await
+    }
+
+    /// The digests if they are known: then the tree need not even be mounted.
+    async fn known(
+        &self,
+        of: &Ref,
+        selectors: Vec<Selector>,
+    ) -> Result<(Option<Vec<Digest>>, Vec<Selector>)> {
+        let id = of.id().to_owned();
+        let tree = self.of(&id);
+        let of = of.clone();
+        let looked = stdx::task::blocking(move || {
+            let mut tree = tree.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_new = tree.is_none();
+            let contents = match &mut *tree {
+                Some(contents) => contents,
+                none => none.insert(noted(&of)?),
+            };
+            let known = |selector| contents.known(selector).map_err(failed(selector));
+            let known = selectors.iter().map(known).collect::<Result<_>>()?;
+            let names = is_new.then(|| contents.names());
+            Ok::<_, Error>((known, selectors, names))
+        });
+        let (known, selectors, names) = looked.await?;
+        if let Some(names) = names {
+            self.weigh(&id, names);
+        }
+        Ok((known, selectors))
     }
 
     /// What those digests are made of, at most `limit` names for each part.
@@ -87,10 +119,7 @@ impl ContentsCache {
                 none => none.insert(noted(&of)?),
             };
             let answer = |selector: &Selector| {
-                ask(contents, tree.root(), selector).map_err(|source| Error::Contents {
-                    path: selector.path.display().to_string(),
-                    source,
-                })
+                ask(contents, tree.root(), selector).map_err(failed(selector))
             };
             let answers: Vec<T> = selectors.iter().map(answer).collect::<Result<_>>()?;
             let note = contents.unsaved();
@@ -129,6 +158,11 @@ impl ContentsCache {
         let place = known.trees.entry(id.to_owned());
         Arc::clone(&place.or_insert_with(|| (Tree::default(), TREE)).0)
     }
+}
+
+fn failed(selector: &Selector) -> impl FnOnce(contenthash::Error) -> Error {
+    let path = selector.path.display().to_string();
+    move |source| Error::Contents { path, source }
 }
 
 /// What was noted beside a ref. A note that cannot be read is as good as none: the tree

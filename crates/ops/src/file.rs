@@ -88,13 +88,13 @@ impl Op for FileOp {
         let digests = match &output.0 {
             None => inputs::of_nothing(&parts)?,
             Some(found) => {
-                let tree = found
-                    .tree(&*build.provider, &cx.step)
-                    .await
-                    .map_err(Error::from)?;
                 let required = self.selectors.required(input);
-                stdx::task::blocking(move || inputs::check_required(tree.root(), &required))
-                    .await?;
+                if !required.is_empty() {
+                    let tree = found.tree(&*build.provider, &cx.step).await;
+                    let tree = tree.map_err(Error::from)?;
+                    let check = move || inputs::check_required(tree.root(), &required);
+                    stdx::task::blocking(check).await?;
+                }
                 let contents = &self.deeds.parts.contents;
                 contents.digests(found, parts, build, &cx.step).await?
             }

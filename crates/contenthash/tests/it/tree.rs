@@ -343,3 +343,50 @@ fn a_part_is_listed_by_what_its_digest_is_made_of() {
     assert_eq!(changed.len(), 1);
     assert_eq!(changed[0].0, "d/e/c");
 }
+
+/// What is known is told without a tree to look at, and nothing else is.
+///
+/// Rows: C07
+#[test]
+fn only_what_is_known_is_told_without_the_tree() {
+    let (_dir, root) = temp();
+    for path in ["d/a", "d/b.txt", "d/deep/c.txt", "other"] {
+        write(&root, path, path);
+    }
+    root.symlink("d/a", "link").unwrap();
+    let wild = Selector::path("d/*.txt");
+    let wild = Selector {
+        wildcard: true,
+        ..wild
+    };
+    let some = Selector {
+        include: vec!["deep".into()],
+        ..Selector::path("d")
+    };
+    let linked = Selector {
+        follow_links: true,
+        ..Selector::path("link")
+    };
+    for selector in [Selector::path("d"), Selector::path("/"), wild, some, linked] {
+        let mut contents = Contents::new();
+        assert_eq!(contents.known(&selector).unwrap(), None, "{selector:?}");
+        let digest = contents.digest(&root, &selector).unwrap();
+        assert_eq!(contents.known(&selector).unwrap(), Some(digest));
+        let mut stored = Contents::decode(&contents.encode()).unwrap();
+        assert_eq!(
+            stored.known(&selector).unwrap(),
+            Some(digest),
+            "{selector:?}"
+        );
+    }
+    let mut contents = Contents::new();
+    contents.digest(&root, &Selector::path("d/a")).unwrap();
+    assert_eq!(contents.known(&Selector::path("d/b.txt")).unwrap(), None);
+    let missing = contents.known(&Selector::path("d/nothing")).unwrap_err();
+    assert_eq!(missing.kind(), Kind::NotFound);
+    contents.digest(&root, &Selector::path("d")).unwrap();
+    write(&root, "d/deep/c.txt", "changed");
+    contents.refresh(&root, Path::new("d/deep/c.txt")).unwrap();
+    assert_eq!(contents.known(&Selector::path("d")).unwrap(), None);
+    assert!(contents.known(&Selector::path("d/a")).unwrap().is_some());
+}

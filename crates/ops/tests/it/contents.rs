@@ -6,7 +6,7 @@ use session::Attachables;
 use session::local::Dirs;
 use source::{Identifier, Source};
 
-use crate::setup::World;
+use crate::setup::{World, found};
 
 /// The keys of one daemon must not be those of what the directory was in the last build.
 ///
@@ -58,4 +58,39 @@ async fn privileged_a_changed_file_changes_the_key_and_its_time_does_not() {
 
     std::fs::write(path("sub/a"), "1").unwrap();
     assert_eq!(keys().await, first, "as it was at first");
+}
+
+/// Keys that are known need no tree: here there is none any more. A build with a thousand cached
+/// steps would mount a thousand times.
+///
+/// Rows: C07
+#[tokio::test]
+async fn privileged_known_keys_need_no_tree() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let tree = world.tree(&[("a", "1"), ("sub/b", "2")]);
+    let client = world.plain();
+    let (build, step) = (&client.deeds.build, StepProgress::none());
+    let of = found(&tree);
+    let selectors = ["/", "sub", "a"].map(Selector::path).to_vec();
+    let ask = async |known: &ops::ContentsCache, selectors: &[Selector]| {
+        known.digests(of, selectors.to_vec(), build, &step).await
+    };
+    let digests = ask(&world.parts.contents, &selectors).await.unwrap();
+    for layer in of.unpacked_layers().unwrap() {
+        world.refs.snapshots().remove(&layer).unwrap();
+    }
+    assert_eq!(
+        ask(&world.parts.contents, &selectors).await.unwrap(),
+        digests
+    );
+    // So does the next process, from what was written down.
+    let next = ops::ContentsCache::default();
+    assert_eq!(ask(&next, &selectors).await.unwrap(), digests);
+    let unknown = world.tree(&[("a", "1")]);
+    let layers = found(&unknown).unpacked_layers().unwrap();
+    world.refs.snapshots().remove(&layers[0]).unwrap();
+    let asked = next.digests(found(&unknown), selectors, build, &step).await;
+    assert!(asked.is_err(), "what was never looked at is not made up");
 }
