@@ -181,3 +181,65 @@ fn kill_9_never_tears_a_transaction() {
     }
     assert!(count(&Db::open(&path).unwrap()) > 0);
 }
+
+/// What was deleted makes room for what comes: the file is as large as what was ever in it at one
+/// time, not as all that was written.
+///
+/// Rows: Q12
+#[test]
+fn the_file_does_not_grow_with_what_was_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let db = Db::open(&path).unwrap();
+    db.migrate(
+        "notes",
+        &["CREATE TABLE notes (n INTEGER PRIMARY KEY, text BLOB)"],
+    )
+    .unwrap();
+    let size = || {
+        let of = |path: &std::path::Path| fs::metadata(path).map_or(0, |meta| meta.len());
+        of(&path) + of(&dir.path().join("state.db-wal"))
+    };
+    let mut after_first = 0;
+    for round in 0..40 {
+        let written: Result<(), Error> = db.write(|tx| {
+            let text = vec![round; 500_000];
+            tx.execute("INSERT INTO notes VALUES (NULL, ?1)", [text])?;
+            Ok(())
+        });
+        written.unwrap();
+        let deleted: Result<(), Error> = db.write(|tx| {
+            tx.execute("DELETE FROM notes", [])?;
+            Ok(())
+        });
+        deleted.unwrap();
+        db.checkpoint().unwrap();
+        if round == 3 {
+            after_first = size();
+        }
+    }
+    assert!(
+        size() <= after_first + 500_000,
+        "{} after {after_first}",
+        size()
+    );
+    assert!(size() < 10_000_000, "{}", size());
+}
+
+/// A write costs no flush of the disk: a thousand of them do not wait for it once each.
+///
+/// Rows: Q12
+#[test]
+fn writes_are_not_flushed_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let db = Db::open(&path).unwrap();
+    let synchronous = db.read(|tx| tx.row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0)));
+    assert_eq!(
+        synchronous.unwrap(),
+        Some(1),
+        "NORMAL: with checkpoints only"
+    );
+    let journal = db.read(|tx| tx.row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0)));
+    assert_eq!(journal.unwrap().as_deref(), Some("wal"));
+}

@@ -39,10 +39,13 @@ pub(super) struct Members<W: Write> {
 
 impl<W: Write> Members<W> {
     pub(super) fn new(out: W, level: Option<i32>) -> Members<W> {
+        Members::with(super::workers(), out, level)
+    }
+
+    fn with(count: usize, out: W, level: Option<i32>) -> Members<W> {
         let (jobs, queue) = channel::<Job>();
         let queue = Arc::new(Mutex::new(queue));
         let level = compression_level(level);
-        let count = super::workers();
         let workers = (0..count)
             .map(|_| {
                 let queue = Arc::clone(&queue);
@@ -161,4 +164,42 @@ fn compression_level(level: Option<i32>) -> CompressionLvl {
         _ => CompressionLvl::new(4),
     }
     .expect("0 to 9 are levels")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The blob of a layer has the same digest wherever it is made, and many blocks are on their
+    /// way at once, but never more than a few for each thread, however large the layer.
+    ///
+    /// Rows: Q1, B19
+    #[test]
+    fn any_number_of_threads_gives_the_same_bytes_in_little_memory() {
+        let block: Vec<u8> = (0..BLOCK).map(|n| (n * n / 777) as u8).collect();
+        let packed = |threads: usize| {
+            let mut members = Members::with(threads, Vec::new(), None);
+            let mut most = 0;
+            for number in 0..20_u8 {
+                members.write_all(&block).unwrap();
+                members.write_all(&[number]).unwrap();
+                most = most.max(members.waiting.len());
+                let blocks = members.waiting.len() + members.spare.len();
+                assert!(
+                    blocks <= 2 * threads + 1,
+                    "{blocks} blocks for {threads} threads"
+                );
+            }
+            assert_eq!(
+                most,
+                2 * threads,
+                "all threads have work, and one more block each"
+            );
+            members.finish().unwrap()
+        };
+        let alone = packed(1);
+        for threads in [2, 3, 8] {
+            assert!(packed(threads) == alone, "{threads} threads");
+        }
+    }
 }

@@ -140,7 +140,7 @@ mod tests {
         }
     }
 
-    /// Rows: X14
+    /// Rows: X14, Q10
     #[test]
     fn a_machine_runs_its_own_programs_and_its_twins() {
         let (amd64, arm64) = (platform("linux/amd64"), platform("linux/arm64"));

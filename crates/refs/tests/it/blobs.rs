@@ -18,7 +18,7 @@ async fn layers(of: &Ref, algorithm: Algorithm, force: bool, outside: &Outside) 
         .unwrap()
 }
 
-/// Rows: B7, B10, B35
+/// Rows: B7, B10, B35, Q7
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_only_new_layers_become_blobs_and_the_chain_is_found_again() {
     let Some(state) = state() else { return };

@@ -13,7 +13,7 @@ use stdx::Kind;
 
 use crate::setup::{Outside, files, names, open, state, step};
 
-/// Rows: P21, Q5
+/// Rows: P21, Q5, Q6
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_layers_stay_lazy_until_read_and_are_found_again() {
     let Some(state) = state() else { return };
