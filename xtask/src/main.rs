@@ -9,6 +9,7 @@ mod bench;
 mod coverage;
 mod demo;
 mod error;
+mod fuzz;
 mod licences;
 mod metrics;
 mod repo;
@@ -45,6 +46,8 @@ enum Chore {
     Tidy,
     /// Rows of docs/spec that tests name
     Coverage(coverage::Args),
+    /// Bad input for every door, guided by what it reaches
+    Fuzz(fuzz::Args),
     /// How long files and functions are, and how much is documented
     Metrics,
     /// kiln beside other builders, on this machine
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Chore::Test(args) => test::run(&args),
         Chore::Tidy => tidy::run(),
         Chore::Coverage(args) => coverage::run(&args),
+        Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Metrics => metrics::run(),
         Chore::Bench(args) => bench::run(args).map_err(|error| Error::Chore(error.to_string())),
     };

@@ -6,6 +6,12 @@ mod document;
 mod key;
 mod pull;
 
+/// The documents of an image, read as pulling reads them.
+pub mod documents {
+    pub use super::config::layers;
+    pub use super::document::{Document, choose};
+}
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -41,7 +41,7 @@ pub use identifier::{
     BlobId, BlobPlace, FileAttrs, GitId, HttpId, Identifier, ImageId, LayoutId, LocalId, Mtime,
     ResolveMode,
 };
-pub use image::{Image, ImageConfig};
+pub use image::{Image, ImageConfig, documents};
 pub use local::{CONTENTS_NOTE, Local};
 pub use pins::{Pinned, Pins};
 pub use resolutions::Resolutions;

@@ -14,6 +14,8 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(feature = "bridge")]
+pub mod bridge;
 pub mod dice;
 #[cfg(feature = "executor")]
 pub mod executor;

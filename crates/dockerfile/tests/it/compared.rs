@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use frontend::metadata_key;
 use serde_json::Value;
 
-use crate::fake::FakeBridge;
+use testkit::bridge::FakeBridge;
 
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compared");

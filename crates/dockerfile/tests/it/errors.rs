@@ -3,7 +3,7 @@
 use frontend::Error;
 use stdx::Kind;
 
-use crate::fake::FakeBridge;
+use testkit::bridge::FakeBridge;
 
 async fn fail(dockerfile: &str, options: &[(&str, &str)]) -> Error {
     let bridge = FakeBridge::new(dockerfile).options(options);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use frontend::metadata_key;
 use serde_json::Value;
 
-use crate::fake::FakeBridge;
+use testkit::bridge::FakeBridge;
 
 /// Golden Dockerfiles that do not pass yet.
 const EXPECTED_TO_FAIL: [&str; 0] = [];

@@ -7,7 +7,7 @@ use dockerfile::shell::{Env, Lexer};
 use dockerfile::syntax::{detect_syntax, parse};
 use proptest::prelude::*;
 
-use crate::fake::FakeBridge;
+use testkit::bridge::FakeBridge;
 
 /// Words that make trouble more often than letters drawn by lot.
 fn trouble() -> impl Strategy<Value = String> {

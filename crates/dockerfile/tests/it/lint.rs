@@ -1,6 +1,6 @@
 //! Each rule is broken once, and once it is kept.
 
-use crate::fake::FakeBridge;
+use testkit::bridge::FakeBridge;
 
 async fn warned(dockerfile: &str) -> Vec<String> {
     let bridge = FakeBridge::new(dockerfile);

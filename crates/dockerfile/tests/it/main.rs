@@ -3,7 +3,6 @@
 
 mod compared;
 mod errors;
-mod fake;
 mod golden;
 mod hostile;
 mod lint;

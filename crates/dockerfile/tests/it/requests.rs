@@ -3,7 +3,7 @@
 use frontend::metadata_key;
 use serde_json::{Value, json};
 
-use crate::fake::FakeBridge;
+use testkit::bridge::FakeBridge;
 
 async fn ask(
     dockerfile: &str,

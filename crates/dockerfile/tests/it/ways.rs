@@ -3,7 +3,7 @@
 use frontend::{Refs, metadata_key};
 use llb::{MountKind, OpKind};
 
-use crate::fake::{BASE_CONFIG, FakeBridge};
+use testkit::bridge::{BASE_CONFIG, FakeBridge};
 
 async fn built(bridge: &FakeBridge) -> frontend::FrontendResult {
     dockerfile::build(bridge).await.unwrap()

@@ -34,7 +34,7 @@ struct History {
 
 /// The layers of a manifest with what its config says about them, at most
 /// `limit` from the bottom (P15, P17).
-pub(crate) fn layers(
+pub fn layers(
     reference: &str,
     config: &[u8],
     layers: Vec<Descriptor>,

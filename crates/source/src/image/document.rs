@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// A manifest or an index.
 #[derive(Debug)]
-pub(crate) enum Document {
+pub enum Document {
     /// Manifests to choose from.
     Index(Vec<Descriptor>),
     /// One image.
@@ -21,7 +21,7 @@ pub(crate) enum Document {
 
 impl Document {
     /// Reads a document that was fetched as `media_type`.
-    pub(crate) fn parse(reference: &str, kind: &str, bytes: &[u8]) -> Result<Document> {
+    pub fn parse(reference: &str, kind: &str, bytes: &[u8]) -> Result<Document> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Raw {
@@ -75,7 +75,7 @@ impl Document {
 }
 
 /// The entry of an index that suits `wanted` best; of equals, the first.
-pub(crate) fn choose<'a>(
+pub fn choose<'a>(
     reference: &str,
     manifests: &'a [Descriptor],
     wanted: &Platform,

@@ -13,28 +13,35 @@ use frontend::{
 use oci::{Digest, Platform};
 
 /// The config of the golden base image.
-pub(crate) const BASE_CONFIG: &str = r#"{"architecture":"amd64","config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["sh"]},"created":"2023-11-14T20:00:00Z","history":[{"created":"2023-11-14T20:00:00Z","created_by":"base"}],"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:8bf5a497ec203c5d363e25f994eed64157b86a634336f0bb7e0bf87ca4fdd5aa"]}}"#;
+pub const BASE_CONFIG: &str = r#"{"architecture":"amd64","config":{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["sh"]},"created":"2023-11-14T20:00:00Z","history":[{"created":"2023-11-14T20:00:00Z","created_by":"base"}],"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:8bf5a497ec203c5d363e25f994eed64157b86a634336f0bb7e0bf87ca4fdd5aa"]}}"#;
 
 /// Everything a test can set, and what was asked.
-pub(crate) struct FakeBridge {
-    pub(crate) options: Options,
-    pub(crate) session: String,
+pub struct FakeBridge {
+    /// What the client asked for.
+    pub options: Options,
+    /// The client's session.
+    pub session: String,
     /// By local name and path.
-    pub(crate) files: BTreeMap<(String, String), Bytes>,
+    pub files: BTreeMap<(String, String), Bytes>,
     /// By full name: digest and config.
-    pub(crate) images: BTreeMap<String, (Digest, String)>,
-    pub(crate) inputs: BTreeMap<String, llb::Definition>,
-    pub(crate) solved: Mutex<Vec<llb::Definition>>,
-    pub(crate) nested: Mutex<Vec<NestedRequest>>,
-    pub(crate) warnings: Mutex<Vec<Warning>>,
-    pub(crate) resolved: Mutex<Vec<String>>,
+    pub images: BTreeMap<String, (Digest, String)>,
+    /// Graphs handed in by name.
+    pub inputs: BTreeMap<String, llb::Definition>,
+    /// Graphs that were solved; a ref is the number of one.
+    pub solved: Mutex<Vec<llb::Definition>>,
+    /// Other frontends that were asked for.
+    pub nested: Mutex<Vec<NestedRequest>>,
+    /// What was warned of.
+    pub warnings: Mutex<Vec<Warning>>,
+    /// Steps images were resolved for.
+    pub resolved: Mutex<Vec<String>>,
 }
 
 impl FakeBridge {
     /// A Dockerfile on the golden base image.
-    pub(crate) fn new(dockerfile: &str) -> FakeBridge {
+    pub fn new(dockerfile: &str) -> FakeBridge {
         let digest = "sha256:e0caebf4771446149453788a72aa2b6f43806d10e6a126e3f8383d2ee2539f21";
-        let base = (digest.parse().unwrap(), BASE_CONFIG.to_owned());
+        let base = (digest.parse().expect("a digest"), BASE_CONFIG.to_owned());
         let mut bridge = FakeBridge {
             options: Options::default(),
             session: "session".into(),
@@ -50,17 +57,14 @@ impl FakeBridge {
         bridge
     }
 
-    pub(crate) fn file(
-        &mut self,
-        local: &str,
-        path: &str,
-        data: impl Into<Bytes>,
-    ) -> &mut FakeBridge {
+    /// Adds a file of a local directory.
+    pub fn file(&mut self, local: &str, path: &str, data: impl Into<Bytes>) -> &mut FakeBridge {
         self.files.insert((local.into(), path.into()), data.into());
         self
     }
 
-    pub(crate) fn options(mut self, options: &[(&str, &str)]) -> FakeBridge {
+    /// With these options more.
+    pub fn options(mut self, options: &[(&str, &str)]) -> FakeBridge {
         let own = self
             .options
             .as_map()
@@ -74,18 +78,18 @@ impl FakeBridge {
     }
 
     /// The graph that was solved last.
-    pub(crate) fn last(&self) -> llb::Definition {
+    pub fn last(&self) -> llb::Definition {
         self.solved
             .lock()
-            .unwrap()
+            .expect("nothing panics holding it")
             .last()
             .cloned()
             .expect("something was solved")
     }
 
     /// Its steps.
-    pub(crate) fn ops(&self) -> Vec<llb::Op> {
-        let graph = llb::Graph::load(&self.last()).unwrap();
+    pub fn ops(&self) -> Vec<llb::Op> {
+        let graph = llb::Graph::load(&self.last()).expect("what was solved is a graph");
         graph
             .vertices()
             .iter()
@@ -94,17 +98,18 @@ impl FakeBridge {
     }
 
     /// The names of its steps, in order.
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         let definition = self.last();
-        let graph = llb::Graph::load(&definition).unwrap();
+        let graph = llb::Graph::load(&definition).expect("what was solved is a graph");
         let name = |v: &llb::Vertex| v.metadata.description.get(llb::attr::CUSTOM_NAME).cloned();
         graph.vertices().iter().filter_map(name).collect()
     }
 
-    pub(crate) fn warned(&self) -> Vec<String> {
+    /// The short texts of all warnings.
+    pub fn warned(&self) -> Vec<String> {
         self.warnings
             .lock()
-            .unwrap()
+            .expect("nothing panics holding it")
             .iter()
             .map(|w| w.short.clone())
             .collect()
@@ -123,8 +128,8 @@ impl Bridge for FakeBridge {
 
     fn platforms(&self) -> Vec<Platform> {
         vec![
-            "linux/amd64".parse().unwrap(),
-            "linux/arm64".parse().unwrap(),
+            "linux/amd64".parse().expect("a platform"),
+            "linux/arm64".parse().expect("a platform"),
         ]
     }
 
@@ -133,7 +138,7 @@ impl Bridge for FakeBridge {
     }
 
     async fn solve(&self, request: SolveRequest) -> Result<Option<RefId>> {
-        let mut solved = self.solved.lock().unwrap();
+        let mut solved = self.solved.lock().expect("nothing panics holding it");
         solved.push(request.definition);
         Ok(Some(RefId::new((solved.len() - 1).to_string())))
     }
@@ -143,17 +148,27 @@ impl Bridge for FakeBridge {
     }
 
     async fn definition(&self, reference: &RefId) -> Result<llb::Definition> {
-        let index: usize = reference.as_str().parse().unwrap();
-        Ok(self.solved.lock().unwrap()[index].clone())
+        let solved = self.solved.lock().expect("nothing panics holding it");
+        let index: Option<usize> = reference.as_str().parse().ok();
+        let definition = index.and_then(|index| solved.get(index));
+        definition
+            .cloned()
+            .ok_or_else(|| Error::NoRef(reference.to_string()))
     }
 
     async fn nested(&self, request: NestedRequest) -> Result<FrontendResult> {
-        self.nested.lock().unwrap().push(request);
+        self.nested
+            .lock()
+            .expect("nothing panics holding it")
+            .push(request);
         Ok(FrontendResult::default())
     }
 
     async fn resolve_image(&self, name: &str, lookup: ImageLookup) -> Result<ResolvedImage> {
-        self.resolved.lock().unwrap().push(lookup.step_name);
+        self.resolved
+            .lock()
+            .expect("nothing panics holding it")
+            .push(lookup.step_name);
         let Some((digest, config)) = self.images.get(name) else {
             return Err(Error::Engine {
                 doing: format!("{name}: not found"),
@@ -186,7 +201,7 @@ impl Bridge for FakeBridge {
         range: Option<FileRange>,
     ) -> Result<Bytes> {
         let definition = self.definition(reference).await?;
-        let graph = llb::Graph::load(&definition).unwrap();
+        let graph = llb::Graph::load(&definition).expect("what was solved is a graph");
         let place = graph
             .vertices()
             .iter()
@@ -221,7 +236,10 @@ impl Bridge for FakeBridge {
     }
 
     async fn warn(&self, _: Option<&Digest>, warning: Warning) -> Result<()> {
-        self.warnings.lock().unwrap().push(warning);
+        self.warnings
+            .lock()
+            .expect("nothing panics holding it")
+            .push(warning);
         Ok(())
     }
 }
