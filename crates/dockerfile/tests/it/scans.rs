@@ -4,7 +4,7 @@ use frontend::AttestationKind;
 use llb::{MountKind, OpKind};
 use stdx::Kind;
 
-use crate::fake::FakeBridge;
+use testkit::bridge::FakeBridge;
 
 const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"Entrypoint":["/scan"],"Cmd":["-v"],"Env":["A=b"],"WorkingDir":"work"}}"#;
 
