@@ -18,6 +18,10 @@ use crate::config::file::{File, Registry};
 use crate::config::flags::Flags;
 use crate::config::gc::GcRule;
 use crate::config::space::Span;
+pub use crate::traces::Collector;
+
+/// How long the list of emulated platforms is believed unless told otherwise.
+const PLATFORMS_MAX_AGE: Duration = Duration::from_secs(20);
 
 /// What the process knows of its surroundings, read once at the rim.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +46,8 @@ pub struct Surroundings {
     pub cni_init_lock: Option<PathBuf>,
     /// `BUILDKIT_NETWORK_BRIDGE_AUTO`: `auto` means a bridge of our own.
     pub bridge_auto: bool,
+    /// Variables whose names begin with `OTEL_`.
+    pub otel: BTreeMap<String, String>,
     /// `BUILDKIT_STEP_LOG_MAX_SIZE` and `…_SPEED`.
     pub log_limits: progress::LogLimits,
 }
@@ -158,6 +164,10 @@ pub struct Config {
     pub history_entries: usize,
     /// How much each step may print.
     pub log_limits: progress::LogLimits,
+    /// Where spans are sent on to.
+    pub collector: Option<Collector>,
+    /// How long the list of emulated platforms is believed; `None` for ever.
+    pub platforms_max_age: Option<Duration>,
 }
 
 /// Where certificates lie.
@@ -189,6 +199,14 @@ impl Config {
         name: Name,
         surroundings: &Surroundings,
     ) -> Result<Config, Error> {
+        for (setting, value) in [
+            ("--oci-worker", &flags.oci_worker),
+            ("--containerd-worker", &flags.containerd_worker),
+        ] {
+            if let Some(value) = value {
+                one_of(setting, value.clone(), &["true", "false", "auto"])?;
+            }
+        }
         refuse_what_is_not_there(&file, flags)?;
         let worker = file.worker.oci;
         let root = flags
@@ -273,6 +291,14 @@ impl Config {
                 None => 50,
             },
             log_limits: surroundings.log_limits,
+            collector: Collector::of(&surroundings.otel)?,
+            platforms_max_age: match file
+                .system
+                .and_then(|system| system.platforms_cache_max_age)
+            {
+                Some(span) => span.duration(),
+                None => Some(PLATFORMS_MAX_AGE),
+            },
             root,
         })
     }
@@ -445,12 +471,6 @@ fn refuse_what_is_not_there(file: &File, flags: &Flags) -> Result<(), Error> {
         (
             !file.frontend.gateway.allowed_repositories.is_empty(),
             "allowedRepositories",
-        ),
-        (
-            file.system
-                .as_ref()
-                .is_some_and(|system| system.platforms_cache_max_age.is_some()),
-            "platformsCacheMaxAge",
         ),
         (file.cache.gha.is_some(), "cache.gha"),
     ];

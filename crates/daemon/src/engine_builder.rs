@@ -56,6 +56,7 @@ fn settings(config: &Config) -> Result<engine::Config, Error> {
                 })
         })
         .collect::<Result<_, Error>>()?;
+    settings.platforms_max_age = config.platforms_max_age;
     settings.hosts = hosts(config);
     settings.dns = config.dns.as_ref().map(|dns| executor::Dns {
         nameservers: dns.nameservers.clone(),
@@ -131,7 +132,7 @@ impl Builder for Building {
     }
 
     fn worker(&self) -> Worker {
-        self.0.info().clone()
+        self.0.worker()
     }
 
     async fn build(

@@ -58,3 +58,89 @@ impl Collector {
         let _ = self.ended.try_send(());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use progress::Progress;
+    use session::Sessions;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::builder::{Archive, ArchiveError, Failure, Request, Usage, Worker};
+
+    /// Notes when it was pruned, and by which rule.
+    #[derive(Default)]
+    struct Cache {
+        sessions: Sessions,
+        pruned: Mutex<Vec<(Instant, u64)>>,
+    }
+
+    #[async_trait]
+    impl Builder for Cache {
+        fn sessions(&self) -> &Sessions {
+            &self.sessions
+        }
+
+        fn blobs(&self) -> Arc<dyn content::Provider> {
+            Arc::new(content::Memory::default())
+        }
+
+        fn archive(&self) -> Result<Archive, ArchiveError> {
+            unreachable!("no build is remembered")
+        }
+
+        fn worker(&self) -> Worker {
+            Worker::default()
+        }
+
+        async fn build(
+            &self,
+            _: Request,
+            _: Progress,
+        ) -> Result<BTreeMap<String, String>, Failure> {
+            unreachable!("nothing is built")
+        }
+
+        async fn usage(&self, _: &[String], _: Duration) -> Result<Vec<Usage>, Failure> {
+            Ok(Vec::new())
+        }
+
+        async fn prune(&self, rule: &GcRule) -> Result<Vec<Usage>, Failure> {
+            let mut pruned = self.pruned.lock().expect("not poisoned");
+            pruned.push((Instant::now(), rule.max_used));
+            Ok(Vec::new())
+        }
+    }
+
+    /// Rows: D35
+    #[tokio::test(start_paused = true)]
+    async fn the_cache_is_looked_at_a_second_after_a_build_and_once_a_minute() {
+        let cache = Arc::new(Cache::default());
+        let rule = |max_used| GcRule {
+            max_used,
+            ..GcRule::default()
+        };
+        let collector = Collector::new(cache.clone(), vec![rule(1), rule(2)]);
+        let begun = Instant::now();
+        let seconds = || {
+            let pruned = cache.pruned.lock().expect("not poisoned");
+            let one = |(at, rule): &(Instant, u64)| ((*at - begun).as_secs(), *rule);
+            pruned.iter().map(one).collect::<Vec<_>>()
+        };
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(seconds(), [], "nothing was built");
+        for _ in 0..10 {
+            collector.build_ended();
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(seconds(), [(6, 1), (6, 2)], "each rule in its order");
+        // Builds that ended meanwhile wait for the minute to be over.
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(seconds(), [(6, 1), (6, 2), (67, 1), (67, 2)]);
+    }
+}

@@ -3,6 +3,7 @@
 //! The daemon translates: requests into [`engine`]'s words, results into messages.
 //! What it decides itself is where it listens, who may use its state directory, and
 //! how it ends.
+#![forbid(unsafe_code)]
 
 mod blobs;
 pub mod builder;

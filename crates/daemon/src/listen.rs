@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::os::fd::FromRawFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -174,11 +173,7 @@ fn adopt(address: &str, fd: i32) -> Result<Listener, Error> {
         address: address.to_owned(),
         source,
     };
-    // SAFETY: systemd's protocol gives these descriptors to this process, and each
-    // is taken once, at start, before anything else could have opened its number.
-    let owned = unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) };
-    rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)
-        .map_err(|errno| failed(errno.into()))?;
+    let owned = stdx::sys::inherited(fd).map_err(failed)?;
     let family = rustix::net::getsockname(&owned)
         .map_err(|errno| failed(errno.into()))?
         .address_family();

@@ -36,6 +36,7 @@ pub struct Services {
     builds: Builds,
     finalizers: Finalizers,
     shown: Shown,
+    traces: Traces,
     builder: Arc<dyn Builder>,
     stop: watch::Sender<bool>,
 }
@@ -65,7 +66,8 @@ impl Services {
             history: history.clone(),
             builder: builder.clone(),
         };
-        let (traces, finalizers) = (Traces::default(), Finalizers::default());
+        let traces = Traces::new(config.collector.clone());
+        let finalizers = Finalizers::default();
         let control = Control {
             builds: builds.clone(),
             gateways: gateways.clone(),
@@ -105,13 +107,14 @@ impl Services {
             .add_service(health)
             .add_service(reflection)
             .add_service(old_reflection)
-            .add_service(TraceServiceServer::new(traces).max_decoding_message_size(limit));
+            .add_service(TraceServiceServer::new(traces.clone()).max_decoding_message_size(limit));
         let routes = Routes::from(routes.into_axum_router().layer(metrics));
         Ok(Services {
             routes,
             builds,
             finalizers,
             shown,
+            traces,
             builder,
             stop,
         })
@@ -140,6 +143,7 @@ impl Services {
     /// Flushes what builds left unflushed, if that is quick, and lets go of what was kept
     /// for further ones.
     pub async fn finish(&self) {
+        self.traces.sent().await;
         self.builder.close().await;
         if let Err(failure) = self.builder.sync(true).await {
             tracing::warn!(
@@ -194,6 +198,7 @@ impl Services {
             // Clients that keep their connections open do not hold us for ever.
             () = async { builds_end.await; tokio::time::sleep(GOODBYE).await } => {}
         }
+        self.traces.sent().await;
         self.builder.close().await;
         Ok(())
     }

@@ -2,10 +2,13 @@
 //! build are written down beside its record: one JSON object a line, as Go's test stubs of
 //! spans are written, which is what clients read.
 
+mod send;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use oci::Digest;
 use progress::{Event, Progress};
 use prost::Message as _;
@@ -27,6 +30,10 @@ const MAX_TRACES: usize = 64;
 /// Bytes of spans kept for one trace, and for all of them.
 const MAX_TRACE: usize = 4 << 20;
 const MAX_ALL: usize = 32 << 20;
+
+/// Numbers of the wire: a span that is no call, and one that failed.
+const INTERNAL: i32 = 1;
+const FAILED: i32 = 2;
 
 /// The id of a trace.
 pub(crate) type TraceId = [u8; 16];
@@ -72,9 +79,15 @@ impl Parent {
     }
 }
 
+pub use send::Collector;
+
 /// Spans by trace, as they came. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Traces(Arc<Mutex<State>>);
+pub(crate) struct Traces {
+    state: Arc<Mutex<State>>,
+    /// Who else is told of them.
+    sender: Option<Arc<send::Sender>>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -121,8 +134,23 @@ impl State {
 }
 
 impl Traces {
+    /// Spans that are sent on to `collector` as well, if there is one.
+    pub(crate) fn new(collector: Option<Collector>) -> Traces {
+        Traces {
+            state: Arc::default(),
+            sender: collector.map(|collector| Arc::new(send::Sender::start(collector))),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits a moment for spans that are on their way to the collector.
+    pub(crate) async fn sent(&self) {
+        if let Some(sender) = &self.sender {
+            sender.finish().await;
+        }
     }
 
     /// The trace of a build that ended: its client's spans and one for each of its steps.
@@ -136,6 +164,7 @@ impl Traces {
     ) -> Vec<u8> {
         let mut lines = self.lock().take(&parent.trace);
         let own = span_id(&format!("build {began:?}"));
+        let mut spans = Vec::new();
         let root = Work {
             name: "build",
             from: began,
@@ -144,6 +173,7 @@ impl Traces {
             cached: false,
         };
         lines.push(root.line(parent.trace, own, parent.span));
+        spans.push(root.span(parent.trace, own, parent.span));
         for (digest, step) in steps(progress) {
             let (Some(from), Some(to)) = (step.started, step.completed) else {
                 continue;
@@ -155,7 +185,12 @@ impl Traces {
                 error: &step.error,
                 cached: step.cached,
             };
-            lines.push(work.line(parent.trace, span_id(&format!("{digest} {began:?}")), own));
+            let id = span_id(&format!("{digest} {began:?}"));
+            lines.push(work.line(parent.trace, id, own));
+            spans.push(work.span(parent.trace, id, own));
+        }
+        if let Some(sender) = &self.sender {
+            sender.send(ours(spans));
         }
         let mut text = lines.join("\n");
         text.push('\n');
@@ -177,6 +212,35 @@ fn steps(progress: &Progress) -> BTreeMap<Digest, progress::Step> {
             _ => None,
         });
         last.extend(steps);
+    }
+}
+
+/// Spans of ours, as collectors want them.
+fn ours(spans: Vec<wire::Span>) -> collector::ExportTraceServiceRequest {
+    let text = |text: &str| common::AnyValue {
+        value: Some(common::any_value::Value::StringValue(text.to_owned())),
+    };
+    let name = common::KeyValue {
+        key: "service.name".to_owned(),
+        value: Some(text("kiln")),
+    };
+    let scope = common::InstrumentationScope {
+        name: "kiln".to_owned(),
+        ..common::InstrumentationScope::default()
+    };
+    collector::ExportTraceServiceRequest {
+        resource_spans: vec![wire::ResourceSpans {
+            resource: Some(proto::opentelemetry::proto::resource::v1::Resource {
+                attributes: vec![name],
+                ..Default::default()
+            }),
+            scope_spans: vec![wire::ScopeSpans {
+                scope: Some(scope),
+                spans,
+                ..wire::ScopeSpans::default()
+            }],
+            ..wire::ResourceSpans::default()
+        }],
     }
 }
 
@@ -204,7 +268,40 @@ struct Work<'a> {
     cached: bool,
 }
 
+fn nanos(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Work<'_> {
+    fn span(&self, trace: TraceId, id: [u8; 8], parent: [u8; 8]) -> wire::Span {
+        let none = parent == [0; 8];
+        wire::Span {
+            trace_id: trace.to_vec().into(),
+            span_id: id.to_vec().into(),
+            parent_span_id: if none {
+                Bytes::new()
+            } else {
+                parent.to_vec().into()
+            },
+            name: self.name.to_owned(),
+            kind: INTERNAL,
+            start_time_unix_nano: nanos(self.from),
+            end_time_unix_nano: nanos(self.to),
+            attributes: vec![common::KeyValue {
+                key: "cached".to_owned(),
+                value: Some(common::AnyValue {
+                    value: Some(common::any_value::Value::BoolValue(self.cached)),
+                }),
+            }],
+            status: (!self.error.is_empty()).then(|| wire::Status {
+                message: self.error.to_owned(),
+                code: FAILED,
+            }),
+            ..wire::Span::default()
+        }
+    }
+
     fn line(&self, trace: TraceId, id: [u8; 8], parent: [u8; 8]) -> String {
         let status = match self.error {
             "" => json!({"Code": "Unset", "Description": ""}),
@@ -212,17 +309,13 @@ impl Work<'_> {
         };
         let attributes =
             json!([{"Key": "cached", "Value": {"Type": "BOOL", "Value": self.cached}}]);
-        let nanos = |at: SystemTime| {
-            u64::try_from(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos())
-                .unwrap_or(u64::MAX)
-        };
         let program =
             json!([{"Key": "service.name", "Value": {"Type": "STRING", "Value": "kiln"}}]);
         let times = (nanos(self.from), nanos(self.to));
         stub(
             self.name,
             (&trace, &id, &parent),
-            1,
+            INTERNAL,
             times,
             [attributes, json!(null), json!(null)],
             status,
@@ -369,6 +462,9 @@ impl TraceService for Traces {
                     }
                 }
             }
+        }
+        if let Some(sender) = &self.sender {
+            sender.send(request);
         }
         let partial_success = (rejected > 0).then(|| collector::ExportTracePartialSuccess {
             rejected_spans: rejected,

@@ -15,6 +15,7 @@ mod error;
 mod export;
 mod lazy_executor;
 mod places;
+mod platforms;
 mod policy;
 mod provenance;
 mod request;

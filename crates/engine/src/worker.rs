@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use content::Store;
 use db::Db;
@@ -19,6 +20,7 @@ use source::Sources;
 use stdx::Kind;
 
 use crate::lazy_executor::{LazyExecutor, Setting};
+use crate::platforms::{self, Found};
 
 /// What runs processes.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// What it can run; empty means that it finds out.
     pub platforms: Vec<Platform>,
+    /// How long it believes what it found; `None` for ever.
+    pub platforms_max_age: Option<Duration>,
     /// Registries.
     pub hosts: Hosts,
     /// DNS settings of sandboxes instead of the host's.
@@ -69,6 +73,7 @@ impl Config {
             runner: Runner::Native(HelperProgram::ThisProgram),
             labels: BTreeMap::new(),
             platforms: Vec::new(),
+            platforms_max_age: None,
             hosts: Hosts::default(),
             dns: None,
             cgroup_parent: None,
@@ -130,6 +135,8 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
     pub(crate) solver: Solver<Output>,
     pub(crate) info: WorkerInfo,
+    /// What it can run now.
+    found: Found,
     /// Network of steps that name none.
     swept: SandboxNetwork,
     /// For what lives no longer than a build.
@@ -212,11 +219,12 @@ impl Engine {
         };
         let solver = Solver::new(Arc::new(index), Arc::new(Results(refs.clone())), options);
         let id = worker_id(&root).map_err(|e| failed("the worker's id")(e.into()))?;
-        let platforms = if config.platforms.is_empty() {
-            host_platforms()
-        } else {
-            config.platforms
+        let found = config.platforms.is_empty();
+        let platforms = match found {
+            true => platforms::of_this_machine(),
+            false => config.platforms,
         };
+        let max_age = config.platforms_max_age.filter(|_| found);
         labels.extend(config.labels);
         let parts = Parts {
             refs,
@@ -240,8 +248,9 @@ impl Engine {
             info: WorkerInfo {
                 id,
                 labels,
-                platforms,
+                platforms: platforms.clone(),
             },
+            found: Found::new(platforms, max_age),
             scratch,
         })))
     }
@@ -249,6 +258,14 @@ impl Engine {
     /// Where clients' sessions are registered.
     pub fn sessions(&self) -> &Sessions {
         &self.0.sessions
+    }
+
+    /// The worker as it is now: an emulator may have come since it was started.
+    pub fn worker(&self) -> WorkerInfo {
+        WorkerInfo {
+            platforms: self.0.found.now(),
+            ..self.0.info.clone()
+        }
     }
 
     /// What the worker says of itself.
@@ -305,42 +322,6 @@ fn worker_id(root: &std::path::Path) -> std::io::Result<String> {
     std::fs::write(&aside, &id)?;
     std::fs::rename(&aside, &path)?;
     Ok(id)
-}
-
-/// What this machine runs: its own platform, the 32-bit one beside it, and what is
-/// registered with binfmt_misc (row D38).
-fn host_platforms() -> Vec<Platform> {
-    let host = Platform::host().normalized();
-    let mut platforms = vec![host.clone()];
-    let mut add = |text: &str| {
-        if let Ok(platform) = text.parse::<Platform>()
-            && !platforms.contains(&platform)
-        {
-            platforms.push(platform);
-        }
-    };
-    if host.architecture == "amd64" {
-        add("linux/386");
-    }
-    const EMULATED: &[(&str, &str)] = &[
-        ("qemu-aarch64", "linux/arm64"),
-        ("qemu-arm", "linux/arm/v7"),
-        ("qemu-riscv64", "linux/riscv64"),
-        ("qemu-ppc64le", "linux/ppc64le"),
-        ("qemu-s390x", "linux/s390x"),
-        ("qemu-i386", "linux/386"),
-        ("qemu-x86_64", "linux/amd64"),
-        ("qemu-mips64", "linux/mips64"),
-        ("qemu-mips64el", "linux/mips64le"),
-        ("qemu-loongarch64", "linux/loong64"),
-    ];
-    for (name, platform) in EMULATED {
-        let entry = std::path::Path::new("/proc/sys/fs/binfmt_misc").join(name);
-        if std::fs::read_to_string(entry).is_ok_and(|text| text.starts_with("enabled")) {
-            add(platform);
-        }
-    }
-    platforms
 }
 
 fn own_labels(snapshotter: &str, config: &Config) -> BTreeMap<String, String> {

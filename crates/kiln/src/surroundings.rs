@@ -32,6 +32,10 @@ pub(crate) fn read() -> Surroundings {
             text("BUILDKIT_NETWORK_BRIDGE_AUTO").as_deref(),
             Some("1" | "t" | "T" | "true" | "TRUE" | "True")
         ),
+        otel: std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(key, _)| key.starts_with("OTEL_"))
+            .collect(),
         log_limits: progress::LogLimits::parse(size.as_deref(), speed.as_deref()),
     }
 }

@@ -24,6 +24,12 @@ impl<'a> Daemon<'a> {
         Daemon::start_with(place, settings, &[])
     }
 
+    /// The same, with more flags.
+    #[track_caller]
+    pub(crate) fn start_at(place: &'a Place, settings: &str, flags: &[&str]) -> Daemon<'a> {
+        Daemon::start_as(place, settings, &[], flags)
+    }
+
     /// The same, with these variables in its environment.
     #[track_caller]
     pub(crate) fn start_with(
@@ -31,12 +37,23 @@ impl<'a> Daemon<'a> {
         settings: &str,
         variables: &[(&str, &str)],
     ) -> Daemon<'a> {
+        Daemon::start_as(place, settings, variables, &[])
+    }
+
+    #[track_caller]
+    fn start_as(
+        place: &'a Place,
+        settings: &str,
+        variables: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Daemon<'a> {
         let (socket, config) = (place.path("d.sock"), place.write("kiln.toml", settings));
         let address = format!("unix://{}", socket.display());
         let mut command = place.kiln(&["daemon", "--addr", &address]);
         command.arg("--config").arg(config);
         command.arg("--root").arg(place.path("state"));
         command.envs(variables.iter().copied());
+        command.args(flags);
         let mut running = place.start(command);
         let deadline = Instant::now() + Duration::from_secs(20);
         while UnixStream::connect(&socket).is_err() {

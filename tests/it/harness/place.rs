@@ -105,8 +105,18 @@ impl Place {
 
     /// Starts a command; what it says is kept in files here.
     pub(crate) fn start(&self, command: Command) -> Running {
+        self.start_as(command, false)
+    }
+
+    /// The same, with the input it has.
+    pub(crate) fn start_with_input(&self, command: Command) -> Running {
+        self.start_as(command, true)
+    }
+
+    fn start_as(&self, command: Command, keep_input: bool) -> Running {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
-        let running = Running::start(command, &self.path(&format!("said/{number}")));
+        let said = self.path(&format!("said/{number}"));
+        let running = Running::start(command, &said, keep_input);
         self.pids.lock().expect("not poisoned").push(running.pid());
         running
     }

@@ -26,15 +26,16 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts it in a process group of its own; `said` is where its words go.
+    /// Starts it in a process group of its own; `said` is where its words go. It has no
+    /// input, unless it shall keep its own.
     #[track_caller]
-    pub(super) fn start(mut command: Command, said: &Path) -> Running {
+    pub(super) fn start(mut command: Command, said: &Path, keep_input: bool) -> Running {
         fs::create_dir_all(said).expect("a folder");
         let (stdout, stderr) = (said.join("stdout"), said.join("stderr"));
         let open = |path: &Path| Stdio::from(File::create(path).expect("a file"));
         let what = format!("{command:?}");
         let since = Instant::now();
-        if !what.contains("--file=-") && !what.ends_with("\"-\"") {
+        if !keep_input && !what.contains("--file=-") && !what.ends_with("\"-\"") {
             command.stdin(Stdio::null());
         }
         let child = command

@@ -37,8 +37,8 @@ const BESIDE: &[&str] = &["testkit"];
 /// Who may see the wire's messages.
 const WIRE: &[&str] = &["llb", "session", "client", "engine", "daemon"];
 
-/// Crates with `unsafe` code (the daemon takes over sockets by number); the others forbid it.
-const UNSAFE: &[&str] = &["stdx", "layer", "snapshot", "executor", "daemon"];
+/// Crates with `unsafe` code; the others forbid it.
+const UNSAFE: &[&str] = &["stdx", "layer", "snapshot", "executor"];
 
 /// Complaints about Cargo.toml files and crate roots.
 pub(super) fn complaints() -> Result<Vec<String>> {

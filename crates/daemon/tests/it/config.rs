@@ -200,6 +200,60 @@ fn mistakes_are_named_with_their_line() {
     );
 }
 
+/// Rows: D17, D15
+#[test]
+fn the_one_worker_is_there_unless_it_is_switched_off() {
+    for line in [
+        "--oci-worker auto",
+        "--oci-worker=true",
+        "--containerd-worker=auto",
+        "",
+    ] {
+        resolve("", line).unwrap();
+    }
+    resolve("[worker.oci]\nenabled = true", "").unwrap();
+    check_refused(
+        "[worker.oci]\nenabled = false",
+        "",
+        expect!["not supported yet: running without the OCI worker (worker.oci.enabled = false)"],
+    );
+    check_refused(
+        "",
+        "--oci-worker maybe",
+        expect![[r#"--oci-worker "maybe" is not one of true, false, auto"#]],
+    );
+}
+
+/// Rows: D20, D06
+#[test]
+fn snapshotters_kiln_does_not_have_are_refused() {
+    for name in ["auto", "overlayfs", "native"] {
+        let config = resolve("", &format!("--oci-worker-snapshotter {name}")).unwrap();
+        assert_eq!(config.snapshotter, name);
+    }
+    for name in ["fuse-overlayfs", "stargz", "overlaybd"] {
+        let error = resolve("", &format!("--oci-worker-snapshotter {name}")).unwrap_err();
+        assert!(error.to_string().contains("is not one of auto"), "{error}");
+    }
+    check_refused(
+        "[worker.oci]\nproxySnapshotterPath = '/x.sock'",
+        "",
+        expect!["not supported yet: proxySnapshotterPath"],
+    );
+}
+
+/// Rows: D13
+#[test]
+fn emulated_platforms_are_believed_as_long_as_configured() {
+    let age = |toml: &str| resolve(toml, "").unwrap().platforms_max_age;
+    assert_eq!(age(""), Some(Duration::from_secs(20)));
+    assert_eq!(
+        age("[system]\nplatformsCacheMaxAge = '1h'"),
+        Some(Duration::from_secs(3600))
+    );
+    assert_eq!(age("[system]\nplatformsCacheMaxAge = '-1s'"), None);
+}
+
 /// Rows: D07, D15, D24
 #[test]
 fn what_is_not_there_is_refused_instead_of_ignored() {
