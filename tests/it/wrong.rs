@@ -48,32 +48,39 @@ fn stages_that_need_each_other_are_refused() {
     );
 }
 
-/// Rows: F24, C07
+/// Rows: F24, C07, V5
 #[test]
 fn a_missing_file_is_named_with_its_line() {
     refused(
         "FROM BASE\nCOPY no-such-file /x\n",
         &[],
         &[
-            "no-such-file",
-            "not found",
+            "error: failed to compute cache key of `[2/2] COPY no-such-file /x`: \"/no-such-file\": not found in the build context\n",
             "Dockerfile:2",
             ">>> COPY no-such-file",
         ],
     );
+    refused(
+        "FROM BASE AS one\nRUN true\nFROM BASE\nCOPY --from=one /none /x\n",
+        &[],
+        &[
+            "\"/none\": not found in `[one 2/2] RUN true`",
+            "Dockerfile:4",
+        ],
+    );
 }
 
-/// Rows: F05, F24
+/// Rows: F05, F24, V5
 #[test]
 fn a_file_hidden_by_dockerignore_is_told_so() {
     let place = Place::new();
     place.write("ctx/.dockerignore", "*.log\n");
     place.write("ctx/app.log", "there");
     place.context(&format!("FROM {}\nCOPY app.log /x\n", BaseImage::name()));
-    place
-        .build(&[])
-        .fails()
-        .says(&["app.log", "not found", ".dockerignore"]);
+    place.build(&[]).fails().says(&[
+        "\"/app.log\": not found in the build context",
+        "`*.log` in .dockerignore keeps /app.log out of the build context.",
+    ]);
     place.assert_nothing_left();
 }
 

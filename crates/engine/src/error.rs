@@ -96,6 +96,9 @@ fn hint(error: &(dyn StdError + 'static)) -> Option<String> {
     if let Some(error) = source_in(error) {
         return error.hint();
     }
+    if let Some(ops::Error::NotFoundIn { hint, .. }) = error.downcast_ref() {
+        return hint.clone();
+    }
     if let Some(exit) = exit_in(error) {
         return match exit.code {
             _ if exit.oom => Some("The step used more memory than it may: raise --memory or make it use less.".into()),

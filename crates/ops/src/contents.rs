@@ -162,7 +162,10 @@ impl ContentsCache {
 
 fn failed(selector: &Selector) -> impl FnOnce(contenthash::Error) -> Error {
     let path = selector.path.display().to_string();
-    move |source| Error::Contents { path, source }
+    move |source| match source {
+        contenthash::Error::NotFound(_) => Error::NotFound { path },
+        source => Error::Contents { path, source },
+    }
 }
 
 /// What was noted beside a ref. A note that cannot be read is as good as none: the tree

@@ -56,6 +56,16 @@ pub enum Error {
         /// The path as it was written.
         path: String,
     },
+    /// A path that must be there is not, and it is known where it was looked for.
+    #[error("\"{path}\": not found in {place}")]
+    NotFoundIn {
+        /// The path as it was written.
+        path: String,
+        /// The build context, an image, the result of a step.
+        place: String,
+        /// What may be the reason.
+        hint: Option<String>,
+    },
     /// A wildcard that must match something does not.
     #[error("no file matches {pattern}")]
     NoMatch {
@@ -142,7 +152,9 @@ impl Error {
             Error::Unpack { source, .. } => source.kind(),
             Error::Exit(exit) if exit.oom => Kind::Unavailable,
             Error::Exit(_) => Kind::Internal,
-            Error::NotFound { .. } | Error::NoMatch { .. } => Kind::NotFound,
+            Error::NotFound { .. } | Error::NotFoundIn { .. } | Error::NoMatch { .. } => {
+                Kind::NotFound
+            }
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Kind::Unavailable
             }

@@ -20,8 +20,9 @@ use llb::{Exec, OpKind};
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 use solver::{CacheMap, Miss, Missed, Op, OpContext, OpError};
+use stdx::patterns::Patterns;
 
-use crate::{Deeds, Output};
+use crate::{Deeds, Error, Output};
 
 pub use memory::LastTimes;
 use memory::{Place, Slots};
@@ -64,6 +65,8 @@ pub(crate) struct Explained {
     shape: Shape,
     /// Per input, the parts that count by content.
     parts: Vec<Option<Vec<Selector>>>,
+    /// Per input, what of a client's directory was left out.
+    hidden: Vec<Vec<String>>,
 }
 
 impl Explained {
@@ -85,13 +88,33 @@ impl Explained {
             facts: facts(vertex),
             inputs: inputs.collect(),
         };
+        let hidden = vertex.inputs.iter().map(|input| hidden(&all[input.vertex]));
         Explained {
             op,
             deeds,
             place,
             shape,
             parts,
+            hidden: hidden.collect(),
         }
+    }
+
+    /// Says where a path was not found, and why that may be.
+    fn where_it_was_looked_for(&self, error: OpError, input: usize) -> OpError {
+        let Some(Error::NotFound { path }) = error.downcast_ref::<Error>() else {
+            return error;
+        };
+        let Some(place) = self.shape.inputs.get(input) else {
+            return error;
+        };
+        let pattern = self.hidden.get(input).and_then(|all| hides(all, path));
+        Arc::new(Error::NotFoundIn {
+            path: path.clone(),
+            place: place.name.clone(),
+            hint: pattern.map(|pattern| {
+                format!("`{pattern}` in .dockerignore keeps {path} out of the build context.")
+            }),
+        })
     }
 
     /// Says why, and gives what to keep once the step is done.
@@ -149,7 +172,8 @@ impl Op for Explained {
         input: usize,
         output: &Output,
     ) -> Result<Option<Digest>, OpError> {
-        self.op.content_key(cx, input, output).await
+        let found = self.op.content_key(cx, input, output).await;
+        found.map_err(|error| self.where_it_was_looked_for(error, input))
     }
 
     async fn run(&self, cx: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {
@@ -325,12 +349,35 @@ fn of_input(vertex: &llb::Vertex) -> Input {
                         input.name = "the build context".to_owned();
                     }
                 }
+                None if identifier.starts_with("docker-image:") => input.name = name.to_owned(),
                 None => input.name = identifier.clone(),
             }
         }
         _ => input.name = format!("`{}`", short(&crate::graph::name(vertex))),
     }
     input
+}
+
+/// What of a client's directory is not sent.
+fn hidden(vertex: &llb::Vertex) -> Vec<String> {
+    let OpKind::Source(source) = &vertex.op.kind else {
+        return Vec::new();
+    };
+    let patterns = source.attrs.get(llb::attr::LOCAL_EXCLUDE);
+    patterns
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default()
+}
+
+/// The pattern that hides a path, if one does.
+fn hides<'a>(patterns: &'a [String], path: &str) -> Option<&'a str> {
+    let path = path.trim_start_matches('/');
+    let matches = |all: &[&String]| Patterns::new(all).is_ok_and(|all| all.matches(path));
+    if !matches(&patterns.iter().collect::<Vec<_>>()) {
+        return None;
+    }
+    let alone = patterns.iter().rev().find(|pattern| matches(&[*pattern]));
+    alone.map(String::as_str)
 }
 
 /// The fact that a changed text tells already.

@@ -200,3 +200,24 @@ fn the_oldest_are_forgotten() {
     assert!(memory.get(&place.slots("", "10"), "").is_none());
     assert!(memory.get(&place.slots("", "4499"), "").is_some());
 }
+
+/// Rows: V5
+#[test]
+fn the_pattern_that_hides_a_path_is_named() {
+    let patterns = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+    for (texts, path, expected) in [
+        (
+            &["*.log", "src", "!src/kept"][..],
+            "/src/main.rs",
+            Some("src"),
+        ),
+        (&["*.log", "src", "!src/kept"], "/src/kept", None),
+        (&["*.log", "src"], "/a.log", Some("*.log")),
+        (&["*.log"], "/sub/a.log", None),
+        (&[], "/a", None),
+        (&["[", "a"], "/a", None),
+    ] {
+        let all = patterns(texts);
+        assert_eq!(hides(&all, path), expected, "{texts:?} {path}");
+    }
+}

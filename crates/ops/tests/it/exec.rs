@@ -465,7 +465,8 @@ async fn privileged_what_is_mounted_counts_by_its_content() {
         .content_key(&cx, 1, &ops::Output(None))
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("/app: not found"), "{error}");
+    let says = "\"/app\": not found in docker.io/library/input:1";
+    assert_eq!(error.to_string(), says);
     let error = op
         .content_key(&cx, 1, &world.tree(&[("app/lib/", "")]))
         .await
