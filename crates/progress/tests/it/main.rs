@@ -86,6 +86,7 @@ async fn only_the_newest_status_of_a_transfer_is_kept() {
     assert_eq!(told(&build).await[1..], ["status layer 1000/1000 true"]);
 }
 
+/// Rows: Z12
 #[tokio::test]
 async fn a_large_log_goes_to_the_spool_and_comes_back_whole() {
     let dir = tempfile_dir();

@@ -145,7 +145,7 @@ async fn a_wrong_password_is_denied_and_not_repeated() {
     );
 }
 
-/// Rows: P30
+/// Rows: P30, Z9
 #[tokio::test]
 async fn a_token_server_may_stumble() {
     let (server, _) = private(Asks::private_token()).await;

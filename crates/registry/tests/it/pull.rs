@@ -124,7 +124,7 @@ async fn a_registry_that_asks_for_a_pause_gets_it() {
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
-/// Rows: S08
+/// Rows: S08, Z9
 #[tokio::test]
 async fn a_broken_blob_is_taken_up_where_it_broke() {
     let server = Server::start().await;

@@ -22,7 +22,7 @@ impl Sink for Shelf {
     }
 
     async fn put(&self, blob: &Descriptor, bytes: ByteStream) -> content::Result<()> {
-        let bytes = content::collect(bytes, blob, 1 << 20).await?;
+        let bytes = content::collect(bytes, blob, 16 << 20).await?;
         self.0.lock().unwrap().insert(blob.digest, bytes);
         Ok(())
     }
@@ -120,6 +120,41 @@ async fn what_is_written_is_read_again() {
         assert_eq!(config.records.len(), 3);
         assert_eq!(response(&manifest).0, "cache.manifest");
     }
+}
+
+/// BuildKit ignores a cache config beyond one mebibyte. Ours may have the records of a large
+/// build: 10,000 steps come back from a config of several. Rows: Z2
+#[tokio::test]
+async fn a_cache_of_a_large_build_comes_back_whole() {
+    let mut chains = Chains::new();
+    let by = Digest::of("/").to_string();
+    let mut below = chains.add(Digest::of("root"), &[], vec![]).unwrap();
+    for step in 0..10_000 {
+        let stored = Stored {
+            layers: vec![layer("base")],
+            created: Created(step),
+        };
+        let digest = Digest::of(format!("step {step}"));
+        let inputs = [vec![(below, by.clone())]];
+        below = chains.add(digest, &inputs, vec![stored]).unwrap();
+    }
+    let shelf = Arc::new(Shelf::default());
+    let target = Target::Place(shelf.clone());
+    let step = StepProgress::none();
+    let manifest = write(&chains, Form::Image, &providing(), &target, &step)
+        .await
+        .unwrap()
+        .unwrap();
+    drop(target);
+    let document = content::collect(shelf.read(&manifest, 0).await.unwrap(), &manifest, 1 << 20);
+    let container = crate::container::Container::parse(&document.await.unwrap()).unwrap();
+    let size = container.config.unwrap().size;
+    assert!(size > 2 << 20, "{size} bytes");
+    let read = import::read(&*shelf, &manifest, &Limits::default(), &step)
+        .await
+        .unwrap();
+    let (config, _) = read.marshal(|_| true);
+    assert_eq!(config.records.len(), 10_001);
 }
 
 /// Rows: X7

@@ -83,8 +83,15 @@ async fn what_cannot_be_loaded_is_made_again() {
         .lock()
         .unwrap()
         .insert("test(make(base()))".to_owned());
-    build(&solver, three_steps(&log), "test").await.unwrap();
+    let job = solver.job(Progress::default(), JobOptions::default());
+    job.load(three_steps(&log)).unwrap();
+    job.solve(edge("test")).await.unwrap();
     assert_eq!(log.take(), ["run test"]);
+    let misses = job.misses();
+    assert!(
+        matches!(&misses[..], [(of, Miss::Gone { .. })] if *of == edge("test").vertex),
+        "{misses:?}"
+    );
 }
 
 /// Rows: C01
@@ -245,6 +252,8 @@ async fn no_cache_runs_again_what_rests_on_it_too() {
     let job = solver.job(Progress::default(), all);
     job.load(three_steps(&log)).unwrap();
     job.solve(edge("test")).await.unwrap();
+    let misses: Vec<Miss> = job.misses().into_iter().map(|(_, miss)| miss).collect();
+    assert_eq!(misses, [Miss::Ignored, Miss::Ignored, Miss::Ignored]);
     assert_eq!(log.take(), ["run base", "run make", "run test"]);
     build(&solver, three_steps(&log), "test").await.unwrap();
     assert_eq!(
@@ -406,4 +415,68 @@ async fn graphs_that_make_no_sense_are_refused() {
         "`base` has no output 5"
     );
     assert_eq!(job.solve(edge("base")).await.unwrap(), "base()");
+}
+
+/// The names of keys are facts of the wire: exported caches carry them. Rows: C02
+#[test]
+fn keys_are_named_as_caches_name_them() {
+    use solver::{Created, KeyId};
+    let content = Digest::of("content");
+    let stable = KeyDigest::Stable(content);
+    assert_eq!(stable.record(2), Digest::of(format!("{content}@2")));
+    assert_eq!(
+        KeyId::content(content),
+        KeyId(Digest::of(format!("{content}@-1")))
+    );
+    assert_eq!(KeyId::root(&stable, 2), KeyId(stable.record(2)));
+    let spring_of_2025 = Created(1_743_000_000_000_000_000);
+    assert!(Created::now() > spring_of_2025);
+}
+
+/// What is known below a result, for a remote cache: every step once, inputs first, with its
+/// ways, its output and its records. Rows: C04
+#[tokio::test]
+async fn what_is_known_below_a_result_can_be_exported() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    let mut copy = TestOp::new("copy", 2, &log);
+    copy.map.inputs[0].by_content = true;
+    copy.map.inputs[0].selector = Some(Digest::of("part"));
+    copy.content = Some(Digest::of("files"));
+    let specs = || {
+        vec![
+            spec(copy.clone(), &["dir", "base"]),
+            spec(TestOp::new("dir", 0, &log), &[]),
+            spec(TestOp::new("base", 0, &log), &[]),
+        ]
+    };
+    let record = |name: &str| KeyDigest::Stable(Digest::of(name)).record(0);
+    for round in 0..2 {
+        let job = solver.job(Progress::default(), JobOptions::default());
+        job.load(specs()).unwrap();
+        job.solve(edge("copy")).await.unwrap();
+        let graph = job.export(edge("copy"), true).await.unwrap();
+        let [target] = graph.targets[..] else {
+            panic!("{:?}", graph.targets)
+        };
+        let node = &graph.nodes[target];
+        assert_eq!((node.digest, node.inputs.len()), (record("copy"), 2));
+        assert_eq!(node.edges, [edge("copy")]);
+        assert_eq!(node.output.as_deref(), Some("copy(dir(),base())"));
+        assert!(!node.records.is_empty() || round == 0, "{node:?}");
+        let ways = |input: usize| {
+            let ways = node.inputs[input].iter();
+            ways.map(|way| (graph.nodes[way.node].digest, way.selector))
+                .collect::<Vec<_>>()
+        };
+        let content = KeyDigest::Stable(Digest::of("files")).record(-1);
+        assert!(ways(0).contains(&(content, None)), "{round}: {:?}", ways(0));
+        let part = Some(Digest::of("part"));
+        assert!(ways(0).contains(&(record("dir"), part)), "{:?}", ways(0));
+        assert_eq!(ways(1), [(record("base"), None)]);
+        for (number, node) in graph.nodes.iter().enumerate() {
+            let before = node.inputs.iter().flatten();
+            assert!(before.into_iter().all(|way| way.node < number));
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What the result of a graph is, found the plain way: by working everything out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use oci::Digest;
 use solver::event::JobId;
@@ -114,7 +114,8 @@ impl Graph {
             inputs,
             outputs,
             ignore_cache,
-            limited: dice.chance(50),
+            // The same for all builds that have it.
+            limited: digest.hex().starts_with(|c: char| c < '8'),
         }
     }
 
@@ -208,5 +209,28 @@ impl Graph {
             }
         }
         values
+    }
+
+    /// The vertices whose results another build finds: all but directories of a session and
+    /// what counts them by definition.
+    pub(crate) fn cached(&self) -> HashSet<Digest> {
+        let mut cached: Vec<bool> = Vec::new();
+        for thing in &self.things {
+            let input = |(number, (input, _)): (usize, &(usize, u32))| {
+                let by_content = match &thing.kind {
+                    Kind::Copy { by_content } => by_content[number],
+                    _ => false,
+                };
+                // As `content` has it.
+                cached[*input] || by_content && (thing.op != 2 || number == 0)
+            };
+            let is_local = matches!(thing.kind, Kind::Local);
+            cached.push(!is_local && thing.inputs.iter().enumerate().all(input));
+        }
+        let things = self.things.iter().zip(cached);
+        things
+            .filter(|(_, cached)| *cached)
+            .map(|(thing, _)| thing.digest)
+            .collect()
     }
 }
