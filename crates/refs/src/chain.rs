@@ -13,6 +13,10 @@ pub(crate) struct Chained {
     pub(crate) link: i64,
     /// The record whose own change it is; the layers under *that* record are what it changed.
     pub(crate) of: String,
+    /// What kind of record that is.
+    pub(crate) shape: Shape,
+    /// What that record was made on.
+    pub(crate) parent: Option<String>,
 }
 
 /// The links of a record, bottom first. A merge of things that share a base has it several times.
@@ -26,6 +30,8 @@ pub(crate) fn chain_of(tx: &Tx<'_>, id: &str) -> Result<Vec<Chained>> {
         let own = record.link.map(|link| Chained {
             link,
             of: id.clone(),
+            shape: record.shape,
+            parent: record.parent.clone(),
         });
         match record.shape {
             Shape::Layer => {
@@ -72,9 +78,8 @@ pub(crate) fn begins(lower: &[Chained], upper: &[Chained]) -> bool {
 pub(crate) fn in_place(tx: &Tx<'_>, chain: &[Chained]) -> Result<Vec<bool>> {
     let mut flags: Vec<bool> = Vec::with_capacity(chain.len());
     for (at, chained) in chain.iter().enumerate() {
-        let record = Record::need(tx, &chained.of)?;
         let below = &chain[..at];
-        flags.push(match (record.shape, &record.parent, below.last()) {
+        flags.push(match (chained.shape, &chained.parent, below.last()) {
             (Shape::Layer, None, None) => true,
             // The usual case, without a look at the whole chain.
             (Shape::Layer, Some(parent), Some(last)) if last.of == *parent && flags[at - 1] => true,

@@ -12,7 +12,7 @@ use stdx::sys::{FileKind, Root};
 use stdx::task::blocking;
 
 use crate::chain::{Chained, chain_of};
-use crate::record::{Link, Record, Shape};
+use crate::record::{Link, Shape};
 use crate::{Refs, Result};
 
 impl Refs {
@@ -31,9 +31,8 @@ impl Refs {
         self.0.parts.db.read(|tx| {
             let mut displaced = Vec::new();
             for (at, chained) in chain.iter().enumerate() {
-                let record = Record::need(tx, &chained.of)?;
                 let below = at.checked_sub(1).map(|below| &chain[below]);
-                let in_place = match (record.shape, &record.parent) {
+                let in_place = match (chained.shape, &chained.parent) {
                     (Shape::Diff, _) => false,
                     (_, None) => true,
                     (_, Some(parent)) => {

@@ -14,7 +14,7 @@ use stdx::sys::Root;
 use stdx::task::blocking;
 
 use crate::chain::{Chained, in_place};
-use crate::record::{Link, Record, Shape};
+use crate::record::{Link, Shape};
 use crate::unpack::through_a_pipe;
 use crate::{Error, Refs, Result};
 
@@ -44,7 +44,7 @@ impl Refs {
                     let blobs = Link::blobs(tx, chained.link)?;
                     Ok(link.is_none_or(|link| link.unveiled.is_some())
                         || blobs.iter().any(|blob| blob.from_outside)
-                        || Record::need(tx, &chained.of)?.shape != Shape::Layer)
+                        || chained.shape != Shape::Layer)
                 };
                 if !in_place && !known()? {
                     found.push(chained);
@@ -61,18 +61,16 @@ impl Refs {
         step: &StepProgress,
     ) -> Result<()> {
         let (link, of) = (chained.link, chained.of.clone());
-        let (known, parent) = self.0.parts.db.read(|tx| -> Result<_> {
-            let known = Link::get(tx, link)?.is_none_or(|link| link.unveiled.is_some());
-            Ok((known, Record::need(tx, &of)?.parent))
-        })?;
+        let known = self.0.parts.db.read(|tx| Link::get(tx, link))?;
+        let known = known.is_none_or(|link| link.unveiled.is_some());
         let Some(layer) = self.layer_of(link)?.filter(|_| !known) else {
             return Ok(());
         };
         let own = self.0.parts.snapshots.layer(&layer)?;
         let looked = own.clone();
         let opaque = blocking(move || has_opaque(looked.root())).await?;
-        let below = match parent.filter(|_| opaque) {
-            Some(parent) => Some(self.need(&parent)?.tree_boxed(provider, step).await?),
+        let below = match chained.parent.as_ref().filter(|_| opaque) {
+            Some(parent) => Some(self.need(parent)?.tree_boxed(provider, step).await?),
             None => None,
         };
         let refs = self.clone();

@@ -247,7 +247,13 @@ async fn privileged_differences_reuse_layers_or_compare() {
 /// Rows: C12, B18, B4
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_an_opaque_directory_hides_as_much_as_its_blob_does() {
-    let Some(state) = state() else { return };
+    for state in [state(), super::setup::state_of_copies()] {
+        let Some(state) = state else { return };
+        hides_as_much_as_its_blob(&state).await;
+    }
+}
+
+async fn hides_as_much_as_its_blob(state: &super::setup::State) {
     let (outside, refs) = (Outside::default(), &state.refs);
     let other = [
         ("d/other", Some("o")),

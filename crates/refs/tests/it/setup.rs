@@ -34,10 +34,23 @@ pub(crate) fn state() -> Option<State> {
     })
 }
 
+/// The same where layers are laid into each other by copying.
+pub(crate) fn state_of_copies() -> Option<State> {
+    let mut state = state()?;
+    let dir = tempfile::tempdir().unwrap();
+    state.refs = open_with(dir.path(), snapshot::Choice::Native);
+    state.dir = Some(dir);
+    Some(state)
+}
+
 pub(crate) fn open(dir: &Path) -> Refs {
+    open_with(dir, snapshot::Choice::Overlay)
+}
+
+fn open_with(dir: &Path, choice: snapshot::Choice) -> Refs {
     let db = Arc::new(db::Db::open(dir.join("state.db")).unwrap());
     let store = Store::open(dir.join("content"), Arc::clone(&db)).unwrap();
-    let snapshots = snapshot::open(dir.join("snapshots"), snapshot::Choice::Overlay).unwrap();
+    let snapshots = snapshot::open(dir.join("snapshots"), choice).unwrap();
     let leases = lease::Leases::open(dir.join("leases"), Arc::clone(&db)).unwrap();
     Refs::open(Parts {
         db,
