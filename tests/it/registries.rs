@@ -152,6 +152,25 @@ fn layers_no_step_reads_are_not_fetched_and_known_ones_not_pushed() {
     place.assert_nothing_left();
 }
 
+/// The person sees what is fetched at `FROM`, though a later step is the first to read it.
+///
+/// Rows: B39, P6
+#[test]
+fn pulling_is_shown_at_the_image_it_belongs_to() {
+    let (registry, place) = scene();
+    let ran = place.build(&[]).ok();
+    let (_, manifest) = registry.manifest("base", "1").expect("it is there");
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("a manifest");
+    let layer = manifest["layers"][0]["digest"].as_str().expect("a digest");
+    let step_of = |words: &str| {
+        let line = ran.stderr.lines().find(|line| line.contains(words));
+        let line = line.unwrap_or_else(|| panic!("no {words}: {ran}"));
+        line.split(' ').next().expect("a number").to_owned()
+    };
+    assert_eq!(step_of(&format!("extracting {layer}")), step_of("] FROM "));
+    place.assert_nothing_left();
+}
+
 /// Layers of people who mean harm.
 ///
 /// Rows: S01, X02

@@ -45,7 +45,7 @@ pub use event::{
 };
 pub use journal::Follower;
 pub use limits::LogLimits;
-pub use step::{LogWriter, StepProgress, Transfer};
+pub use step::{LogWriter, Reopened, StepProgress, Transfer, WeakStep};
 
 use journal::Journal;
 use spool::Spool;

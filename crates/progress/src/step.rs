@@ -36,6 +36,35 @@ struct State {
     out: Meter,
     err: Meter,
     builds: Vec<Weak<Journal>>,
+    /// How many pieces of work go on after it ended.
+    reopened: usize,
+}
+
+/// A step that may be nobody's by now.
+#[derive(Clone, Debug)]
+pub struct WeakStep(Weak<Shared>);
+
+impl WeakStep {
+    /// The step, if some build still has it.
+    pub fn upgrade(&self) -> Option<StepProgress> {
+        self.0.upgrade().map(StepProgress)
+    }
+}
+
+/// Work that goes on in a step that had ended: the step is open until the last of these goes.
+#[derive(Debug)]
+pub struct Reopened(Option<StepProgress>);
+
+impl Drop for Reopened {
+    fn drop(&mut self) {
+        let Some(step) = &self.0 else { return };
+        let mut state = step.lock();
+        state.reopened -= 1;
+        if state.reopened == 0 {
+            state.step.completed = Some(SystemTime::now());
+            step.tell_step(&mut state);
+        }
+    }
 }
 
 impl StepProgress {
@@ -53,8 +82,43 @@ impl StepProgress {
                 out: Meter::new(limits, now),
                 err: Meter::new(limits, now),
                 builds: Vec::new(),
+                reopened: 0,
             }),
         }))
+    }
+
+    /// The same step, without keeping it.
+    pub fn downgrade(&self) -> WeakStep {
+        WeakStep(Arc::downgrade(&self.0))
+    }
+
+    /// Whether some build watches both.
+    pub fn is_seen_with(&self, other: &StepProgress) -> bool {
+        let builds = |of: &StepProgress| of.lock().builds.clone();
+        let theirs = builds(other);
+        let living = |build: &&Weak<Journal>| build.strong_count() > 0;
+        builds(self)
+            .iter()
+            .filter(living)
+            .any(|build| theirs.iter().any(|one| one.ptr_eq(build)))
+    }
+
+    /// More is to be done in this step though it ended well, such as fetching what it found.
+    /// One that has not ended, or that failed, stays as it is.
+    pub fn reopen(&self) -> Reopened {
+        let mut state = self.lock();
+        let ended_well = state.step.completed.is_some() && state.step.error.is_empty();
+        if state.reopened == 0 && !ended_well {
+            return Reopened(None);
+        }
+        state.reopened += 1;
+        if state.reopened == 1 {
+            state.step.started = Some(SystemTime::now());
+            state.step.completed = None;
+            state.step.cached = false;
+            self.tell_step(&mut state);
+        }
+        Reopened(Some(self.clone()))
     }
 
     /// A step nobody watches: for tests, and for work outside any build.

@@ -18,6 +18,7 @@ mod error;
 mod fetch;
 mod filter;
 mod immutable;
+mod introduced;
 mod kept;
 mod lend;
 mod locks;

@@ -44,6 +44,7 @@ pub(crate) struct Inner {
     /// By link and compression: who packs it.
     pub(crate) packing: Locks<String>,
     pub(crate) turns: tokio::sync::Semaphore,
+    pub(crate) introduced: crate::introduced::Introduced,
     pub(crate) kept: Mutex<HashMap<String, Weak<Kept>>>,
     open: Mutex<HashMap<String, Weak<RefInner>>>,
     views: Mutex<HashMap<Vec<LayerId>, Weak<Tree>>>,
@@ -60,6 +61,7 @@ impl Refs {
             unpacking: Locks::default(),
             packing: Locks::default(),
             turns: tokio::sync::Semaphore::new(UNPACKS_AT_ONCE),
+            introduced: Default::default(),
             kept: Mutex::default(),
             open: Mutex::default(),
             views: Mutex::default(),

@@ -170,6 +170,9 @@ impl Refs {
         let descriptor = &blob.descriptor;
         let dir = active.tree().root().try_clone()?;
         let options = self.apply_options();
+        let introducer = self.introducer(&descriptor.digest, step);
+        let _open = introducer.as_ref().map(StepProgress::reopen);
+        let step = introducer.as_ref().unwrap_or(step);
         let extracting = step.transfer(format!("extracting {}", descriptor.digest));
         let store = self.0.parts.store.clone();
         let digest = descriptor.digest;

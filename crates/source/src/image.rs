@@ -123,6 +123,8 @@ impl Image {
     /// found too (S02, P18).
     pub async fn cache_key(&self, cx: &Context, index: usize) -> Result<Key> {
         let pulled = self.pulled(cx).await?;
+        let refs = &self.sources.parts().refs;
+        refs.introduced(&pulled.layers, &cx.step);
         let pin = pulled.root.digest.to_string();
         let first = key::manifest(
             &pulled.root.digest,

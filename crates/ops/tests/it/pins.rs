@@ -9,7 +9,7 @@ use crate::setup::World;
 
 /// A build that joins another's step is told what that one read, though the tag has moved since.
 ///
-/// Rows: P02, core:P19
+/// Rows: P02, P19
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_builds_that_share_a_step_share_its_pin() {
     let Some(world) = World::new().await else {

@@ -217,6 +217,59 @@ async fn privileged_pulling_is_shown_by_layer() {
     );
 }
 
+/// A layer is fetched when a step reads it; the person sees that at the step that named the image,
+/// which is open again as long as it takes. Who does not see that step sees it at the reader.
+///
+/// Rows: B39, P20
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_pulling_is_shown_where_the_layer_came_in() {
+    let Some(state) = state() else { return };
+    let outside = Outside::default();
+    let seen = |progress: &Progress| {
+        progress.close();
+        let (mut statuses, mut steps) = (Vec::new(), Vec::new());
+        for event in progress.follow().ready(1000) {
+            match event {
+                Event::Status(status) if status.completed.is_some() => statuses.push(status.step),
+                Event::Step(step) => steps.push((step.digest, step.completed.is_some())),
+                _ => {}
+            }
+        }
+        (statuses, steps)
+    };
+    for shared in [true, false] {
+        let text = if shared { "one" } else { "two" };
+        let layer = outside.layer(&[("file", Some(text))], Algorithm::Gzip);
+        let image = state
+            .refs
+            .from_layers(vec![layer.clone()])
+            .unwrap()
+            .unwrap();
+        let builds = [(); 2].map(|()| Progress::new(progress::Options::default()));
+        let [named, reading] = ["FROM", "RUN"].map(oci::Digest::of);
+        let from = builds[0].step(named, "FROM", &[]);
+        from.start();
+        state.refs.introduced(&[layer], &from);
+        from.complete(true);
+        let reader = &builds[usize::from(!shared)];
+        let run = reader.step(reading, "RUN", &[]);
+        run.start();
+        image.tree(&outside, &run).await.unwrap();
+        let (statuses, steps) = seen(reader);
+        let at = if shared { named } else { reading };
+        assert_eq!(statuses, [at, at], "fetched and extracted");
+        let of_from: Vec<bool> = steps
+            .iter()
+            .filter_map(|(step, ended)| (*step == named).then_some(*ended))
+            .collect();
+        if shared {
+            assert!(of_from.ends_with(&[true, false, true]), "{of_from:?}");
+        } else {
+            assert!(of_from.is_empty(), "{of_from:?}");
+        }
+    }
+}
+
 /// A step on a lazy parent says what to do first.
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_lazy_parent_must_be_unpacked_before_a_step() {
