@@ -7,6 +7,7 @@ mod buildx;
 mod caches;
 mod daemon;
 mod devices;
+mod frugal;
 mod golden;
 mod harness;
 mod interrupted;

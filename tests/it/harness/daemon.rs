@@ -73,6 +73,16 @@ impl<'a> Daemon<'a> {
         format!("unix://{}", self.socket.display())
     }
 
+    /// The most memory it had in use at one time, in bytes.
+    #[track_caller]
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running.pid()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.expect("a peak") * 1024
+    }
+
     /// Its log so far.
     pub(crate) fn log(&self) -> String {
         self.running.said()
