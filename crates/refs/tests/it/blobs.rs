@@ -489,3 +489,44 @@ async fn privileged_a_layer_met_in_several_places_names_them_all() {
     let found = layers(&image.unwrap(), Algorithm::Gzip, false, &outside).await;
     assert_eq!(found[0].descriptor.annotations[key], "team/a,team/b");
 }
+
+/// However a snapshotter keeps a change, its blob is the same: by the directory that overlayfs
+/// wrote it into, or by comparing.
+///
+/// Rows: B13, B15
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_every_snapshotter_gives_the_same_layers() {
+    let below = super::setup::tar(&[
+        ("d/old", Some("1")),
+        ("d/sub/gone", Some("2")),
+        ("k", Some("3")),
+    ]);
+    let above = super::setup::tar(&[("d/new", Some("4")), ("d/sub/gone", None), ("k", Some("5"))]);
+    let mut all = Vec::new();
+    for state in [state(), super::setup::state_of_copies()] {
+        let Some(state) = state else { return };
+        let outside = Outside::default();
+        let mut top: Option<Ref> = None;
+        for tar in [&below, &above] {
+            let writing = state
+                .refs
+                .begin(top.as_ref(), refs::RecordMeta::new("step"))
+                .unwrap();
+            let options = layer::ApplyOptions {
+                whiteouts: layer::Whiteouts::Remove,
+                ..layer::ApplyOptions::default()
+            };
+            layer::apply(&tar[..], writing.tree().root(), &options).unwrap();
+            top = Some(writing.commit().unwrap());
+        }
+        let top = top.unwrap();
+        let ids = |blobs: &[LayerBlob]| blobs.iter().map(|b| b.diff_id).collect::<Vec<_>>();
+        let made = ids(&layers(&top, Algorithm::Gzip, false, &outside).await);
+        for algorithm in [Algorithm::Zstd, Algorithm::Uncompressed] {
+            assert_eq!(ids(&layers(&top, algorithm, true, &outside).await), made);
+        }
+        all.push(made);
+    }
+    assert_eq!(all[0], all[1]);
+    assert_eq!(all[0].len(), 2);
+}
