@@ -146,6 +146,8 @@ pub struct Config {
     pub cdi: Cdi,
     /// An OCI runtime instead of the built-in executor.
     pub runtime: Option<String>,
+    /// Which frontends may be used.
+    pub frontends: file::Frontends,
     /// Cgroup above all containers.
     pub cgroup_parent: Option<String>,
     /// Steps running at the same time; `None` for no limit.
@@ -270,6 +272,7 @@ impl Config {
                 .clone()
                 .or(worker.binary)
                 .filter(|name| !name.is_empty()),
+            frontends: file.frontend,
             cgroup_parent: worker.default_cgroup_parent.filter(|name| !name.is_empty()),
             max_parallelism: flags
                 .oci_max_parallelism()?
@@ -464,14 +467,6 @@ fn refuse_what_is_not_there(file: &File, flags: &Flags) -> Result<(), Error> {
             "securityDescriptor (it is for Windows)",
         ),
         (flags.save_cache_debug, "--save-cache-debug"),
-        (
-            file.frontend.dockerfile.enabled == Some(false),
-            "turning off the Dockerfile frontend",
-        ),
-        (
-            !file.frontend.gateway.allowed_repositories.is_empty(),
-            "allowedRepositories",
-        ),
         (file.cache.gha.is_some(), "cache.gha"),
     ];
     match wanted.iter().find(|(asked, _)| *asked) {

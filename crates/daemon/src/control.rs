@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::{FutureExt as _, Stream, StreamExt as _};
@@ -80,24 +80,15 @@ impl Control {
         }
     }
 
-    /// A frontend in the client: its calls are answered until it returns. What it
-    /// returns as an error is put into `aside`, to be passed on as it came.
-    fn client_frontend(
-        &self,
-        id: String,
-        aside: Arc<Mutex<Option<rpc::Status>>>,
-    ) -> ClientFrontend {
+    /// A frontend in the client: its calls are answered until it returns.
+    fn client_frontend(&self, id: String) -> ClientFrontend {
         let gateways = self.gateways.clone();
         Box::new(move |bridge| {
             async move {
                 let mut opened = gateways.open(&id, bridge);
                 match opened.returned().await {
                     Some(Returned::Ok(result)) => Ok(result),
-                    Some(Returned::Err(status)) => {
-                        let error = to_proto::returned_error(&status);
-                        *aside.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
-                        Err(error)
-                    }
+                    Some(Returned::Err(status)) => Err(to_proto::returned_error(&status)),
                     None => Err(to_proto::returned_error(&rpc::Status {
                         code: Code::Cancelled as i32,
                         message: progress::CANCELED.to_owned(),
@@ -116,10 +107,9 @@ impl Control {
     ) -> Result<BTreeMap<String, String>, Status> {
         self.check_entitlements(&request.entitlements)?;
         let id = request.r#ref.clone();
-        let aside = Arc::new(Mutex::new(None));
         let mut plain = from_proto::solve(request)?;
         if let What::Client { run, .. } = &mut plain.what {
-            *run = self.client_frontend(id.clone(), aside.clone());
+            *run = self.client_frontend(id);
         }
         let mut stopping = self.stopping.clone();
         let outcome = tokio::select! {
@@ -129,13 +119,7 @@ impl Control {
                 Err(crate::builder::Failure::new(Kind::Canceled, "the daemon is stopping"))
             }
         };
-        outcome.map_err(|failure| {
-            let returned = aside.lock().unwrap_or_else(PoisonError::into_inner).take();
-            match returned {
-                Some(status) => to_proto::status_from_rpc(&status),
-                None => to_proto::failure(&failure),
-            }
-        })
+        outcome.map_err(|failure| to_proto::failure(&failure))
     }
 }
 

@@ -21,11 +21,14 @@ use crate::Error;
 use crate::builder::{Archive, ArchiveError, Builder, Failure, Request, Usage, Worker};
 use crate::config::gc::GcRule;
 use crate::config::{Config, file};
+use crate::gateway::Pipes;
 
 /// Opens the engine on the state directory `config` names, which must be ours.
 pub async fn open(config: &Config) -> Result<Arc<dyn Builder>, Error> {
     let engine = Engine::open(settings(config)?).await?;
     engine.catch_up();
+    let worker = crate::to_proto::worker(engine.info(), &config.gc);
+    engine.serve_frontends(Arc::new(Pipes::new(vec![worker])));
     Ok(Arc::new(Building(engine)))
 }
 
@@ -68,7 +71,27 @@ fn settings(config: &Config) -> Result<engine::Config, Error> {
     settings.apparmor.clone_from(&config.apparmor);
     settings.cdi.clone_from(&config.cdi);
     settings.max_parallelism = config.max_parallelism;
+    settings.frontends = engine::Frontends {
+        dockerfile: config.frontends.dockerfile.enabled != Some(false),
+        gateway: config.frontends.gateway.enabled != Some(false),
+        allowed_repositories: allowed_repositories(config)?,
+    };
     Ok(settings)
+}
+
+fn allowed_repositories(config: &Config) -> Result<Vec<String>, Error> {
+    let names = &config.frontends.gateway.allowed_repositories;
+    let checked = names
+        .iter()
+        .map(|name| match name.parse::<oci::ImageName>() {
+            Ok(_) => Ok(name.clone()),
+            Err(error) => Err(Error::BadSetting {
+                setting: "allowedRepositories",
+                value: name.clone(),
+                problem: error.to_string(),
+            }),
+        });
+    checked.collect()
 }
 
 fn hosts(config: &Config) -> Hosts {

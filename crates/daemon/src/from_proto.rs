@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use frontend::{
     Attestation, AttestationKind, CacheImport, FileRange, FrontendResult, ImageLookup, LayoutStore,
-    NestedRequest, Position, Range, RefId, Refs, ResolveMode, SourceFile, SourceLocation, Subject,
-    Warning,
+    NestedRequest, NewContainer, NewProcess, Position, Range, RefId, Refs, ResolveMode, SourceFile,
+    SourceLocation, Subject, Warning,
 };
 use oci::{Digest, Platform};
+use proto::details::{self, Detail};
 use proto::moby::buildkit::v1 as control;
 use proto::moby::buildkit::v1::frontend as wire;
-use proto::pb;
+use proto::{google, pb};
 use tonic::Status;
 
 use crate::builder::{ClientFrontend, Request, Spec, What};
@@ -113,6 +114,80 @@ pub(crate) fn file_range(range: Option<wire::FileRange>) -> Result<Option<FileRa
     }
 }
 
+/// A container for a frontend.
+pub(crate) fn container(request: wire::NewContainerRequest) -> Result<NewContainer, Status> {
+    let refused = |error: llb::Error| Status::invalid_argument(error.to_string());
+    if let Some(filter) = request.constraints.filter(|one| !one.filter.is_empty()) {
+        return Err(Status::unimplemented(format!(
+            "there is one worker, and it cannot be chosen by {:?}",
+            filter.filter
+        )));
+    }
+    let mounts = request.mounts.into_iter().map(llb::Mount::from_proto);
+    let hosts = request.extra_hosts.into_iter();
+    Ok(NewContainer {
+        mounts: mounts.collect::<Result<_, _>>().map_err(refused)?,
+        network: match request.network {
+            0 => llb::Network::Sandbox,
+            1 => llb::Network::Host,
+            2 => llb::Network::None,
+            n => {
+                return Err(Status::invalid_argument(format!(
+                    "unknown network mode {n}"
+                )));
+            }
+        },
+        extra_hosts: hosts
+            .map(|one| llb::ExtraHost {
+                host: one.host,
+                ip: one.ip,
+            })
+            .collect(),
+        hostname: request.hostname,
+        platform: request.platform.map(platform),
+    })
+}
+
+/// A process in one.
+pub(crate) fn process(init: wire::InitMessage) -> Result<NewProcess, Status> {
+    let meta = init
+        .meta
+        .ok_or_else(|| Status::invalid_argument("the process has no command (Meta)"))?;
+    if let Some(fd) = init.fds.iter().find(|fd| **fd > 2) {
+        return Err(Status::invalid_argument(format!(
+            "fd {fd} cannot be given to a process: there are 0, 1 and 2"
+        )));
+    }
+    let secrets = init.secretenv.into_iter();
+    Ok(NewProcess {
+        args: meta.args,
+        env: meta.env,
+        secret_env: secrets
+            .map(|one| llb::SecretEnv {
+                id: one.id,
+                name: one.name,
+                optional: one.optional,
+            })
+            .collect(),
+        cwd: meta.cwd,
+        user: meta.user,
+        tty: init.tty,
+        security: match init.security {
+            0 => llb::Security::Sandbox,
+            1 => llb::Security::Insecure,
+            n => {
+                return Err(Status::invalid_argument(format!(
+                    "unknown security mode {n}"
+                )));
+            }
+        },
+        remove_mount_stubs_recursive: meta.remove_mount_stubs_recursive,
+        stdin: init.fds.contains(&0),
+        stdout: init.fds.contains(&1),
+        stderr: init.fds.contains(&2),
+    })
+}
+
 /// A warning for the progress display.
 pub(crate) fn warning(request: wire::WarnRequest) -> Result<(Option<Digest>, Warning), Status> {
     let step = if request.digest.is_empty() {
@@ -141,6 +216,36 @@ pub(crate) fn warning(request: wire::WarnRequest) -> Result<(Option<Digest>, War
         at,
     };
     Ok((step, warning))
+}
+
+/// The places in files that a failed call's details name.
+pub(crate) fn places(status: &google::rpc::Status) -> Vec<SourceLocation> {
+    let position = |at: details::Position| Position {
+        line: u32::try_from(at.line).unwrap_or(0),
+        character: u32::try_from(at.character).unwrap_or(0),
+    };
+    let place = |detail: &prost_types::Any| {
+        let Detail::Source(source) = Detail::from_any(detail) else {
+            return None;
+        };
+        let info = source.info?;
+        let ranges = source.ranges.iter();
+        Some(SourceLocation {
+            file: Arc::new(SourceFile {
+                name: info.filename,
+                language: info.language,
+                data: info.data,
+                definition: None,
+            }),
+            ranges: ranges
+                .map(|range| Range {
+                    start: position(range.start),
+                    end: position(range.end),
+                })
+                .collect(),
+        })
+    };
+    status.details.iter().filter_map(place).collect()
 }
 
 fn range(range: &pb::Range) -> Range {

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use executor::cdi::DeviceInfo;
-use frontend::{EntryKind, FileStat, FrontendResult, RefId, Refs, SourceLocation};
+use frontend::{EntryKind, FailedStep, FileStat, FrontendResult, RefId, Refs, SourceLocation};
 use oci::Platform;
 use progress::Event;
 use prost::Message as _;
@@ -67,24 +67,26 @@ pub(crate) fn status(code: Code, message: String, details: &[Detail]) -> Status 
     Status::with_details(code, message, Bytes::from(status.encode_to_vec()))
 }
 
-/// A status another program made, passed on whole.
-pub(crate) fn status_from_rpc(status: &google::rpc::Status) -> Status {
-    let code = Code::from(status.code);
-    Status::with_details(
-        code,
-        status.message.clone(),
-        Bytes::from(status.encode_to_vec()),
-    )
+/// What a frontend's question ended with, and what is left of the step that failed.
+pub(crate) fn frontend_error(error: &frontend::Error, step: Option<FailedStep>) -> Status {
+    let mut failure = Failure::of_frontend(error);
+    failure.step = step.map(Box::new);
+    self::failure(&failure)
 }
 
-/// What a frontend's question ended with.
-pub(crate) fn frontend_error(error: &frontend::Error) -> Status {
-    let details: Vec<Detail> = error
-        .locations()
-        .iter()
-        .map(|at| Detail::Source(source(at)))
-        .collect();
-    status(code(error.kind()), sentence(error), &details)
+fn failed_step(step: &FailedStep) -> details::Solve {
+    let ids = |refs: &[Option<RefId>]| {
+        let ids = refs.iter();
+        ids.map(|one| one.as_ref().map(ToString::to_string).unwrap_or_default())
+            .collect()
+    };
+    details::Solve {
+        input_ids: ids(&step.inputs),
+        mount_ids: ids(&step.mounts),
+        op: serde_json::from_str(&llb::go_form::protobuf_op(&step.op)).ok(),
+        description: step.description.clone(),
+        ..details::Solve::default()
+    }
 }
 
 /// The lines of a file an error is about.
@@ -332,28 +334,44 @@ fn attestation(one: &frontend::Attestation, reference: wire::Ref) -> wire::Attes
 
 /// A failed build, with what clients show of it.
 pub(crate) fn failure(failure: &Failure) -> Status {
+    let said = failure.said.as_ref();
+    let said = said.and_then(|said| google::rpc::Status::decode(said.clone()).ok());
     let mut details = Vec::new();
     if let Some(vertex) = &failure.vertex {
         details.push(Detail::Vertex(details::Vertex {
             digest: vertex.to_string(),
         }));
     }
-    details.extend(failure.places.iter().map(|at| Detail::Source(source(at))));
+    let mut code = failure.kind.map_or(Code::Unknown, code);
+    let places = failure.places.iter().map(|at| Detail::Source(source(at)));
+    match said {
+        None => details.extend(places),
+        // It names its places itself, as they are; only what we add is new.
+        Some(said) => {
+            code = Code::from(said.code);
+            let own: Vec<Detail> = said.details.iter().map(Detail::from_any).collect();
+            let known = own.iter().any(|one| matches!(one, Detail::Source(_)));
+            details.extend(own);
+            details.extend(places.filter(|_| !known));
+        }
+    }
     if let Some(code) = failure.exit_code {
         details.push(Detail::Exit(details::Exit { code }));
+    }
+    if let Some(name) = failure.capability.clone() {
+        details.push(Detail::FrontendCap(details::Name { name }));
+    }
+    if let Some(step) = &failure.step {
+        details.push(Detail::Solve(failed_step(step)));
     }
     if !failure.hints.is_empty() {
         let hints = failure.hints.clone();
         details.push(Detail::Hints(details::Hints { hints }));
     }
-    status(
-        failure.kind.map_or(Code::Unknown, code),
-        failure.message.clone(),
-        &details,
-    )
+    status(code, failure.message.clone(), &details)
 }
 
-/// An error a frontend in the client returned, for the engine's ears.
+/// An error that a frontend outside of this process returned, for the engine's ears.
 pub(crate) fn returned_error(status: &google::rpc::Status) -> frontend::Error {
     let kind = match Code::from(status.code) {
         Code::Cancelled => Kind::Canceled,
@@ -364,11 +382,11 @@ pub(crate) fn returned_error(status: &google::rpc::Status) -> frontend::Error {
         Code::Unimplemented => Kind::Unsupported,
         _ => Kind::Internal,
     };
-    let said: Box<dyn std::error::Error + Send + Sync> = status.message.clone().into();
-    frontend::Error::Engine {
-        doing: "running the client's frontend".to_owned(),
+    frontend::Error::Said {
+        message: status.message.clone(),
         kind,
-        source: said.into(),
+        at: crate::from_proto::places(status),
+        wire: Bytes::from(status.encode_to_vec()),
     }
 }
 
@@ -413,6 +431,40 @@ pub(crate) fn device(device: DeviceInfo) -> control::types::CdiDevice {
         annotations: device.annotations,
         on_demand: false,
     }
+}
+
+/// Workers as a frontend's environment has them: JSON as Go writes `[]client.WorkerInfo`.
+pub(crate) fn workers_json(workers: &[control::types::WorkerRecord]) -> String {
+    use serde_json::json;
+    let platform = |one: &pb::Platform| {
+        let mut platform = json!({"architecture": one.architecture, "os": one.os});
+        if !one.variant.is_empty() {
+            platform["variant"] = json!(one.variant);
+        }
+        if !one.os_version.is_empty() {
+            platform["os.version"] = json!(one.os_version);
+        }
+        if !one.os_features.is_empty() {
+            platform["os.features"] = json!(one.os_features);
+        }
+        platform
+    };
+    let worker = |one: &control::types::WorkerRecord| {
+        let version = version();
+        json!({
+            "id": one.id,
+            "labels": one.labels,
+            "platforms": one.platforms.iter().map(platform).collect::<Vec<_>>(),
+            "gcPolicy": null,
+            "buildkitVersion": {
+                "package": version.package,
+                "version": version.version,
+                "revision": version.revision,
+            },
+            "cdiDevices": null,
+        })
+    };
+    json!(workers.iter().map(worker).collect::<Vec<_>>()).to_string()
 }
 
 fn gc_policy(rule: &GcRule) -> control::types::GcPolicy {

@@ -346,12 +346,6 @@ pub enum Error {
         /// As asked.
         name: String,
     },
-    /// A frontend capability that is asked for and not there.
-    #[error("frontend capability {name:?} is not supported")]
-    UnknownCapability {
-        /// As asked.
-        name: String,
-    },
     /// Warnings that were asked to be errors.
     #[error("lint violation found for rules: {}", .rules.join(", "))]
     Lint {
@@ -377,9 +371,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::NoTarget { .. } => Kind::NotFound,
-            Error::NotYet { .. }
-            | Error::UnknownRequest { .. }
-            | Error::UnknownCapability { .. } => Kind::Unsupported,
+            Error::NotYet { .. } | Error::UnknownRequest { .. } => Kind::Unsupported,
             Error::Bridge(error) => error.kind(),
             Error::Attest(error) => error.kind(),
             Error::Base { cause, .. } => cause.kind(),

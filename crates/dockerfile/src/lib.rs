@@ -40,3 +40,4 @@ pub use ignore::Ignore;
 pub use image::{Config, Empty, Healthcheck, History, Image, RootFs};
 pub use lint::{LintConfig, LintWarning, Rule};
 pub use options::BuildOptions;
+pub use ui::{InPlace, in_place_of};

@@ -149,9 +149,8 @@ fn refuse(options: &Options) -> Result<(), Error> {
         ];
         let optional = capability.ends_with("+forward");
         if !known.contains(&capability) && !optional {
-            return Err(Error::UnknownCapability {
-                name: capability.to_owned(),
-            });
+            let name = capability.to_owned();
+            return Err(Error::Bridge(frontend::Error::NoCapability(name)));
         }
     }
     Ok(())

@@ -35,12 +35,9 @@ pub(crate) struct Ui<'a> {
 }
 
 impl<'a> Ui<'a> {
-    /// Loads the Dockerfile. Its name, should it lie somewhere else, becomes known here.
-    pub(crate) async fn open(
-        bridge: &'a dyn Bridge,
-        options: BuildOptions,
-    ) -> Result<Ui<'a>, Error> {
-        let mut ui = Ui {
+    /// Loads nothing yet.
+    async fn new(bridge: &'a dyn Bridge, options: BuildOptions) -> Result<Ui<'a>, Error> {
+        Ok(Ui {
             bridge,
             options,
             ignored: Vec::new(),
@@ -48,7 +45,15 @@ impl<'a> Ui<'a> {
             loaded_by: None,
             context: MainContext::default(),
             inputs: bridge.inputs().await?,
-        };
+        })
+    }
+
+    /// Loads the Dockerfile. Its name, should it lie somewhere else, becomes known here.
+    pub(crate) async fn open(
+        bridge: &'a dyn Bridge,
+        options: BuildOptions,
+    ) -> Result<Ui<'a>, Error> {
+        let mut ui = Ui::new(bridge, options).await?;
         ui.find_context().await?;
         ui.load_file().await?;
         Ok(ui)
@@ -150,6 +155,26 @@ impl<'a> Ui<'a> {
         }
     }
 
+    /// What the client gave under the name of an image, solved: see [`crate::in_place_of`].
+    async fn in_place_of(&self, name: &str) -> Result<Option<InPlace>, Error> {
+        let Some(named) = self.named_context(name, &self.build_platform())? else {
+            return Ok(None);
+        };
+        let (work, about, image) = match self.load(&named, 0).await? {
+            Loaded::Scratch => return Ok(Some(InPlace::default())),
+            Loaded::Local(local) => {
+                let (work, about) = local.work(&[]);
+                (work, about, None)
+            }
+            Loaded::Tree { work, about, image } => (*work, about, image),
+        };
+        let (_, reference) = self.solve(work, about).await?;
+        Ok(Some(InPlace {
+            reference,
+            config: image.map(|image| image.to_json()),
+        }))
+    }
+
     async fn load_file(&mut self) -> Result<(), Error> {
         let name = self.options.filename.clone();
         let (folder, base) = name
@@ -230,6 +255,28 @@ impl<'a> Ui<'a> {
         self.context.ignore_known = true;
         Ok(())
     }
+}
+
+/// A result in place of an image.
+#[derive(Clone, Debug, Default)]
+pub struct InPlace {
+    /// The result; `None` is the empty one.
+    pub reference: Option<frontend::RefId>,
+    /// The image config, JSON, if one is known.
+    pub config: Option<String>,
+}
+
+/// What the client gave for the image `name` as a named context (`context:name`), if it
+/// did: images of frontends can be replaced like those of stages.
+pub async fn in_place_of(
+    bridge: &dyn Bridge,
+    name: &str,
+) -> Result<Option<InPlace>, frontend::Error> {
+    let found = async {
+        let options = BuildOptions::parse(bridge.options())?;
+        Ui::new(bridge, options).await?.in_place_of(name).await
+    };
+    found.await.map_err(crate::build::without_place)
 }
 
 /// A local directory of a client.

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use frontend::{
-    Bridge, CacheImport, EntryKind, FileRange, FileStat, FrontendResult, ImageLookup,
-    NestedRequest, Options, Position, Range, RefId, ResolvedImage, SolveRequest, SourceFile,
-    SourceLocation, SourceMetadata, Warning,
+    Bridge, CacheImport, Container, FailedStep, FileRange, FileStat, FrontendResult, ImageLookup,
+    NestedRequest, NewContainer, Options, Position, Range, RefId, ResolvedImage, SolveRequest,
+    SourceFile, SourceLocation, SourceMetadata, Warning,
 };
+use futures::FutureExt as _;
 use oci::{Digest, Platform};
 use ops::{Deeds, Output};
 use progress::{Progress, StepProgress};
@@ -24,6 +25,7 @@ use tokio::sync::OnceCell;
 use crate::Engine;
 use crate::cache::Imports;
 use crate::error::{asked, kind_of};
+use crate::gateway;
 use crate::policy::Policies;
 use crate::provenance::{Asked, SeenImage};
 
@@ -43,13 +45,31 @@ pub(crate) struct Shared {
 /// A graph somebody asked for, and its result once it is there.
 pub(crate) struct Solved {
     pub(crate) definition: llb::Definition,
-    pub(crate) edge: Edge,
+    from: From,
     output: OnceCell<Output>,
+}
+
+/// Where a result comes from.
+enum From {
+    /// The solver.
+    Edge(Edge),
+    /// A step that failed: what this mount of it was like in the end.
+    Mount(ops::Remains, usize),
+}
+
+impl Solved {
+    /// What the solver knows it by. What a failed step left is none of its results.
+    pub(crate) fn edge(&self, reference: &RefId) -> frontend::Result<Edge> {
+        match &self.from {
+            From::Edge(edge) => Ok(*edge),
+            From::Mount(..) => Err(frontend::Error::NoRef(reference.to_string())),
+        }
+    }
 }
 
 /// One frontend's view of a build.
 pub(crate) struct BuildBridge {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     options: Options,
     inputs: BTreeMap<String, llb::Definition>,
     /// What it was asked, for provenance.
@@ -97,11 +117,55 @@ impl Shared {
     /// The result of a ref, solved now if it was not before.
     pub(crate) async fn output(&self, reference: &RefId) -> frontend::Result<Output> {
         let solved = self.get(reference)?;
-        let output = solved.output.get_or_try_init(async || {
-            let result = self.job.solve(solved.edge).await;
-            result.map_err(|error| failed(&solved.definition, error))
+        let output = solved.output.get_or_try_init(async || match &solved.from {
+            From::Edge(edge) => {
+                let result = self.job.solve(*edge).await;
+                result.map_err(|error| failed(&solved.definition, error))
+            }
+            From::Mount(remains, place) => {
+                let left = remains.output(*place).await;
+                left.map_err(|error| asked("keeping what the step left", error.kind(), error))
+            }
         });
         output.await.cloned()
+    }
+
+    /// Gives a name to something.
+    fn keep(&self, solved: Solved) -> RefId {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let id = RefId::new(format!("{}-{number}", self.job.id().0));
+        self.solved().insert(id.clone(), Arc::new(solved));
+        id
+    }
+
+    /// Names for what is left of a failed step.
+    fn keep_remains(&self, remains: &ops::Remains) -> FailedStep {
+        let keep = |from, output| {
+            self.keep(Solved {
+                definition: llb::Definition::default(),
+                from,
+                output: OnceCell::new_with(output),
+            })
+        };
+        let inputs: Vec<Option<RefId>> = remains
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(place, input)| {
+                let from = From::Mount(remains.clone(), place);
+                input.clone().map(|input| keep(from, Some(input)))
+            })
+            .collect();
+        let mut mounts = inputs.clone();
+        for place in remains.written() {
+            mounts[place] = Some(keep(From::Mount(remains.clone(), place), None));
+        }
+        FailedStep {
+            op: remains.op.clone(),
+            description: remains.description.clone(),
+            inputs,
+            mounts,
+        }
     }
 
     /// Gives a graph to the solver. `None` stands for the empty filesystem.
@@ -126,18 +190,15 @@ impl Shared {
         self.job
             .load(vertices)
             .map_err(|error| asked("loading the graph", error.kind(), error))?;
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let id = RefId::new(format!("{}-{number}", self.job.id().0));
         let edge = Edge {
             vertex: root.digest,
             output: root.index,
         };
-        let solved = Solved {
+        let id = self.keep(Solved {
             definition,
-            edge,
+            from: From::Edge(edge),
             output: OnceCell::new(),
-        };
-        self.solved().insert(id.clone(), Arc::new(solved));
+        });
         by.loaded(id.clone());
         Ok(Some(id))
     }
@@ -333,13 +394,13 @@ impl Bridge for BuildBridge {
             &request.options,
             !request.inputs.is_empty(),
         );
-        let bridge = BuildBridge {
+        let bridge = Arc::new(BuildBridge {
             asked,
             shared: self.shared.clone(),
             options: Options::new(request.options),
             inputs: request.inputs,
             depth: self.depth + 1,
-        };
+        });
         let result = run(&request.frontend, &bridge).await?;
         if request.evaluate {
             let all = result.refs.iter().filter_map(|(_, reference)| reference);
@@ -463,13 +524,13 @@ impl Bridge for BuildBridge {
         let include = include.map(str::to_owned);
         let list = move |tree: &Tree, path: &str| ops::read_dir(tree, path, include.as_deref());
         let entries = self.with_tree(reference, path, list).await?;
-        Ok(entries.into_iter().map(stat_of).collect())
+        Ok(entries.into_iter().map(FileStat::from).collect())
     }
 
     async fn stat_file(&self, reference: &RefId, path: &str) -> frontend::Result<FileStat> {
         self.with_tree(reference, path, ops::stat)
             .await
-            .map(stat_of)
+            .map(FileStat::from)
     }
 
     async fn warn(&self, step: Option<&Digest>, warning: Warning) -> frontend::Result<()> {
@@ -506,6 +567,15 @@ impl Bridge for BuildBridge {
             }));
         Ok(())
     }
+
+    async fn new_container(&self, wanted: NewContainer) -> frontend::Result<Arc<dyn Container>> {
+        gateway::container(self, wanted).await
+    }
+
+    fn failed_step(&self, error: &frontend::Error) -> Option<FailedStep> {
+        let remains = crate::error::remains(error)?;
+        Some(self.shared.keep_remains(remains))
+    }
 }
 
 impl BuildBridge {
@@ -529,33 +599,23 @@ impl BuildBridge {
     }
 }
 
-fn stat_of(entry: ops::DirEntry) -> FileStat {
-    FileStat {
-        path: entry.path,
-        kind: match entry.kind {
-            ops::EntryKind::File => EntryKind::File,
-            ops::EntryKind::Directory => EntryKind::Directory,
-            ops::EntryKind::Symlink => EntryKind::Symlink,
-            ops::EntryKind::Special => EntryKind::Special,
-        },
-        mode: entry.mode,
-        uid: entry.uid,
-        gid: entry.gid,
-        size: entry.size,
-        modified_ns: entry.modified_ns,
-        link: entry.link,
-    }
-}
-
-/// Runs one of our own frontends.
-pub(crate) async fn run(name: &str, bridge: &BuildBridge) -> frontend::Result<FrontendResult> {
+/// Runs a frontend: one of our own, or one that is an image.
+pub(crate) async fn run(name: &str, bridge: &Arc<BuildBridge>) -> frontend::Result<FrontendResult> {
+    let turned_off = |name: &str| {
+        let reason = format!("frontend {name} is turned off in the daemon's configuration");
+        asked(
+            "starting the frontend",
+            Kind::Denied,
+            ops::Error::Invalid(reason),
+        )
+    };
+    let frontends = &bridge.shared.engine.0.frontends;
     match name {
-        "dockerfile.v0" => dockerfile::build(bridge).await,
-        "gateway.v0" => {
-            let image = bridge.options.text("source").unwrap_or_default().to_owned();
-            let reason = ops::Error::Unsupported(format!("frontends that are images ({image})"));
-            Err(asked("starting the frontend", Kind::Unsupported, reason))
-        }
+        "dockerfile.v0" if !frontends.dockerfile => Err(turned_off(name)),
+        "dockerfile.v0" => dockerfile::build(&**bridge).await,
+        "gateway.v0" if !frontends.gateway => Err(turned_off(name)),
+        // Boxed: a frontend may ask for another one.
+        "gateway.v0" => gateway::run(bridge.clone()).boxed().await,
         other => Err(frontend::Error::UnknownFrontend(other.to_owned())),
     }
 }

@@ -198,7 +198,8 @@ async fn results(
     asked: &Arc<Asked>,
 ) -> frontend::Result<FrontendResult> {
     let bridge = |options, inputs, asked| {
-        BuildBridge::new(shared.clone(), Options::new(options), inputs, asked)
+        let bridge = BuildBridge::new(shared.clone(), Options::new(options), inputs, asked);
+        Arc::new(bridge)
     };
     match what {
         What::Definition(definition) => {
@@ -220,7 +221,7 @@ async fn results(
             options,
             inputs,
             run,
-        } => run(Arc::new(bridge(options, inputs, asked.clone()))).await,
+        } => run(bridge(options, inputs, asked.clone())).await,
     }
 }
 
@@ -251,7 +252,7 @@ async fn solve_all(
 }
 
 async fn solve(shared: &Shared, reference: &RefId) -> frontend::Result<Solved> {
-    let edge = shared.get(reference)?.edge;
+    let edge = shared.get(reference)?.edge(reference)?;
     let output = shared.output(reference).await?;
     Ok(Solved {
         edge,

@@ -25,6 +25,12 @@ pub struct Failure {
     pub exit_code: Option<u32>,
     /// What to try next, each a full sentence.
     pub hints: Vec<String>,
+    /// What is left of the step that failed, for a frontend to look at.
+    pub step: Option<Box<frontend::FailedStep>>,
+    /// The capability the frontend lacks.
+    pub capability: Option<String>,
+    /// A frontend outside of this process said all of this: its status, as it came.
+    pub said: Option<bytes::Bytes>,
 }
 
 impl Failure {
@@ -45,7 +51,7 @@ impl Failure {
     }
 
     /// An error of a frontend.
-    pub(crate) fn of_frontend(error: &frontend::Error) -> Failure {
+    pub fn of_frontend(error: &frontend::Error) -> Failure {
         let mut failure = Failure::of(error.kind(), error);
         failure.places = error.locations().to_vec();
         failure.hints.extend(error.hints().iter().cloned());
@@ -62,6 +68,8 @@ impl Failure {
             if let Some(exit) = exit_in(error) {
                 self.exit_code = u32::try_from(exit.code).ok();
             }
+            self.said = self.said.take().or_else(|| said_in(error));
+            self.capability = self.capability.take().or_else(|| capability_in(error));
             self.hints.extend(hint(error));
             next = error.source();
         }
@@ -77,11 +85,38 @@ fn vertex_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a VertexError>
         .or_else(|| error.downcast_ref())
 }
 
+/// What a frontend outside of this process said.
+fn said_in(error: &(dyn StdError + 'static)) -> Option<bytes::Bytes> {
+    match error.downcast_ref::<frontend::Error>() {
+        Some(frontend::Error::Said { wire, .. }) => Some(wire.clone()),
+        _ => None,
+    }
+}
+
+fn capability_in(error: &(dyn StdError + 'static)) -> Option<String> {
+    match error.downcast_ref::<frontend::Error>() {
+        Some(frontend::Error::NoCapability(name)) => Some(name.clone()),
+        _ => None,
+    }
+}
+
 fn exit_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ExitError> {
     match error.downcast_ref::<ops::Error>() {
         Some(ops::Error::Exit(exit)) => Some(exit),
         _ => error.downcast_ref(),
     }
+}
+
+/// What is left of the step an error is about.
+pub(crate) fn remains(error: &frontend::Error) -> Option<&ops::Remains> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(exit) = exit_in(error) {
+            return exit.remains.as_deref();
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn source_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a source::Error> {
@@ -125,6 +160,8 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
         let said = match vertex_in(error) {
             Some(vertex) if vertex.doing == Doing::Run => String::new(),
             Some(_) => "failed to compute cache key".to_owned(),
+            // It says what its cause says.
+            None if is_written(error) => String::new(),
             None => error.to_string(),
         };
         match parts.last() {
@@ -139,6 +176,11 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
         next = error.source();
     }
     parts.join(": ")
+}
+
+fn is_written(error: &(dyn StdError + 'static)) -> bool {
+    let error = error.downcast_ref::<frontend::Error>();
+    matches!(error, Some(frontend::Error::Written { .. }))
 }
 
 /// What the engine could not do for a frontend.
@@ -187,6 +229,7 @@ mod tests {
             code: 127,
             how: "exit code: 127".into(),
             oom: false,
+            remains: None,
         };
         let vertex = VertexError {
             vertex: Digest::of("v"),
@@ -204,5 +247,17 @@ mod tests {
             (Some(127), Some(Digest::of("v")))
         );
         assert!(failure.hints[0].contains("PATH"), "{:?}", failure.hints);
+        let written = frontend::Error::Written {
+            cause: Arc::new(solver::Error::from(VertexError {
+                vertex: Digest::of("v"),
+                name: "[1/1] RUN x".into(),
+                doing: Doing::Run,
+                cause: Arc::new(Said("no disk", None)),
+            })),
+            kind: Kind::Internal,
+            at: Vec::new(),
+            hints: Vec::new(),
+        };
+        assert_eq!(Failure::of_frontend(&written).message, "no disk");
     }
 }

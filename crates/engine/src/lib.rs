@@ -13,6 +13,7 @@ mod build;
 mod cache;
 mod error;
 mod export;
+mod gateway;
 mod lazy_executor;
 mod places;
 mod platforms;
@@ -24,7 +25,8 @@ mod usage;
 mod worker;
 
 pub use error::Failure;
+pub use gateway::{FrontendServer, Line};
 pub use request::{
     Action, AttrTest, ClientFrontend, Constraint, Match, Policy, Request, Rule, Spec, Update, What,
 };
-pub use worker::{Config, Engine, OpenError, Runner, WorkerInfo};
+pub use worker::{Config, Engine, Frontends, OpenError, Runner, WorkerInfo};

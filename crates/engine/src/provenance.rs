@@ -284,7 +284,9 @@ async fn layers(
     let solved = shared
         .get(&found.reference)
         .map_err(|error| Failure::of_frontend(&error))?;
-    let graph = shared.job.export(solved.edge, false).await;
+    let edge = solved.edge(&found.reference);
+    let edge = edge.map_err(|error| Failure::of_frontend(&error))?;
+    let graph = shared.job.export(edge, false).await;
     let graph = graph.map_err(|error| Failure::of(kind_of(&error), &error))?;
     let mut layers: BTreeMap<String, Vec<Vec<Descriptor>>> = BTreeMap::new();
     for node in &graph.nodes {

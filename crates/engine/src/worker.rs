@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use content::Store;
@@ -19,6 +19,7 @@ use solver::{DbIndex, Solver};
 use source::Sources;
 use stdx::Kind;
 
+use crate::gateway::FrontendServer;
 use crate::lazy_executor::{LazyExecutor, Setting};
 use crate::platforms::{self, Found};
 
@@ -62,6 +63,29 @@ pub struct Config {
     pub max_parallelism: Option<usize>,
     /// The git program.
     pub git: PathBuf,
+    /// Which frontends may be used.
+    pub frontends: Frontends,
+}
+
+/// Which frontends may be used (row D12).
+#[derive(Clone, Debug)]
+pub struct Frontends {
+    /// The built-in Dockerfile frontend.
+    pub dockerfile: bool,
+    /// Frontends that are images.
+    pub gateway: bool,
+    /// Which images those may be, without tags; empty for any.
+    pub allowed_repositories: Vec<String>,
+}
+
+impl Default for Frontends {
+    fn default() -> Frontends {
+        Frontends {
+            dockerfile: true,
+            gateway: true,
+            allowed_repositories: Vec::new(),
+        }
+    }
 }
 
 impl Config {
@@ -82,6 +106,7 @@ impl Config {
             cdi: Cdi::default(),
             max_parallelism: None,
             git: "git".into(),
+            frontends: Frontends::default(),
         }
     }
 }
@@ -139,6 +164,9 @@ pub(crate) struct Inner {
     found: Found,
     /// Network of steps that name none.
     swept: SandboxNetwork,
+    pub(crate) frontends: Frontends,
+    /// Set once, by whoever speaks with frontends that are images.
+    pub(crate) frontend_server: OnceLock<Arc<dyn FrontendServer>>,
     /// For what lives no longer than a build.
     pub(crate) scratch: PathBuf,
 }
@@ -251,8 +279,15 @@ impl Engine {
                 platforms: platforms.clone(),
             },
             found: Found::new(platforms, max_age),
+            frontends: config.frontends,
+            frontend_server: OnceLock::new(),
             scratch,
         })))
+    }
+
+    /// Lets `server` speak with frontends that are images. Only the first one counts.
+    pub fn serve_frontends(&self, server: Arc<dyn FrontendServer>) {
+        let _there_is_one = self.0.frontend_server.set(server);
     }
 
     /// Where clients' sessions are registered.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Digest, Platform};
 
-use crate::{FrontendResult, Options, Result, Warning};
+use crate::{Container, Error, FailedStep, FrontendResult, NewContainer, Options, Result, Warning};
 
 /// Names one solved result for as long as the build runs.
 ///
@@ -252,4 +252,11 @@ pub trait Bridge: Send + Sync {
 
     /// Shows a warning beside the step whose op has the digest `step`.
     async fn warn(&self, step: Option<&Digest>, warning: Warning) -> Result<()>;
+
+    /// Makes a container for the frontend's own use.
+    async fn new_container(&self, wanted: NewContainer) -> Result<Arc<dyn Container>>;
+
+    /// What is left of the step that failed, if `error` is of one. Its refs are known to
+    /// this bridge from then on.
+    fn failed_step(&self, error: &Error) -> Option<FailedStep>;
 }

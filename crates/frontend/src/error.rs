@@ -34,6 +34,24 @@ pub enum Error {
     /// A ref that this build never gave out, or that is gone.
     #[error("no result {0} in this build")]
     NoRef(String),
+    /// The frontend does not understand something the client needs.
+    #[error("unsupported frontend capability {0}")]
+    NoCapability(String),
+    /// No container of this name, or it was released.
+    #[error("no container {0:?} in this build")]
+    NoContainer(String),
+    /// A frontend outside of this process said so itself.
+    #[error("{message}")]
+    Said {
+        /// Its sentence.
+        message: String,
+        /// What a caller can do about it.
+        kind: Kind,
+        /// Where, the most telling place first.
+        at: Vec<SourceLocation>,
+        /// The whole of it, as it came over the wire: for those who pass it on.
+        wire: bytes::Bytes,
+    },
     /// What was written cannot be built: the frontend's own error, with its place.
     #[error("{cause}")]
     Written {
@@ -73,15 +91,18 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::BadOption { .. } | Error::UnknownFrontend(_) => Kind::InvalidInput,
-            Error::NoFile { .. } | Error::NoRef(_) => Kind::NotFound,
-            Error::Written { kind, .. } | Error::Engine { kind, .. } => *kind,
+            Error::NoFile { .. } | Error::NoRef(_) | Error::NoContainer(_) => Kind::NotFound,
+            Error::NoCapability(_) => Kind::Unsupported,
+            Error::Written { kind, .. } | Error::Engine { kind, .. } | Error::Said { kind, .. } => {
+                *kind
+            }
         }
     }
 
     /// Where in which file, when the trouble was written somewhere.
     pub fn locations(&self) -> &[SourceLocation] {
         match self {
-            Error::Written { at, .. } => at,
+            Error::Written { at, .. } | Error::Said { at, .. } => at,
             _ => &[],
         }
     }

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod bridge;
+mod container;
 mod error;
 mod options;
 mod result;
@@ -23,8 +24,12 @@ pub use bridge::{
     Bridge, CacheImport, EntryKind, FileRange, FileStat, ImageLookup, LayoutStore, NestedRequest,
     RefId, ResolveMode, ResolvedImage, SolveRequest, SourceMetadata,
 };
+pub use container::{
+    Container, FailedStep, NewContainer, NewProcess, ProcessControl, ProcessExit, StartedProcess,
+    TerminalSize,
+};
 pub use error::{Error, Result};
-pub use options::Options;
+pub use options::{Options, parse_bool};
 pub use result::{Attestation, AttestationKind, FrontendResult, Refs, Subject, metadata_key};
 pub use scan::Scanner;
 pub use source_range::{Position, Range, SourceFile, SourceLocation};

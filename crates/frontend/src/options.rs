@@ -73,7 +73,8 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Options {
 }
 
 /// Go's `strconv.ParseBool`, which every client's flags go by.
-fn parse_bool(text: &str) -> Option<bool> {
+/// A boolean in Go's spellings.
+pub fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),

@@ -6,49 +6,80 @@ use base64::Engine as _;
 
 use crate::json::{Object, object};
 use crate::op::exec::{Exec, Mount, MountKind, Network, Security, Sharing};
-use crate::op::file::{Action, ActionKind, Copy};
+use crate::op::file::{Action, ActionKind, Chown, Copy, User};
 use crate::preimage::{build_body, number, owner};
 use crate::{ContentCache, Location, Op, OpKind, Position, Source};
 
+/// How a choice between several kinds of a thing is written.
+#[derive(Clone, Copy, PartialEq)]
+enum Choice {
+    /// As an object around it: `{"Op":{"exec":…}}`.
+    Wrapped,
+    /// In its place: `{"exec":…}`.
+    Bare,
+}
+
+impl Choice {
+    fn write(self, o: &mut Object<'_>, name: &str, fill: impl FnOnce(&mut Object<'_>)) {
+        match self {
+            Choice::Wrapped => o.object(name, fill),
+            Choice::Bare => fill(o),
+        }
+    }
+}
+
 /// One op, without its inputs.
 pub fn op(op: &Op) -> String {
+    object(|o| op_body(o, op, Choice::Wrapped))
+}
+
+/// One op with its inputs, as protobuf's JSON has it: in the details of errors.
+pub fn protobuf_op(op: &Op) -> String {
     object(|o| {
-        o.object("Op", |o| {
-            o.object(op.kind.name(), |o| match &op.kind {
-                OpKind::Exec(exec) => exec_body(o, exec),
-                OpKind::Source(source) => source_body(o, source),
-                OpKind::File(file) => o.list("actions", &file.actions, |out, action| {
-                    out.push_str(&object(|o| action_body(o, action)));
-                }),
-                OpKind::Merge(merge) => o.objects("inputs", &merge.inputs, |o, input| {
-                    o.number("input", number(*input));
-                }),
-                OpKind::Diff(diff) => {
-                    o.object("lower", |o| o.number("input", number(diff.lower)));
-                    o.object("upper", |o| o.number("input", number(diff.upper)));
-                }
-                OpKind::Build(build) => build_body(o, build),
-                OpKind::Passthrough(pass) => {
-                    o.text("id", &pass.id);
-                    o.objects("outputs", &pass.outputs, |o, input| {
-                        o.number("input", number(*input));
-                    });
-                }
-            });
+        o.objects("inputs", &op.inputs, |o, edge| {
+            o.text("digest", &edge.digest.to_string());
+            o.number("index", edge.index.into());
         });
-        if let Some(platform) = &op.platform {
-            o.object("platform", |o| {
-                o.always("Architecture", &platform.architecture);
-                o.always("OS", &platform.os);
-                o.text("Variant", &platform.variant);
-                o.text("OSVersion", &platform.os_version);
-                o.texts("OSFeatures", &platform.os_features);
-            });
-        }
-        if let Some(filter) = &op.constraints {
-            o.object("constraints", |o| o.texts("filter", filter));
-        }
+        op_body(o, op, Choice::Bare);
     })
+}
+
+fn op_body(o: &mut Object<'_>, op: &Op, choice: Choice) {
+    choice.write(o, "Op", |o| {
+        o.object(op.kind.name(), |o| match &op.kind {
+            OpKind::Exec(exec) => exec_body(o, exec),
+            OpKind::Source(source) => source_body(o, source),
+            OpKind::File(file) => o.list("actions", &file.actions, |out, action| {
+                out.push_str(&object(|o| action_body(o, action, choice)));
+            }),
+            OpKind::Merge(merge) => o.objects("inputs", &merge.inputs, |o, input| {
+                o.number("input", number(*input));
+            }),
+            OpKind::Diff(diff) => {
+                o.object("lower", |o| o.number("input", number(diff.lower)));
+                o.object("upper", |o| o.number("input", number(diff.upper)));
+            }
+            OpKind::Build(build) => build_body(o, build),
+            OpKind::Passthrough(pass) => {
+                o.text("id", &pass.id);
+                o.objects("outputs", &pass.outputs, |o, input| {
+                    o.number("input", number(*input));
+                });
+            }
+        });
+    });
+    if let Some(platform) = &op.platform {
+        o.object("platform", |o| {
+            o.always("Architecture", &platform.architecture);
+            o.always("OS", &platform.os);
+            o.text("Variant", &platform.variant);
+            o.text("OSVersion", &platform.os_version);
+            o.texts("OSFeatures", &platform.os_features);
+        });
+    }
+    if let Some(filter) = &op.constraints {
+        o.object("constraints", |o| o.texts("filter", filter));
+    }
 }
 
 /// The entry that only names the result.
@@ -190,13 +221,22 @@ fn mount_body(o: &mut Object<'_>, mount: &Mount) {
     o.number("contentCache", content);
 }
 
-fn action_body(o: &mut Object<'_>, action: &Action) {
+fn action_body(o: &mut Object<'_>, action: &Action, choice: Choice) {
     o.always_number("input", number(action.input));
     o.always_number("secondaryInput", number(action.secondary));
     o.always_number("output", number(action.output));
     let time = |time: Option<i64>| time.unwrap_or(-1);
-    o.object("Action", |o| match &action.kind {
-        ActionKind::Copy(copy) => o.object("copy", |o| copy_body(o, copy)),
+    let owner = |o: &mut Object<'_>, chown: Option<&Chown>| match choice {
+        Choice::Wrapped => owner(o, chown),
+        Choice::Bare => bare_owner(o, chown),
+    };
+    choice.write(o, "Action", |o| match &action.kind {
+        ActionKind::Copy(copy) => o.object("copy", |o| {
+            o.text("src", &copy.src);
+            o.text("dest", &copy.dest);
+            owner(o, copy.owner.as_ref());
+            copy_rest(o, copy);
+        }),
         ActionKind::Mkfile(mkfile) => o.object("mkfile", |o| {
             o.text("path", &mkfile.path);
             o.number("mode", mkfile.mode.into());
@@ -225,10 +265,25 @@ fn action_body(o: &mut Object<'_>, action: &Action) {
     });
 }
 
-fn copy_body(o: &mut Object<'_>, copy: &Copy) {
-    o.text("src", &copy.src);
-    o.text("dest", &copy.dest);
-    owner(o, copy.owner.as_ref());
+fn bare_owner(o: &mut Object<'_>, chown: Option<&Chown>) {
+    let Some(chown) = chown else { return };
+    let user = |o: &mut Object<'_>, key: &str, user: Option<&User>| {
+        let Some(user) = user else { return };
+        o.object(key, |o| match user {
+            User::Id(id) => o.always_number("byID", (*id).into()),
+            User::Name { name, input } => o.object("byName", |o| {
+                o.text("name", name);
+                o.number("input", *input);
+            }),
+        });
+    };
+    o.object("owner", |o| {
+        user(o, "user", chown.user.as_ref());
+        user(o, "group", chown.group.as_ref());
+    });
+}
+
+fn copy_rest(o: &mut Object<'_>, copy: &Copy) {
     o.number("mode", copy.mode.number().into());
     o.truth("followSymlink", copy.follow_symlink);
     o.truth("dirCopyContents", copy.dir_copy_contents);
@@ -304,6 +359,11 @@ mod tests {
         };
         expect![[r#"{"Op":{"file":{"actions":[{"input":0,"secondaryInput":1,"output":0,"Action":{"copy":{"src":"/a.txt","dest":"/a","mode":-1,"timestamp":-1}}}]}}}"#]]
             .assert_eq(&op(&file));
+        expect![[r#"{"file":{"actions":[{"input":0,"secondaryInput":1,"output":0,"copy":{"src":"/a.txt","dest":"/a","mode":-1,"timestamp":-1}}]}}"#]]
+            .assert_eq(&protobuf_op(&file));
+        let inner = protobuf_op(&exec);
+        let start = format!(r#"{{"inputs":[{{"digest":"{digest}"}}],"exec":{{"meta":{{"args":["#);
+        assert!(inner.starts_with(&start), "{inner}");
         expect![[r#"{"Op":{}}"#]].assert_eq(&result());
     }
 }

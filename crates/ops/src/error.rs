@@ -17,6 +17,18 @@ pub struct ExitError {
     pub how: String,
     /// It was killed for lack of memory.
     pub oom: bool,
+    /// What one can look at now.
+    pub remains: Option<Box<crate::Remains>>,
+}
+
+impl ExitError {
+    /// The same, with something to look at.
+    pub(crate) fn with(self, remains: crate::Remains) -> ExitError {
+        ExitError {
+            remains: Some(Box::new(remains)),
+            ..self
+        }
+    }
 }
 
 /// Why an op could not be done.

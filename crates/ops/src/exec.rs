@@ -1,11 +1,15 @@
 //! The exec op: a process in a container, on trees made of the inputs.
 
 mod agent;
+mod container;
 mod emulation;
 mod key;
 mod mounts;
 mod process;
 mod secrets;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use executor::Process;
@@ -13,8 +17,10 @@ use executor::cdi::Refused;
 use llb::{CdiDevice, Exec, OpKind, Resources, preimage};
 use oci::{Digest, Platform};
 use solver::{CacheMap, KeyDigest, Op, OpContext, OpError};
+use tokio::sync::OnceCell;
 
 use crate::{Build, Deeds, Error, Output, Result};
+pub use container::Container;
 use key::InputKey;
 pub(crate) use mounts::cache_mount_key;
 
@@ -25,6 +31,9 @@ pub(crate) struct ExecOp {
     platform: Platform,
     keys: Vec<InputKey>,
     resources: Option<Resources>,
+    /// The whole op and its description, for those who look at its failure.
+    op: llb::Op,
+    description: BTreeMap<String, String>,
 }
 
 impl ExecOp {
@@ -45,6 +54,8 @@ impl ExecOp {
                 ..exec.clone()
             },
             resources: vertex.metadata.resources.clone(),
+            op: vertex.op.clone(),
+            description: vertex.metadata.description.clone(),
             deeds,
         })
     }
@@ -106,24 +117,41 @@ impl ExecOp {
             wanted.prepare()
         )?;
         let parts = &self.deeds.parts;
-        let mut process = process::describe(
-            &self.exec,
-            env,
-            self.resources.as_ref(),
-            prepared.view,
-            parts,
-        )?;
+        let mounts::Prepared { view, kept, trees } = prepared;
+        drop(trees);
+        let mut process = process::describe(&self.exec, env, self.resources.as_ref(), view, parts)?;
         if !self.exec.devices.is_empty() {
             process = self.with_devices(process).await?;
         }
-        let (exit, kept) =
-            process::run(parts.executor.clone(), process, &cx.step, prepared.kept).await;
+        let (exit, kept) = process::run(parts.executor.clone(), process, &cx.step, kept).await;
         match process::judge(&self.exec, exit) {
             Ok(()) => kept.commit().await,
+            Err(Error::Exit(exit)) => {
+                let left = kept.leave().await;
+                Err(Error::Exit(exit.with(self.remains(&inputs, left))))
+            }
             Err(error) => {
                 stdx::task::blocking(move || drop(kept)).await;
                 Err(error)
             }
+        }
+    }
+
+    /// What one can look at after the step failed.
+    fn remains(&self, inputs: &[Output], left: mounts::Left) -> Remains {
+        let began = |mount: &llb::Mount| {
+            let number = mount.input.and_then(|number| usize::try_from(number).ok());
+            number.and_then(|number| inputs.get(number)).cloned()
+        };
+        Remains {
+            op: self.op.clone(),
+            description: self.description.clone(),
+            inputs: self.exec.mounts.iter().map(began).collect(),
+            left: Arc::new(Leftover {
+                places: left.places().collect(),
+                left: Mutex::new(Some(left)),
+                made: OnceCell::new(),
+            }),
         }
     }
 }
@@ -151,7 +179,54 @@ fn names(devices: &[CdiDevice]) -> Vec<(String, bool)> {
     names.collect()
 }
 
-fn check_allowed(exec: &Exec, build: &Build) -> Result<()> {
+/// What is left of a step that failed: enough to stand where it stood.
+#[derive(Clone)]
+pub struct Remains {
+    /// What it should have done.
+    pub op: llb::Op,
+    /// Its description.
+    pub description: BTreeMap<String, String>,
+    /// For each of its mounts, the input it began as.
+    pub inputs: Vec<Option<Output>>,
+    left: Arc<Leftover>,
+}
+
+/// What a step wrote, made results of when the first wants to look.
+struct Leftover {
+    places: Vec<usize>,
+    left: Mutex<Option<mounts::Left>>,
+    made: OnceCell<BTreeMap<usize, Output>>,
+}
+
+impl Remains {
+    /// The places of the mounts it wrote.
+    pub fn written(&self) -> impl Iterator<Item = usize> {
+        self.left.places.iter().copied()
+    }
+
+    /// What one of its mounts was like in the end.
+    pub async fn output(&self, place: usize) -> Result<Output> {
+        let leftover = &self.left;
+        let made = leftover.made.get_or_try_init(async || {
+            let left = {
+                let mut left = leftover.left.lock().unwrap_or_else(PoisonError::into_inner);
+                left.take()
+            };
+            left.unwrap_or_default().into_outputs().await
+        });
+        let written = made.await?.get(&place).cloned();
+        let began = || self.inputs.get(place).cloned().flatten();
+        Ok(written.or_else(began).unwrap_or_default())
+    }
+}
+
+impl std::fmt::Debug for Remains {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remains").finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn check_allowed(exec: &Exec, build: &Build) -> Result<()> {
     if exec.network == llb::Network::Host && !build.allow_network_host {
         return Err(Error::Denied {
             what: "network.host",

@@ -31,6 +31,7 @@ use session::{Group, Sessions};
 
 pub use contents::ContentsCache;
 pub use error::{Error, ExitError};
+pub use exec::{Container, Remains};
 pub use graph::Deeds;
 pub use output::{Output, Results};
 pub use read::{DirEntry, EntryKind, read_dir, read_file, stat};

@@ -47,6 +47,27 @@ pub struct DirEntry {
     pub link: String,
 }
 
+impl From<DirEntry> for frontend::FileStat {
+    fn from(entry: DirEntry) -> frontend::FileStat {
+        use frontend::EntryKind as Kind;
+        frontend::FileStat {
+            path: entry.path,
+            kind: match entry.kind {
+                EntryKind::File => Kind::File,
+                EntryKind::Directory => Kind::Directory,
+                EntryKind::Symlink => Kind::Symlink,
+                EntryKind::Special => Kind::Special,
+            },
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            size: entry.size,
+            modified_ns: entry.modified_ns,
+            link: entry.link,
+        }
+    }
+}
+
 /// What is in a file, or the part of it given by offset and length; links are followed inside
 /// the tree. What lies beyond the end is left out; more than 64 MiB is refused.
 pub fn read_file(tree: &Tree, path: &str, range: Option<(u64, u64)>) -> Result<Bytes> {

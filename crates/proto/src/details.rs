@@ -128,7 +128,8 @@ pub struct Name {
     pub name: String,
 }
 
-/// See [`Detail::Solve`].
+/// See [`Detail::Solve`]. The one detail that BuildKit writes with protobuf's JSON instead of
+/// Go's, and whose readers refuse names they do not know.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Solve {
     /// Ids of the inputs, usable as refs while the build is open.
@@ -147,12 +148,15 @@ pub struct Solve {
         deserialize_with = "or_null"
     )]
     pub mount_ids: Vec<String>,
-    /// The op, as Go writes it.
+    /// The op, in protobuf's own JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub op: Option<serde_json::Value>,
-    /// Which part of the op failed: `{"file":{"index":n}}` or `{"cache":{"index":n}}`.
-    #[serde(rename = "Subject", default)]
-    pub subject: Option<serde_json::Value>,
+    /// The file action that failed: `{"index":n}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<serde_json::Value>,
+    /// The input that could not be looked into: `{"index":n}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<serde_json::Value>,
     /// The step's description.
     #[serde(
         default,

@@ -242,4 +242,15 @@ impl Bridge for FakeBridge {
             .push(warning);
         Ok(())
     }
+
+    async fn new_container(
+        &self,
+        _: frontend::NewContainer,
+    ) -> Result<std::sync::Arc<dyn frontend::Container>> {
+        Err(Error::NoContainer(String::new()))
+    }
+
+    fn failed_step(&self, _: &Error) -> Option<frontend::FailedStep> {
+        None
+    }
 }

@@ -114,7 +114,7 @@ impl Builder for Pretender {
                         .into_iter()
                         .map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned())),
                 ),
-                Err(error) => return Err(Failure::new(error.kind(), error.to_string())),
+                Err(error) => return Err(Failure::of_frontend(&error)),
             },
         }
         for exporter in request.exporters {
@@ -158,6 +158,7 @@ fn failure() -> Failure {
         }],
         exit_code: Some(7),
         hints: vec!["Look at the manual.".into()],
+        ..Failure::default()
     }
 }
 
@@ -249,10 +250,19 @@ impl Bridge for PretendBridge {
     async fn warn(&self, _: Option<&Digest>, _: Warning) -> frontend::Result<()> {
         Ok(())
     }
+    async fn new_container(
+        &self,
+        wanted: frontend::NewContainer,
+    ) -> frontend::Result<Arc<dyn frontend::Container>> {
+        crate::containers::pretend(&wanted)
+    }
+    fn failed_step(&self, _: &frontend::Error) -> Option<frontend::FailedStep> {
+        None
+    }
 }
 
 /// A daemon in this process, and a way to call it.
-async fn daemon(line: &str) -> (Channel, stdx::task::Task<()>) {
+pub(crate) async fn daemon(line: &str) -> (Channel, stdx::task::Task<()>) {
     let flags = Flags::parse_from_args(
         std::iter::once("kiln")
             .chain(line.split_whitespace())
@@ -285,7 +295,7 @@ async fn daemon(line: &str) -> (Channel, stdx::task::Task<()>) {
     )
 }
 
-fn solve(id: &str, frontend: &str) -> wire::SolveRequest {
+pub(crate) fn solve(id: &str, frontend: &str) -> wire::SolveRequest {
     wire::SolveRequest {
         r#ref: id.into(),
         frontend: frontend.into(),
@@ -359,7 +369,7 @@ async fn a_failure_carries_its_details() {
     assert!(matches!(&details[2], Detail::Exit(exit) if exit.code == 7));
 }
 
-fn for_build<T>(id: &str, message: T) -> tonic::Request<T> {
+pub(crate) fn for_build<T>(id: &str, message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request
         .metadata_mut()

@@ -202,6 +202,13 @@ fn mount_to(mount: &Mount) -> pb::Mount {
     out
 }
 
+impl Mount {
+    /// From the wire.
+    pub fn from_proto(message: pb::Mount) -> Result<Mount> {
+        mount_from(message)
+    }
+}
+
 fn mount_from(mount: pb::Mount) -> Result<Mount> {
     let kind = match mount.mount_type {
         0 => MountKind::Bind,

@@ -48,9 +48,13 @@ pub(super) struct Prepared {
     pub(super) view: View,
     /// For what comes after it.
     pub(super) kept: Kept,
+    /// The tree behind each mount, in the order they were asked for. Like the view, it
+    /// must be gone before a commit.
+    pub(super) trees: Vec<Option<Arc<Tree>>>,
 }
 
 /// What a container sees. It must be gone before [`Kept::commit`].
+#[derive(Clone)]
 pub(super) struct View {
     /// Its root.
     pub(super) root: Arc<Tree>,
@@ -66,10 +70,19 @@ pub(super) struct View {
 /// what is kept between builds.
 #[derive(Default)]
 pub(super) struct Kept {
-    outputs: Vec<(u32, Becomes)>,
-    /// Written and not an output, or a cache mount.
-    others: Vec<MutableRef>,
+    /// Each with the place of its mount and its number.
+    outputs: Vec<(usize, u32, Becomes)>,
+    /// Written and not an output, with the place of its mount.
+    others: Vec<(usize, MutableRef)>,
+    caches: Vec<MutableRef>,
     agents: Vec<Forwarding>,
+}
+
+/// What a step that failed had made of its mounts. Dropped, it is gone.
+#[derive(Default)]
+pub(super) struct Left {
+    /// By the place of the mount.
+    written: BTreeMap<usize, Becomes>,
 }
 
 /// What an output is made of.
@@ -100,12 +113,17 @@ impl Wanted<'_> {
         self.place_caches(&mut placed, &mut kept).await?;
         let mut root = None;
         let mut mounts = Vec::new();
+        let mut trees = Vec::new();
         let mut shm_size = None;
-        for (mount, placed) in self.mounts.iter().zip(placed) {
+        for (place, (mount, placed)) in self.mounts.iter().zip(placed).enumerate() {
             if let (Some(number), Some(becomes)) = (mount.becomes(), placed.becomes) {
-                kept.outputs.push((number, becomes));
+                kept.outputs.push((place, number, becomes));
             }
-            kept.others.extend(placed.other);
+            kept.others.extend(placed.other.map(|other| (place, other)));
+            trees.push(match &placed.source {
+                Some(MountSource::Tree { tree, .. }) => Some(tree.clone()),
+                _ => None,
+            });
             kept.agents.extend(placed.agent);
             let target = self.target(mount);
             match placed.source {
@@ -135,7 +153,7 @@ impl Wanted<'_> {
             mounts,
             shm_size,
         };
-        Ok(Prepared { view, kept })
+        Ok(Prepared { view, kept, trees })
     }
 
     fn target(&self, mount: &llb::Mount) -> String {
@@ -232,7 +250,7 @@ impl Wanted<'_> {
             for at in places {
                 placed[at].source = Some(part_of(opened.tree(), &self.mounts[at]));
             }
-            kept.others.push(opened);
+            kept.caches.push(opened);
         }
         Ok(())
     }
@@ -274,18 +292,51 @@ impl Kept {
     pub(super) async fn commit(mut self) -> Result<Vec<Output>> {
         self.agents.clear();
         let mut outputs = std::mem::take(&mut self.outputs);
-        outputs.sort_by_key(|(number, _)| *number);
-        let making = outputs.into_iter().map(|(_, becomes)| async move {
-            match becomes {
-                Becomes::Same(input) => Ok(input),
-                Becomes::New(written) => {
-                    let made = blocking(move || written.commit()).await;
-                    made.map(|made| Output(Some(made))).map_err(Error::from)
-                }
-            }
-        });
+        outputs.sort_by_key(|(_, number, _)| *number);
+        let making = outputs.into_iter().map(|(_, _, becomes)| becomes.output());
         let made = try_join_all(making).await;
         blocking(move || drop(self)).await;
         made
+    }
+
+    /// Lets go of everything but the trees the step wrote.
+    pub(super) async fn leave(self) -> Left {
+        let outputs = self.outputs.into_iter();
+        let outputs = outputs.map(|(place, _, becomes)| (place, becomes));
+        let others = self.others.into_iter();
+        let others = others.map(|(place, other)| (place, Becomes::New(other)));
+        let written = outputs.chain(others).collect();
+        let (caches, agents) = (self.caches, self.agents);
+        blocking(move || drop((caches, agents))).await;
+        Left { written }
+    }
+}
+
+impl Becomes {
+    async fn output(self) -> Result<Output> {
+        match self {
+            Becomes::Same(input) => Ok(input),
+            Becomes::New(written) => {
+                let made = blocking(move || written.commit()).await;
+                made.map(|made| Output(Some(made))).map_err(Error::from)
+            }
+        }
+    }
+}
+
+impl Left {
+    /// The places of the mounts that were written.
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
+        self.written.keys().copied()
+    }
+
+    /// Makes results of all that was written, by the places of the mounts.
+    pub(super) async fn into_outputs(self) -> Result<BTreeMap<usize, Output>> {
+        let making = self.written.into_iter();
+        let making = making.map(|(place, becomes)| async move {
+            let output = becomes.output().await?;
+            Ok::<_, Error>((place, output))
+        });
+        Ok(try_join_all(making).await?.into_iter().collect())
     }
 }

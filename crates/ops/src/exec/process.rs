@@ -205,6 +205,7 @@ pub(super) fn judge(exec: &Exec, exit: executor::Result<Exit>) -> Result<()> {
                 code,
                 how,
                 oom: false,
+                remains: None,
             }
             .into());
         }
@@ -226,6 +227,7 @@ pub(super) fn judge(exec: &Exec, exit: executor::Result<Exit>) -> Result<()> {
         code: exit.code,
         how,
         oom: exit.oom,
+        remains: None,
     }
     .into())
 }

@@ -1,0 +1,475 @@
+//! The service itself: each call, asked of the build's bridge.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use frontend::{FrontendResult, RefId, Refs};
+use futures::Stream;
+use proto::moby::buildkit::v1::apicaps::ApiCap;
+use proto::moby::buildkit::v1::frontend as wire;
+use proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Gateways, OpenBuild, exec};
+use crate::{from_proto, to_proto};
+
+/// What a frontend may use of us (row G11).
+const CAPS: &[&str] = &[
+    "solve.base",
+    "solve.inlinereturn",
+    "resolveimage",
+    "resolveimage.resolvemode",
+    "readfile",
+    "return",
+    "returnmap",
+    "readdir",
+    "statfile",
+    "importcaches",
+    "proto.refarray",
+    "reference.output",
+    "frontend.inputs",
+    "gateway.solve.metadata",
+    "gateway.exec",
+    "gateway.exec.extrahosts",
+    "gateway.exec.secretenv",
+    "gateway.exec.signals",
+    "gateway.exec.filesystem",
+    "frontend.caps",
+    "gateway.solve.evaluate",
+    "gateway.evaluate",
+    "gateway.warnings",
+    "reference.attestations",
+    "source.metaresolver",
+];
+
+fn caps(names: &[&str]) -> Vec<ApiCap> {
+    names
+        .iter()
+        .map(|id| ApiCap {
+            id: (*id).to_owned(),
+            enabled: true,
+            ..ApiCap::default()
+        })
+        .collect()
+}
+
+/// A ref named in a request.
+fn named(id: &str) -> Result<RefId, Status> {
+    if id.is_empty() {
+        return Err(Status::invalid_argument("the request names no result"));
+    }
+    Ok(RefId::new(id))
+}
+
+#[tonic::async_trait]
+impl LlbBridge for Gateways {
+    async fn ping(
+        &self,
+        request: Request<wire::PingRequest>,
+    ) -> Result<Response<wire::PongResponse>, Status> {
+        self.find(&request).await?;
+        Ok(Response::new(wire::PongResponse {
+            frontend_api_caps: caps(CAPS),
+            llb_caps: caps(llb::caps::ALL),
+            workers: self.workers.to_vec(),
+        }))
+    }
+
+    async fn resolve_image_config(
+        &self,
+        request: Request<wire::ResolveImageConfigRequest>,
+    ) -> Result<Response<wire::ResolveImageConfigResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        if !request.source_policies.is_empty() {
+            return Err(Status::unimplemented(
+                "source policies of a frontend are not supported yet",
+            ));
+        }
+        let lookup = from_proto::image_lookup(&request)?;
+        let image = build
+            .bridge
+            .resolve_image(&request.r#ref, lookup)
+            .await
+            .map_err(|error| build.asked(&error))?;
+        Ok(Response::new(wire::ResolveImageConfigResponse {
+            digest: image.digest.to_string(),
+            config: image.config,
+            r#ref: image.name,
+        }))
+    }
+
+    async fn resolve_source_meta(
+        &self,
+        request: Request<wire::ResolveSourceMetaRequest>,
+    ) -> Result<Response<wire::ResolveSourceMetaResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let source = request
+            .source
+            .ok_or_else(|| Status::invalid_argument("the request names no source"))?;
+        if request
+            .image
+            .as_ref()
+            .is_some_and(|image| image.attestation_chain || !image.resolve_attestations.is_empty())
+        {
+            return Err(Status::unimplemented(
+                "attestation chains are not supported yet",
+            ));
+        }
+        let platform = request.platform.map(from_proto::platform);
+        let mut attrs = source.attrs.clone();
+        if !request.resolve_mode.is_empty() {
+            attrs
+                .entry("image.resolvemode".to_owned())
+                .or_insert(request.resolve_mode);
+        }
+        let known = build
+            .bridge
+            .resolve_source(&source.identifier, &attrs, platform.as_ref())
+            .await
+            .map_err(|error| build.asked(&error))?;
+        let mut response = wire::ResolveSourceMetaResponse {
+            source: Some(proto::pb::SourceOp {
+                identifier: known.identifier.clone(),
+                attrs: known.attrs,
+            }),
+            ..wire::ResolveSourceMetaResponse::default()
+        };
+        if let Some(image) = known.image {
+            let config = if request.image.is_some_and(|image| image.no_config) {
+                bytes::Bytes::new()
+            } else {
+                image.config
+            };
+            response.image = Some(wire::ResolveSourceImageResponse {
+                digest: image.digest.to_string(),
+                config,
+                attestation_chain: None,
+            });
+        } else if known.identifier.starts_with("git://") {
+            response.git = Some(wire::ResolveSourceGitResponse {
+                checksum: known.checksum.unwrap_or_default(),
+                r#ref: known.name.unwrap_or_default(),
+                ..wire::ResolveSourceGitResponse::default()
+            });
+        } else if let Some(checksum) = known.checksum {
+            response.http = Some(wire::ResolveSourceHttpResponse {
+                checksum,
+                filename: known.name.unwrap_or_default(),
+                last_modified: known
+                    .modified
+                    .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
+                checksum_response: None,
+            });
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn solve(
+        &self,
+        request: Request<wire::SolveRequest>,
+    ) -> Result<Response<wire::SolveResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        if !request.source_policies.is_empty() {
+            return Err(Status::unimplemented(
+                "source policies of a frontend are not supported yet",
+            ));
+        }
+        let (inline, arrays, last) = (
+            request.allow_result_return,
+            request.allow_result_array_ref,
+            request.r#final,
+        );
+        let result = solve(&build, request).await?;
+        let response = if inline {
+            let definitions = if arrays {
+                definitions(&build, &result).await?
+            } else {
+                BTreeMap::new()
+            };
+            wire::SolveResponse {
+                r#ref: String::new(),
+                result: Some(to_proto::result(&result, arrays, &definitions)),
+            }
+        } else {
+            let Refs::One(one) = &result.refs else {
+                return Err(Status::invalid_argument(
+                    "the result has several platforms, which this client cannot take",
+                ));
+            };
+            let id = one
+                .as_ref()
+                .map(|one| one.as_str().to_owned())
+                .unwrap_or_default();
+            wire::SolveResponse {
+                r#ref: id,
+                result: None,
+            }
+        };
+        if last {
+            build.answer(Ok(result))?;
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn read_file(
+        &self,
+        request: Request<wire::ReadFileRequest>,
+    ) -> Result<Response<wire::ReadFileResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let range = from_proto::file_range(request.range)?;
+        let data = build
+            .bridge
+            .read_file(&named(&request.r#ref)?, &request.file_path, range)
+            .await
+            .map_err(|error| build.asked(&error))?;
+        Ok(Response::new(wire::ReadFileResponse { data }))
+    }
+
+    async fn read_dir(
+        &self,
+        request: Request<wire::ReadDirRequest>,
+    ) -> Result<Response<wire::ReadDirResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let include = Some(request.include_pattern.as_str()).filter(|pattern| !pattern.is_empty());
+        let entries = build
+            .bridge
+            .read_dir(&named(&request.r#ref)?, &request.dir_path, include)
+            .await
+            .map_err(|error| build.asked(&error))?;
+        Ok(Response::new(wire::ReadDirResponse {
+            entries: entries.into_iter().map(to_proto::stat).collect(),
+        }))
+    }
+
+    async fn stat_file(
+        &self,
+        request: Request<wire::StatFileRequest>,
+    ) -> Result<Response<wire::StatFileResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let stat = build
+            .bridge
+            .stat_file(&named(&request.r#ref)?, &request.path)
+            .await
+            .map_err(|error| build.asked(&error))?;
+        Ok(Response::new(wire::StatFileResponse {
+            stat: Some(to_proto::stat(stat)),
+        }))
+    }
+
+    async fn evaluate(
+        &self,
+        request: Request<wire::EvaluateRequest>,
+    ) -> Result<Response<wire::EvaluateResponse>, Status> {
+        let build = self.find(&request).await?;
+        build
+            .bridge
+            .evaluate(&named(&request.into_inner().r#ref)?)
+            .await
+            .map_err(|error| build.asked(&error))?;
+        Ok(Response::new(wire::EvaluateResponse {}))
+    }
+
+    async fn r#return(
+        &self,
+        request: Request<wire::ReturnRequest>,
+    ) -> Result<Response<wire::ReturnResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let returned = match (request.error, request.result) {
+            (Some(error), _) => Err(error),
+            (None, Some(result)) => Ok(from_proto::result(result)?),
+            (None, None) => {
+                return Err(Status::invalid_argument(
+                    "neither a result nor an error was returned",
+                ));
+            }
+        };
+        build.answer(returned)?;
+        Ok(Response::new(wire::ReturnResponse {}))
+    }
+
+    async fn inputs(
+        &self,
+        request: Request<wire::InputsRequest>,
+    ) -> Result<Response<wire::InputsResponse>, Status> {
+        let build = self.find(&request).await?;
+        let inputs = build
+            .bridge
+            .inputs()
+            .await
+            .map_err(|error| build.asked(&error))?;
+        let definitions = inputs
+            .iter()
+            .map(|(name, graph)| (name.clone(), graph.to_proto()))
+            .collect();
+        Ok(Response::new(wire::InputsResponse { definitions }))
+    }
+
+    async fn warn(
+        &self,
+        request: Request<wire::WarnRequest>,
+    ) -> Result<Response<wire::WarnResponse>, Status> {
+        let build = self.find(&request).await?;
+        let (step, warning) = from_proto::warning(request.into_inner())?;
+        build
+            .bridge
+            .warn(step.as_ref(), warning)
+            .await
+            .map_err(|error| build.asked(&error))?;
+        Ok(Response::new(wire::WarnResponse {}))
+    }
+
+    async fn new_container(
+        &self,
+        request: Request<wire::NewContainerRequest>,
+    ) -> Result<Response<wire::NewContainerResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let id = request.container_id.clone();
+        let wanted = from_proto::container(request)?;
+        build.containers.vacant(&id)?;
+        let made = build.bridge.new_container(wanted).await;
+        let made = made.map_err(|error| build.asked(&error))?;
+        if let Err((status, made)) = build.containers.add(&id, made) {
+            made.release().await;
+            return Err(status);
+        }
+        Ok(Response::new(wire::NewContainerResponse {}))
+    }
+
+    async fn release_container(
+        &self,
+        request: Request<wire::ReleaseContainerRequest>,
+    ) -> Result<Response<wire::ReleaseContainerResponse>, Status> {
+        let build = self.find(&request).await?;
+        let id = request.into_inner().container_id;
+        build.containers.take(&id)?.release().await;
+        Ok(Response::new(wire::ReleaseContainerResponse {}))
+    }
+
+    type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<wire::ExecMessage, Status>> + Send>>;
+
+    async fn exec_process(
+        &self,
+        request: Request<Streaming<wire::ExecMessage>>,
+    ) -> Result<Response<Self::ExecProcessStream>, Status> {
+        let build = self.find(&request).await?;
+        let stream = exec::serve(build, request.into_inner());
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn read_file_container(
+        &self,
+        request: Request<wire::ReadFileRequest>,
+    ) -> Result<Response<wire::ReadFileResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let range = from_proto::file_range(request.range)?;
+        let data = build
+            .containers
+            .get(&request.r#ref)?
+            .read_file(mount(request.mount_index)?, &request.file_path, range)
+            .await
+            .map_err(|error| build.asked(&error))?;
+        Ok(Response::new(wire::ReadFileResponse { data }))
+    }
+
+    async fn read_dir_container(
+        &self,
+        request: Request<wire::ReadDirRequest>,
+    ) -> Result<Response<wire::ReadDirResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let include = Some(request.include_pattern.as_str()).filter(|pattern| !pattern.is_empty());
+        let entries = build
+            .containers
+            .get(&request.r#ref)?
+            .read_dir(mount(request.mount_index)?, &request.dir_path, include)
+            .await
+            .map_err(|error| build.asked(&error))?;
+        Ok(Response::new(wire::ReadDirResponse {
+            entries: entries.into_iter().map(to_proto::stat).collect(),
+        }))
+    }
+
+    async fn stat_file_container(
+        &self,
+        request: Request<wire::StatFileRequest>,
+    ) -> Result<Response<wire::StatFileResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let stat = build
+            .containers
+            .get(&request.r#ref)?
+            .stat_file(mount(request.mount_index)?, &request.path)
+            .await
+            .map_err(|error| build.asked(&error))?;
+        Ok(Response::new(wire::StatFileResponse {
+            stat: Some(to_proto::stat(stat)),
+        }))
+    }
+}
+
+/// Which mount is meant.
+fn mount(index: i32) -> Result<usize, Status> {
+    usize::try_from(index).map_err(|_| Status::invalid_argument("a mount index cannot be negative"))
+}
+
+async fn solve(build: &OpenBuild, request: wire::SolveRequest) -> Result<FrontendResult, Status> {
+    if !request.frontend.is_empty() {
+        if request
+            .definition
+            .as_ref()
+            .is_some_and(|definition| !definition.def.is_empty())
+        {
+            return Err(Status::invalid_argument(
+                "a request has either a frontend or a definition",
+            ));
+        }
+        let nested = build.bridge.nested(from_proto::nested(request)?).await;
+        return nested.map_err(|error| build.asked(&error));
+    }
+    let definition = match request.definition {
+        Some(definition) => from_proto::definition(definition)?,
+        None => llb::Definition::default(),
+    };
+    let cache_imports = from_proto::cache_imports(request.cache_imports);
+    let solve = frontend::SolveRequest {
+        definition,
+        evaluate: request.evaluate,
+        cache_imports,
+    };
+    let one = build
+        .bridge
+        .solve(solve)
+        .await
+        .map_err(|error| build.asked(&error))?;
+    Ok(FrontendResult {
+        refs: Refs::One(one),
+        ..FrontendResult::default()
+    })
+}
+
+async fn definitions(
+    build: &OpenBuild,
+    result: &FrontendResult,
+) -> Result<BTreeMap<RefId, llb::Definition>, Status> {
+    let mut definitions = BTreeMap::new();
+    for (_, one) in result.refs.iter() {
+        if let Some(one) = one {
+            let definition = build
+                .bridge
+                .definition(one)
+                .await
+                .map_err(|error| build.asked(&error))?;
+            definitions.insert(one.clone(), definition);
+        }
+    }
+    Ok(definitions)
+}
