@@ -8,6 +8,7 @@ mod caches;
 mod daemon;
 mod devices;
 mod frugal;
+mod frontends;
 mod golden;
 mod harness;
 mod interrupted;

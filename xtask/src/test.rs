@@ -96,6 +96,12 @@ fn peers() -> bool {
             "\nWARNING: tests with docker, buildx, skopeo, crane and umoci are skipped: {error}\n"
         );
     }
+    if made.is_ok() {
+        let built = shell::run(&mut shell::command("tests/peers", &["frontend"]));
+        if let Err(error) = built {
+            println!("\nWARNING: tests with BuildKit's Dockerfile frontend are skipped: {error}\n");
+        }
+    }
     made.is_ok()
 }
 

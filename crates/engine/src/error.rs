@@ -60,8 +60,7 @@ impl Failure {
 
     /// Picks up what the causes know: the step, the exit code, hints.
     fn look_into(&mut self, error: &(dyn StdError + 'static)) {
-        let mut next = Some(error);
-        while let Some(error) = next {
+        for error in causes(error) {
             if let Some(vertex) = vertex_in(error) {
                 self.vertex = Some(vertex.vertex);
             }
@@ -71,7 +70,6 @@ impl Failure {
             self.said = self.said.take().or_else(|| said_in(error));
             self.capability = self.capability.take().or_else(|| capability_in(error));
             self.hints.extend(hint(error));
-            next = error.source();
         }
     }
 }
@@ -109,14 +107,26 @@ fn exit_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ExitError> {
 
 /// What is left of the step an error is about.
 pub(crate) fn remains(error: &frontend::Error) -> Option<&ops::Remains> {
-    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = next {
-        if let Some(exit) = exit_in(error) {
-            return exit.remains.as_deref();
+    let exit = causes(error).find_map(exit_in)?;
+    exit.remains.as_deref()
+}
+
+/// An error and its causes. One that is shared is looked at itself, not its handle.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    fn itself<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+        match error.downcast_ref::<Arc<dyn StdError + Send + Sync>>() {
+            Some(shared) => &**shared,
+            None => error,
         }
-        next = error.source();
     }
-    None
+    let mut next = Some(itself(error));
+    std::iter::from_fn(move || {
+        let now = next?;
+        next = now.source().map(itself);
+        Some(now)
+    })
 }
 
 fn source_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a source::Error> {
@@ -155,8 +165,7 @@ fn hint(error: &(dyn StdError + 'static)) -> Option<String> {
 /// and a step's name is left out: clients show it beside the message.
 pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
+    for error in causes(error) {
         let said = match vertex_in(error) {
             Some(vertex) if vertex.doing == Doing::Run => String::new(),
             Some(_) => "failed to compute cache key".to_owned(),
@@ -173,7 +182,6 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
             _ if said.is_empty() => {}
             _ => parts.push(said),
         }
-        next = error.source();
     }
     parts.join(": ")
 }
@@ -258,6 +266,8 @@ mod tests {
             at: Vec::new(),
             hints: Vec::new(),
         };
-        assert_eq!(Failure::of_frontend(&written).message, "no disk");
+        let failure = Failure::of_frontend(&written);
+        assert_eq!(failure.message, "no disk");
+        assert_eq!(failure.vertex, Some(Digest::of("v")));
     }
 }
