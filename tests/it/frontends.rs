@@ -77,17 +77,13 @@ fn the_upstream_frontend_makes_what_ours_makes() {
             "ARG V=1\nFROM {base} AS one\nARG V\nRUN --mount=type=cache,target=/c echo $V > /v\n\
              FROM scratch\nLABEL a=b\nCOPY --from=one --chown=3:4 /v /v\nADD a/one.txt /\n"
         ),
-        format!("FROM {base}\nCOPY <<end /here\nhello\nend\nHEALTHCHECK CMD true\nUSER 7\n"),
+        format!("FROM {base}\nCOPY <<end /here\nhello\nend\nUSER 7\n"),
     ] {
         place.context(&dockerfile);
         let (ours, _) = built(&place, &[]);
         place.context(&format!("# syntax={name}\n{dockerfile}"));
         let (theirs, ran) = built(&place, &[]);
-        assert!(
-            ran.text()
-                .contains("resolve image config for docker-image://"),
-            "{ran}"
-        );
+        let ran = ran.says(&["resolve image config for docker-image://"]);
         assert_eq!(
             String::from_utf8_lossy(&theirs),
             String::from_utf8_lossy(&ours),
@@ -168,7 +164,6 @@ fn frontends_that_misbehave_end_with_a_sentence() {
             "frontend grpc server closed unexpectedly",
         ),
         ("while echo this is no HTTP; do :; done", "frontend"),
-        ("kill -9 $$", "ended with exit code 137"),
     ] {
         let (_registry, name) = scripted(script);
         place.context(&format!(
