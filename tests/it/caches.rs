@@ -110,7 +110,7 @@ fn pushed<'a>(image: &'a Option<String>, option: &'a str) -> Vec<&'a str> {
     }
 }
 
-/// Rows: C04, C05, R01, R02, R03, I45, K7, K8, K11
+/// Rows: C04, C05, R01, R02, R03, I16, I45, K7, K8, K10, K11
 #[test]
 fn kiln_hits_what_buildkit_wrote() {
     let place = Place::new();
@@ -140,7 +140,7 @@ fn kiln_hits_what_buildkit_wrote() {
     docker.stop();
 }
 
-/// Rows: C02, C03, R01, R02, R03, K7, K8, K11
+/// Rows: C02, C03, R01, R02, R03, core:X38, K7, K8, K10, K11
 #[test]
 fn buildkit_hits_what_kiln_wrote() {
     let place = Place::new();
@@ -151,9 +151,12 @@ fn buildkit_hits_what_kiln_wrote() {
     };
     for way in ways(&registry, "kiln") {
         let push = pushed(&way.image, "--push");
-        place
+        let written = place
             .build(&[&["--network=none", "--cache-to", &*way.to], &push[..]].concat())
             .ok();
+        if way.image.is_some() {
+            written.says(&["preparing layers for inline cache"]);
+        }
         let out = ["--cache-from", &*way.from, "--output=type=local,dest=out"];
         let ran = docker.build("default", &out).ok();
         assert_hit(&ran, &way);
@@ -408,7 +411,7 @@ fn an_export_that_fails_fails_the_build_unless_told_otherwise() {
     cached.place.assert_nothing_left();
 }
 
-/// Rows: I43, I49, core:X16, core:X9, core:X28, core:X36, C04, K9, K6
+/// Rows: I10, I43, I49, core:X2, core:X16, core:X9, core:X28, core:X36, core:X41, C04, K6, K9
 #[test]
 fn nothing_is_moved_that_need_not_be() {
     let cached = Cached::new();
@@ -425,9 +428,22 @@ fn nothing_is_moved_that_need_not_be() {
     assert_eq!(ran.made(), Vec::<String>::new(), "{ran}");
     // The same cache goes out again without a byte of its layers.
     cached.registry.forget();
-    let args = ["--cache-from", &*cached.from, "--cache-to", &*cached.to];
+    let args = [
+        "--cache-from",
+        &*cached.from,
+        "--cache-to",
+        &*cached.to,
+        "--metadata-file=metadata.json",
+    ];
     let ran = cached.place.build(&args).ok();
+    let metadata = fs::read(cached.place.path("metadata.json")).expect("metadata");
+    let (_, bytes) = cached.registry.manifest("cache", "1").expect("a cache");
+    assert_eq!(
+        json(&metadata)["cache.manifest"]["digest"],
+        oci::Digest::of(bytes).to_string()
+    );
     let said = [
+        "inferred cache manifest type: application/vnd.oci.image.manifest.v1+json",
         "preparing build cache for export",
         "sending cache export",
         "writing layer sha256:",

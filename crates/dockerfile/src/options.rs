@@ -339,7 +339,7 @@ mod tests {
         BuildOptions::parse(&pairs.iter().copied().collect())
     }
 
-    /// Rows: F01
+    /// Rows: F01, I47, I48
     #[test]
     fn options_are_understood() {
         let options = parse(&[
@@ -361,7 +361,19 @@ mod tests {
         assert_eq!(options.extra_hosts[2].ip, "host-gateway");
         assert_eq!(options.ulimits[0].hard, 2);
         assert!(options.is_no_cache("b") && !options.is_no_cache("c"));
-        assert_eq!(options.cache_imports.len(), 3);
+        let imports = options.cache_imports.iter();
+        let imports: Vec<_> = imports
+            .map(|one| {
+                (
+                    one.kind.as_str(),
+                    one.attrs.values().next().unwrap().as_str(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            imports,
+            [("local", "/a"), ("registry", "x"), ("registry", "y")]
+        );
         assert_eq!(options.resources.unwrap().memory, 1024);
         assert!(parse(&[("no-cache", "")]).unwrap().is_no_cache("any"));
     }

@@ -132,11 +132,18 @@ impl Chains {
         for other in same.iter().skip(1) {
             self.merge(*other, id);
         }
-        let below = known.map(|id| self.below(id)).unwrap_or_default();
+        // What lies below is looked for only if there is a new way: equal records are many.
+        let mut below = None;
         for (index, ways) in inputs.iter().enumerate() {
-            for (node, selector) in ways {
-                if !below.contains(node) {
-                    self.link(*node, index, selector, id);
+            for way in ways {
+                let there = self.nodes[id.0].inputs.get(index);
+                if there.is_some_and(|there| there.contains(way)) {
+                    continue;
+                }
+                let below =
+                    below.get_or_insert_with(|| known.map(|id| self.below(id)).unwrap_or_default());
+                if !below.contains(&way.0) {
+                    self.link(way.0, index, &way.1, id);
                 }
             }
         }

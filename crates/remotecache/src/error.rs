@@ -23,6 +23,9 @@ pub enum ParseError {
     /// A layer that is not there.
     #[error("invalid layer index {0}")]
     LayerIndex(i64),
+    /// More than any cache has.
+    #[error("the results have more layers than kiln reads from one cache")]
+    TooManyLayers,
     /// A digest that is none.
     #[error("failed to add record {record}")]
     Digest {

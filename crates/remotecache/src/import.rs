@@ -96,9 +96,13 @@ pub async fn read(
         return inline::import(provider, bytes, limits).await;
     };
     let bytes = fetch(provider, config, limits.config).await?;
-    let config: CacheConfig =
-        serde_json::from_slice(&bytes).map_err(Error::json("the cache config"))?;
-    Ok(Chains::parse(&config, &container.blobs)?)
+    let blobs = container.blobs;
+    stdx::task::blocking(move || {
+        let config: CacheConfig =
+            serde_json::from_slice(&bytes).map_err(Error::json("the cache config"))?;
+        Ok(Chains::parse(&config, &blobs)?)
+    })
+    .await
 }
 
 /// Makes an output of layers, lazily if it can.

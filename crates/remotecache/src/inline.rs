@@ -60,11 +60,14 @@ pub(crate) async fn import(provider: &dyn Provider, top: Bytes, limits: &Limits)
         .map(|manifest| async move { image(provider, &manifest, limits).await })
         .buffered(CONCURRENT_MANIFESTS);
     let images: Vec<_> = images.try_collect().await?;
-    let mut chains = Chains::new();
-    for (config, blobs) in images.into_iter().flatten() {
-        chains.parse_into(&config, &blobs)?;
-    }
-    Ok(chains)
+    stdx::task::blocking(move || {
+        let mut chains = Chains::new();
+        for (config, blobs) in images.into_iter().flatten() {
+            chains.parse_into(&config, &blobs)?;
+        }
+        Ok(chains)
+    })
+    .await
 }
 
 /// Every image manifest below, once.

@@ -420,3 +420,6 @@ impl<O> Builder<'_, O> {
         Ok(self.by_key.get(&(store, key)).copied())
     }
 }
+
+#[cfg(test)]
+mod tests;

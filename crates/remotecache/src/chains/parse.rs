@@ -9,6 +9,10 @@ use crate::config::{CacheConfig, CacheRecord};
 use crate::error::ParseError;
 use crate::when;
 
+/// Layers of all results together. Large caches have some hundred thousand; a small document
+/// can ask for millions of millions.
+const MAX_LAYERS: usize = 1 << 19;
+
 impl Chains {
     /// Reads a config. `blobs` has the layers that are there: a result that needs another one
     /// is left out, its key stays.
@@ -29,6 +33,7 @@ impl Chains {
     ) -> Result<(), ParseError> {
         let order = inputs_first(&config.records)?;
         let mut nodes: Vec<Option<NodeId>> = vec![None; config.records.len()];
+        let mut left = MAX_LAYERS;
         for number in order {
             let record = &config.records[number];
             if record.digest.starts_with("random:") {
@@ -47,7 +52,7 @@ impl Chains {
                 });
                 inputs.push(ways.collect());
             }
-            let results = results(config, number, blobs)?;
+            let results = results(config, number, blobs, &mut left)?;
             nodes[number] = self.add(digest, &inputs, results);
         }
         Ok(())
@@ -105,6 +110,7 @@ fn results(
     config: &CacheConfig,
     number: usize,
     blobs: &HashMap<Digest, Descriptor>,
+    left: &mut usize,
 ) -> Result<Vec<Stored>, ParseError> {
     let record = &config.records[number];
     let mut results = Vec::new();
@@ -114,7 +120,8 @@ fn results(
             text: text.to_owned(),
         })
     };
-    let layer = |index: i64| {
+    let mut layer = |index: i64| {
+        *left = left.checked_sub(1).ok_or(ParseError::TooManyLayers)?;
         let at = usize::try_from(index)
             .ok()
             .and_then(|index| config.layers.get(index));

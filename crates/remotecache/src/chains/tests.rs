@@ -180,3 +180,53 @@ fn records_reached_the_same_way_are_one() {
         "the way from the child is left out"
     );
 }
+
+/// A document of a few megabytes may not cost minutes or gigabytes.
+///
+/// Rows: I4, I32
+#[test]
+fn large_and_hostile_configs_cost_what_they_weigh() {
+    use std::fmt::Write as _;
+    // One chain of records, each one twice.
+    let (mut records, count) = (String::new(), 20_000);
+    for number in 0..count {
+        let digest = key(&number.to_string());
+        let inputs = match number {
+            0 => String::new(),
+            _ => format!(r#","inputs":[[{{"link":{}}}]]"#, 2 * (number - 1)),
+        };
+        for _ in 0..2 {
+            let _ = write!(records, r#"{{"digest":"{digest}"{inputs}}},"#);
+        }
+    }
+    let config = format!(r#"{{"records":[{}]}}"#, records.trim_end_matches(','));
+    let chains = check(&config).unwrap();
+    assert_eq!(chains.nodes.len(), count);
+    assert_eq!(chains.names().len(), count);
+    // A tall stack of layers that every record has.
+    let tall: Vec<String> = (0..3000)
+        .map(|number| format!(r#"{{"blob":"LAYER","parent":{}}}"#, number - 1))
+        .collect();
+    let result = r#""layers":[{"layer":2999,"createdAt":"2026-01-01T00:00:00Z"}]"#;
+    let many: Vec<String> = (0..1000)
+        .map(|number| format!(r#"{{"digest":"{}",{result}}}"#, key(&number.to_string())))
+        .collect();
+    let config = format!(
+        r#"{{"layers":[{}],"records":[{}]}}"#,
+        tall.join(","),
+        many.join(",")
+    );
+    assert_eq!(check(&config).unwrap_err(), ParseError::TooManyLayers);
+}
+
+/// Rows: I31, X29
+#[test]
+fn a_key_nothing_leads_to_is_left_out() {
+    let mut chains = Chains::new();
+    let digest = Digest::of("a");
+    assert_eq!(chains.add(digest, &[Vec::new()], Vec::new()), None);
+    let root = chains.add(digest, &[], Vec::new()).unwrap();
+    let half = [vec![(root, String::new())], Vec::new()];
+    assert_eq!(chains.add(Digest::of("b"), &half, Vec::new()), None);
+    assert_eq!(chains.nodes.len(), 1);
+}

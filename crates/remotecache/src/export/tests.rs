@@ -101,7 +101,7 @@ async fn written(form: Form) -> (Shelf, Descriptor) {
     (Arc::into_inner(shelf).unwrap(), manifest)
 }
 
-/// Rows: X4, X8, core:X12, core:X13, core:X18, core:X19, X23, I11, I12, R02
+/// Rows: core:X1, core:X2, core:X3, X4, core:X6, X8, core:X12, core:X13, core:X18, core:X19, X23, I2, I11, I12, R02
 #[tokio::test]
 async fn what_is_written_is_read_again() {
     for form in [Form::Image, Form::Index, Form::DockerList] {
@@ -118,7 +118,10 @@ async fn what_is_written_is_read_again() {
         let (config, blobs) = read.marshal(|_| true);
         assert_eq!(blobs.len(), 3, "the result with a lost layer is left out");
         assert_eq!(config.records.len(), 3);
-        assert_eq!(response(&manifest).0, "cache.manifest");
+        let (name, said) = response(&manifest);
+        assert_eq!(name, "cache.manifest");
+        let said: Descriptor = serde_json::from_str(&said).unwrap();
+        assert_eq!(said, manifest);
     }
 }
 
@@ -286,6 +289,47 @@ async fn an_import_answers_the_solver() {
         imported.load(&context(), &records[0].0).await.is_err(),
         "its layer is not there"
     );
+}
+
+/// Layers of a registry stay there and say where; those of a client, who will be gone, are
+/// fetched at once.
+///
+/// Rows: I15, I24, I43
+#[tokio::test]
+async fn layers_stay_where_they_are_if_that_place_stays() {
+    let (shelf, manifest) = written(Form::Image).await;
+    let shelf = Arc::new(shelf);
+    let dir = tempfile::tempdir().unwrap();
+    let db = Arc::new(db::Db::memory().unwrap());
+    let store = content::Store::open(dir.path(), db).unwrap();
+    let seen: Arc<std::sync::Mutex<Vec<Descriptor>>> = Arc::default();
+    for fetch in [false, true] {
+        let (provider, top, noted) = (shelf.clone(), manifest.clone(), seen.clone());
+        let mut layers = layers_of(shelf.clone());
+        layers.origin = (!fetch).then(|| ("r:5000".to_owned(), "team/cache".to_owned()));
+        layers.fetch_into = fetch.then(|| store.clone());
+        layers.make = Arc::new(move |blobs: Vec<LayerBlob>| {
+            *noted.lock().unwrap() = blobs.into_iter().map(|blob| blob.descriptor).collect();
+            Ok(Some(Vec::new()))
+        });
+        let step = StepProgress::none();
+        let imported = Imported::start(layers, step.clone(), async move {
+            import::read(&*provider, &top, &Limits::default(), &step).await
+        });
+        for result in imported.index().await.results().unwrap() {
+            imported.load(&context(), &result).await.unwrap().unwrap();
+        }
+        let seen = seen.lock().unwrap().clone();
+        assert!(!seen.is_empty());
+        for layer in seen {
+            assert_eq!(store.size(&layer).await.is_ok(), fetch);
+            let sources = registry::sources(&layer);
+            match fetch {
+                true => assert!(sources.is_empty()),
+                false => assert_eq!(sources, [("r:5000".into(), "team/cache".into())]),
+            }
+        }
+    }
 }
 
 /// Rows: C08, I46
