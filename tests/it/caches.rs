@@ -438,10 +438,11 @@ fn nothing_is_moved_that_need_not_be() {
     let ran = cached.place.build(&args).ok();
     let metadata = fs::read(cached.place.path("metadata.json")).expect("metadata");
     let (_, bytes) = cached.registry.manifest("cache", "1").expect("a cache");
-    assert_eq!(
-        json(&metadata)["cache.manifest"]["digest"],
-        oci::Digest::of(bytes).to_string()
-    );
+    // A text, as buildx writes it: only what is base64 is opened.
+    let metadata = json(&metadata);
+    let written = metadata["cache.manifest"].as_str().expect("the cache");
+    let written = json(written.as_bytes());
+    assert_eq!(written["digest"], oci::Digest::of(bytes).to_string());
     let said = [
         "inferred cache manifest type: application/vnd.oci.image.manifest.v1+json",
         "preparing build cache for export",
