@@ -122,6 +122,30 @@ fn a_program_that_is_not_there_gives_a_hint() {
         &[],
         &["exit code: 127", "hint:", "PATH"],
     );
+    refused(
+        "FROM BASE\nRUN [\"/no/such\"]\n",
+        &[],
+        &[
+            "Dockerfile:2",
+            "exec \"/no/such\"",
+            "hint:",
+            "no such file in the image",
+        ],
+    );
+}
+
+/// Rows: A16, X09
+#[test]
+fn what_a_step_may_not_have_is_said_with_its_line() {
+    refused(
+        "FROM BASE\nRUN true\nRUN --security=insecure true\n",
+        &[],
+        &[
+            "Dockerfile:3",
+            "security.insecure is not allowed",
+            "--allow",
+        ],
+    );
 }
 
 /// Rows: X17

@@ -186,7 +186,7 @@ impl Shared {
         let vertices = self
             .deeds
             .vertices(&graph, false)
-            .map_err(|error| asked("reading the graph", error.kind(), error))?;
+            .map_err(|error| unwanted(&definition, error))?;
         self.job
             .load(vertices)
             .map_err(|error| asked("loading the graph", error.kind(), error))?;
@@ -236,6 +236,21 @@ fn failed(definition: &llb::Definition, error: solver::Error) -> frontend::Error
         .unwrap_or_default();
     frontend::Error::Written {
         cause: Arc::new(error),
+        kind,
+        at,
+        hints: Vec::new(),
+    }
+}
+
+/// A graph that asks for what it may not have, with the lines the step came from.
+fn unwanted(definition: &llb::Definition, error: ops::Error) -> frontend::Error {
+    let kind = error.kind();
+    let (at, cause) = match error {
+        ops::Error::Vertex { vertex, cause } => (places(definition, &vertex), *cause),
+        other => (Vec::new(), other),
+    };
+    frontend::Error::Written {
+        cause: Arc::new(cause),
         kind,
         at,
         hints: Vec::new(),

@@ -148,6 +148,8 @@ fn hint(error: &(dyn StdError + 'static)) -> Option<String> {
         return match exit.code {
             _ if exit.oom => Some("The step used more memory than it may: raise --memory or make it use less.".into()),
             126 => Some("The program is there but cannot be executed: is it for this platform, and is its mode executable?".into()),
+            // No exit code is told when the program itself could not be started.
+            127 if exit.how.starts_with("exec ") => Some("There is no such file in the image: is the path right, is the program in an earlier stage only, and are its interpreter and libraries there?".into()),
             127 => Some("The shell did not find the program: is it installed in the base image, and is it in PATH?".into()),
             137 => Some("Something killed the step from outside: the machine may be short of memory.".into()),
             _ => None,

@@ -113,6 +113,14 @@ pub enum Error {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// A vertex cannot be what its graph wants.
+    #[error("{cause}")]
+    Vertex {
+        /// Which.
+        vertex: oci::Digest,
+        /// Why not.
+        cause: Box<Error>,
+    },
     /// The build is not allowed to.
     #[error("{what} is not allowed: {remedy}")]
     Denied {
@@ -175,6 +183,7 @@ impl Error {
             }
             Error::Io { .. } => Kind::Internal,
             Error::NoUser { .. } | Error::Invalid(_) => Kind::InvalidInput,
+            Error::Vertex { cause, .. } => cause.kind(),
             Error::Denied { .. } | Error::DeniedDevices { .. } => Kind::Denied,
             Error::Emulation { .. } | Error::Unsupported(_) => Kind::Unsupported,
         }

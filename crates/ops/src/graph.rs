@@ -37,7 +37,10 @@ impl Deeds {
                 vertex: all[input.vertex].digest,
                 output: input.output,
             });
-            let op = self.op(vertex, all)?;
+            let op = self.op(vertex, all).map_err(|cause| Error::Vertex {
+                vertex: vertex.digest,
+                cause: Box::new(cause),
+            })?;
             let mut spec = VertexSpec::new(vertex.digest, name(vertex), inputs.collect(), op);
             spec.ignore_cache = ignore_cache || vertex.metadata.ignore_cache;
             spec.export_cache = vertex.metadata.export_cache;
