@@ -64,7 +64,7 @@ fn steps_are_on_our_own_bridge_and_it_goes_with_the_daemon() {
     ));
     let build = daemon.build(&["--add-host", "outside=host-gateway"]).ok();
     build.says(&["inet 10.214.0.", "10.214.0.1\toutside", "alone:1"]);
-    assert_eq!(links(), [bridge.clone()]);
+    assert_eq!(links(), [bridge.as_str()]);
     let listener = TcpListener::bind("10.214.0.1:0").expect("the gateway is this machine");
     let port = listener.local_addr().expect("it listens").port();
     let greeting = std::thread::spawn(move || {

@@ -115,7 +115,7 @@ impl Namespace {
 /// Whether a namespace is mounted at `path`.
 fn is_kept(path: &Path) -> bool {
     const NSFS_MAGIC: i64 = 0x6e73_6673;
-    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type as i64 == NSFS_MAGIC)
+    rustix::fs::statfs(path).is_ok_and(|fs| fs.f_type == NSFS_MAGIC)
 }
 
 /// Lets go of the namespace at `path`.

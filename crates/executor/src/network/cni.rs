@@ -57,7 +57,8 @@ impl List {
                     reason: error.to_string(),
                 })?;
                 let list = serde_json::from_str(&text).map_err(|error| bad(path, &error))?;
-                List::parse(list, &[options.plugins.clone()]).map_err(|reason| bad(path, &reason))
+                List::parse(list, std::slice::from_ref(&options.plugins))
+                    .map_err(|reason| bad(path, &reason))
             }
             CniNetwork::Bridge { name, subnet } => bridge(options, name, subnet),
         }
