@@ -148,13 +148,18 @@ fn spans_go_on_to_a_collector() {
     let base = BaseImage::name();
     let collector = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("http://{}", collector.local_addr().expect("it listens"));
+    collector.set_nonblocking(true).expect("it can wait");
     let hearing = std::thread::spawn(move || {
         let mut heard = Vec::new();
         let begun = Instant::now();
         // A request each; the build's own spans come last.
         while !String::from_utf8_lossy(&heard).contains("echo spanned") {
             assert!(begun.elapsed() < Duration::from_secs(30), "no spans came");
-            let (mut connection, _) = collector.accept().expect("the daemon");
+            let Ok((mut connection, _)) = collector.accept() else {
+                std::thread::sleep(Duration::from_millis(10));
+                continue;
+            };
+            connection.set_nonblocking(false).expect("it can wait");
             connection
                 .set_read_timeout(Some(Duration::from_secs(5)))
                 .expect("a time");

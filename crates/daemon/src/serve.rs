@@ -140,10 +140,19 @@ impl Services {
         self.finalizers.hurry();
     }
 
+    /// What is told of builds that have ended is written and sent, if that is quick.
+    async fn write_traces(&self) {
+        let written = tokio::time::timeout(GOODBYE, self.finalizers.settle()).await;
+        if written.is_err() {
+            tracing::warn!("traces of the last builds are not kept");
+        }
+        self.traces.sent().await;
+    }
+
     /// Flushes what builds left unflushed, if that is quick, and lets go of what was kept
     /// for further ones.
     pub async fn finish(&self) {
-        self.traces.sent().await;
+        self.write_traces().await;
         self.builder.close().await;
         if let Err(failure) = self.builder.sync(true).await {
             tracing::warn!(
@@ -198,7 +207,7 @@ impl Services {
             // Clients that keep their connections open do not hold us for ever.
             () = async { builds_end.await; tokio::time::sleep(GOODBYE).await } => {}
         }
-        self.traces.sent().await;
+        self.write_traces().await;
         self.builder.close().await;
         Ok(())
     }

@@ -64,6 +64,18 @@ impl Finalizers {
     }
 }
 
+impl Finalizers {
+    /// Has all written now, and waits until they are.
+    pub(crate) async fn settle(&self) {
+        self.hurry();
+        let waiting: Vec<_> = self.lock().values().map(|one| one.done.clone()).collect();
+        for mut done in waiting {
+            // It ends with an error when the pending one is gone, which is what we wait for.
+            let _ = done.wait_for(|done| *done).await;
+        }
+    }
+}
+
 impl Pending {
     /// Comes back when the trace is to be written.
     pub(crate) async fn wait(&mut self) {

@@ -199,6 +199,31 @@ impl List {
     }
 }
 
+/// Kills plugins that still run for an attachment whose owner is gone, and waits a moment
+/// until they are gone, too.
+pub(super) fn end_plugins_of(id: &str) {
+    let variable = format!("CNI_CONTAINERID={id}");
+    for _ in 0..200 {
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let running = entries.filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse::<i32>().ok()?;
+            let environment = std::fs::read(entry.path().join("environ")).ok()?;
+            let mut variables = environment.split(|byte| *byte == 0);
+            variables
+                .any(|one| one == variable.as_bytes())
+                .then(|| rustix::process::Pid::from_raw(pid))?
+        });
+        let running: Vec<_> = running.collect();
+        if running.is_empty() {
+            return;
+        }
+        for pid in running {
+            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// The gateway a result names: how the container reaches this machine on a bridge.
 pub(super) fn gateway(result: &Value) -> Option<IpAddr> {
     let ips = result["ips"].as_array().into_iter().flatten();

@@ -271,6 +271,9 @@ async fn undo_all(options: &CniOptions, list: &List) {
             },
             hostname: asked(note["hostname"].as_str().unwrap_or_default()),
         };
+        // One that a killed kiln started may still be doing what is to be undone.
+        let call_id = id.clone();
+        stdx::task::blocking(move || cni::end_plugins_of(&call_id)).await;
         tracing::info!(id, "undoing the network of a kiln that was killed");
         undo(options, list, &call, &note["result"]).await;
     }

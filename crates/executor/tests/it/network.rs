@@ -211,9 +211,16 @@ async fn privileged_a_note_left_behind_is_undone_at_the_next_start() {
     let plugins = Plugins::new();
     let options = plugins.options(0);
     std::fs::create_dir(&options.state).unwrap();
+    // A plugin of the dead one that has not come to its end.
+    let mut late = std::process::Command::new("sleep")
+        .arg("60")
+        .env("CNI_CONTAINERID", "kiln-instance-dead")
+        .spawn()
+        .unwrap();
     let note = json!({"hostname": "buildkitsandbox", "result": {"ips": []}}).to_string();
     std::fs::write(options.state.join("kiln-instance-dead.json"), note).unwrap();
     SandboxNetwork::Cni(options).sweep().await;
+    assert!(!late.wait().unwrap().success(), "it was killed");
     let lines: Vec<String> = plugins.calls().into_iter().map(|(line, _)| line).collect();
     assert_eq!(
         lines,
