@@ -54,7 +54,7 @@ enum From {
     /// The solver.
     Edge(Edge),
     /// A step that failed: what this mount of it was like in the end.
-    Mount(ops::Remains, usize),
+    Mount(Box<ops::Remains>, usize),
 }
 
 impl Solved {
@@ -152,13 +152,14 @@ impl Shared {
             .iter()
             .enumerate()
             .map(|(place, input)| {
-                let from = From::Mount(remains.clone(), place);
+                let from = From::Mount(Box::new(remains.clone()), place);
                 input.clone().map(|input| keep(from, Some(input)))
             })
             .collect();
         let mut mounts = inputs.clone();
         for place in remains.written() {
-            mounts[place] = Some(keep(From::Mount(remains.clone(), place), None));
+            let from = From::Mount(Box::new(remains.clone()), place);
+            mounts[place] = Some(keep(from, None));
         }
         FailedStep {
             op: remains.op.clone(),
