@@ -451,11 +451,11 @@ async fn what_is_known_below_a_result_can_be_exported() {
         ]
     };
     let record = |name: &str| KeyDigest::Stable(Digest::of(name)).record(0);
-    for round in 0..2 {
+    for (round, backlinks) in [false, true, true].into_iter().enumerate() {
         let job = solver.job(Progress::default(), JobOptions::default());
         job.load(specs()).unwrap();
         job.solve(edge("copy")).await.unwrap();
-        let graph = job.export(edge("copy"), true).await.unwrap();
+        let graph = job.export(edge("copy"), backlinks).await.unwrap();
         let [target] = graph.targets[..] else {
             panic!("{:?}", graph.targets)
         };
