@@ -17,5 +17,5 @@ pub(crate) use daemon::Daemon;
 pub(crate) use docker::Docker;
 pub(crate) use peers::Peers;
 pub(crate) use place::Place;
-pub(crate) use registry::{BaseImage, Memory, Real, golden};
-pub(crate) use running::Ran;
+pub(crate) use registry::{BaseImage, Memory, Real, free_port, golden};
+pub(crate) use running::{Ran, Running};

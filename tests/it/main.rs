@@ -20,5 +20,6 @@ mod prune;
 mod rebuild;
 mod registries;
 mod statements;
+mod tour;
 mod why;
 mod wrong;

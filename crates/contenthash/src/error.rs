@@ -13,7 +13,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing has this name.
-    #[error("{}: not found", .0.display())]
+    #[error("{:?}: not found", .0)]
     NotFound(PathBuf),
     /// Links that lead in a circle, or too many in a row.
     #[error("{}: too many symbolic links", .0.display())]

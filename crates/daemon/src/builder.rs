@@ -13,7 +13,9 @@ use session::Sessions;
 use crate::config::gc::GcRule;
 pub use crate::history::archive::{Archive, Error as ArchiveError};
 
-pub use engine::{ClientFrontend, Failure, Request, Spec, What, WorkerInfo as Worker};
+pub use engine::{
+    Built, ClientFrontend, Failure, Predicate, Request, Spec, What, WorkerInfo as Worker,
+};
 
 /// One record of the cache (row A10).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,12 +72,8 @@ pub trait Builder: Send + Sync + 'static {
     /// Lets go of what is kept ready for further builds. The last call.
     async fn close(&self) {}
 
-    /// Builds; dropping the future cancels. Gives the exporters' answers.
-    async fn build(
-        &self,
-        request: Request,
-        progress: Progress,
-    ) -> Result<BTreeMap<String, String>, Failure>;
+    /// Builds; dropping the future cancels.
+    async fn build(&self, request: Request, progress: Progress) -> Result<Built, Failure>;
 
     /// The records that pass one of `filters` (all if there is none) and were not used
     /// for `unused`.

@@ -1,9 +1,8 @@
 //! The service `moby.buildkit.v1.Control` (features group 2).
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use progress::Progress;
@@ -19,7 +18,7 @@ use tokio::sync::watch;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::builder::{Builder, ClientFrontend, What};
+use crate::builder::{Builder, Built, ClientFrontend, What};
 use crate::builds::{Builds, Running};
 use crate::config::gc::GcRule;
 use crate::debug::Metrics;
@@ -32,6 +31,10 @@ use crate::{from_proto, to_proto};
 
 /// The header that lets clients correct for clocks that differ.
 const NOW: &str = "buildkit-current-timestamp";
+
+/// How long a finished build waits for its session to begin. Longer than that takes, and
+/// short enough for a client that names a session it never opens.
+const GREETING: Duration = Duration::from_millis(100);
 
 /// What the service is made of.
 pub(crate) struct Control {
@@ -80,6 +83,22 @@ impl Control {
         }
     }
 
+    /// Waits a moment for a session that was announced: a client that has its answer
+    /// closes its session, and one that closes before the greeting reached it takes the
+    /// greeting for a broken protocol and tries again a second later.
+    async fn greeted(&self, session: &str) {
+        if !session.is_empty() {
+            let sessions = self.builder.sessions();
+            let greeted = async {
+                if let Ok(session) = sessions.get(session, GREETING).await {
+                    session.answered().await;
+                }
+            };
+            // A client that never answers does not get its greeting wrong either.
+            let _ = tokio::time::timeout(GREETING, greeted).await;
+        }
+    }
+
     /// A frontend in the client: its calls are answered until it returns.
     fn client_frontend(&self, id: String) -> ClientFrontend {
         let gateways = self.gateways.clone();
@@ -104,7 +123,7 @@ impl Control {
         &self,
         request: wire::SolveRequest,
         progress: &Progress,
-    ) -> Result<BTreeMap<String, String>, Status> {
+    ) -> Result<Built, Status> {
         self.check_entitlements(&request.entitlements)?;
         let id = request.r#ref.clone();
         let mut plain = from_proto::solve(request)?;
@@ -135,7 +154,7 @@ struct Remembered<'a> {
 
 impl Remembered<'_> {
     /// Writes the build's end into the history, to its end even if nobody waits for it.
-    fn end(&mut self, outcome: Result<BTreeMap<String, String>, rpc::Status>) -> Option<Task<()>> {
+    fn end(&mut self, outcome: Result<Built, rpc::Status>) -> Option<Task<()>> {
         let running = self.running.take()?;
         running.close();
         self.control.collector.build_ended();
@@ -209,15 +228,18 @@ impl ControlService for Control {
         if *self.stopping.borrow() {
             return Err(Status::unavailable("the daemon is stopping"));
         }
-        let id = request.r#ref.clone();
+        let (id, session) = (request.r#ref.clone(), request.session.clone());
         let Some(running) = self.builds.start(&id, Progress::new(self.progress.clone())) else {
             return Err(Status::already_exists(format!(
                 "job ID {id} exists: two builds cannot have one id"
             )));
         };
         if request.internal {
-            let exporter_response = self.build(request, running.progress()).await?;
-            return Ok(Response::new(wire::SolveResponse { exporter_response }));
+            let built = self.build(request, running.progress()).await;
+            self.greeted(&session).await;
+            return Ok(Response::new(wire::SolveResponse {
+                exporter_response: built?.response,
+            }));
         }
         let began = SystemTime::now();
         self.history
@@ -236,8 +258,9 @@ impl ControlService for Control {
         if let Some(writing) = remembered.end(kept.cloned()) {
             writing.await;
         }
+        self.greeted(&session).await;
         Ok(Response::new(wire::SolveResponse {
-            exporter_response: outcome?,
+            exporter_response: outcome?.response,
         }))
     }
 

@@ -18,7 +18,7 @@ use session::Sessions;
 use stdx::Kind;
 
 use crate::Error;
-use crate::builder::{Archive, ArchiveError, Builder, Failure, Request, Usage, Worker};
+use crate::builder::{Archive, ArchiveError, Builder, Built, Failure, Request, Usage, Worker};
 use crate::config::gc::GcRule;
 use crate::config::{Config, file};
 use crate::gateway::Pipes;
@@ -158,11 +158,7 @@ impl Builder for Building {
         self.0.worker()
     }
 
-    async fn build(
-        &self,
-        request: Request,
-        progress: Progress,
-    ) -> Result<BTreeMap<String, String>, Failure> {
+    async fn build(&self, request: Request, progress: Progress) -> Result<Built, Failure> {
         // A fault of ours ends this build with a sentence, and no other.
         let building = AssertUnwindSafe(self.0.build(request, progress)).catch_unwind();
         building.await.unwrap_or_else(|panic| {

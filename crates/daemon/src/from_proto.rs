@@ -382,6 +382,7 @@ pub(crate) fn solve(request: control::SolveRequest) -> Result<Request, Status> {
         )?,
         entitlements: request.entitlements,
         policy: policy(request.source_policy, request.source_policy_session)?,
+        remembered: !request.internal,
     })
 }
 

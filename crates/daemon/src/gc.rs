@@ -61,7 +61,6 @@ impl Collector {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Mutex;
 
     use async_trait::async_trait;
@@ -70,7 +69,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::builder::{Archive, ArchiveError, Failure, Request, Usage, Worker};
+    use crate::builder::{Archive, ArchiveError, Built, Failure, Request, Usage, Worker};
 
     /// Notes when it was pruned, and by which rule.
     #[derive(Default)]
@@ -97,11 +96,7 @@ mod tests {
             Worker::default()
         }
 
-        async fn build(
-            &self,
-            _: Request,
-            _: Progress,
-        ) -> Result<BTreeMap<String, String>, Failure> {
+        async fn build(&self, _: Request, _: Progress) -> Result<Built, Failure> {
             unreachable!("nothing is built")
         }
 

@@ -24,6 +24,7 @@ use proto::moby::buildkit::v1::{
 use tokio::sync::broadcast;
 use tonic::Status;
 
+use crate::builder::Built;
 use crate::to_proto;
 use archive::{Archive, Error};
 use filter::Filters;
@@ -31,6 +32,10 @@ pub(crate) use finalize::Finalizers;
 
 /// Events a slow listener may fall behind by.
 const BACKLOG: usize = 256;
+/// What the provenance of a result is.
+const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
+/// The annotation that says what a statement says.
+const PREDICATE: &str = "in-toto.io/predicate-type";
 /// What the whole error of a build is; the spelling is BuildKit's.
 const ERROR_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
 
@@ -51,7 +56,7 @@ struct Inner {
 pub(crate) struct Ended {
     pub(crate) id: String,
     pub(crate) at: SystemTime,
-    pub(crate) outcome: Result<BTreeMap<String, String>, rpc::Status>,
+    pub(crate) outcome: Result<Built, rpc::Status>,
     pub(crate) progress: Progress,
 }
 
@@ -136,27 +141,39 @@ impl History {
         let archive = &self.0.archive;
         let logs = archive.blob(story::MEDIA_TYPE, |out| story::write(&ended.progress, out))?;
         record.logs = Some(logs.blob.clone());
-        // Held until the record, which names it, is written.
-        let mut whole = None;
+        // Held until the record, which names them, is written.
+        let mut held = vec![logs];
         match &ended.outcome {
-            Ok(response) => {
-                record.result = self.result(response);
-                record.exporter_response = response.clone();
+            Ok(built) => {
+                record.result = self.result(&built.response);
+                record.exporter_response = built.response.clone();
+                for (id, told) in &built.provenance {
+                    let blob = archive.blob(STATEMENT_TYPE, |out| out.write_all(&told.bytes))?;
+                    let mut told_in = blob.blob.clone();
+                    let kind = (PREDICATE.to_owned(), told.kind.clone());
+                    told_in.annotations.extend([kind]);
+                    let result = match id.as_str() {
+                        "" => record.result.get_or_insert_default(),
+                        id => record.results.entry(id.to_owned()).or_default(),
+                    };
+                    result.attestations.push(told_in);
+                    held.push(blob);
+                }
             }
             Err(status) => {
                 // The details go into a blob of their own: lists of builds stay small.
-                let held =
+                let whole =
                     archive.blob(ERROR_TYPE, |out| out.write_all(&status.encode_to_vec()))?;
-                record.external_error = Some(held.blob.clone());
+                record.external_error = Some(whole.blob.clone());
                 record.error = Some(rpc::Status {
                     details: Vec::new(),
                     ..status.clone()
                 });
-                whole = Some(held);
+                held.push(whole);
             }
         }
         archive.put(record)?;
-        drop((logs, whole));
+        drop(held);
         Ok(())
     }
 
@@ -306,8 +323,10 @@ impl History {
             .0
             .archive
             .update(id, |record| record.trace = Some(held.blob.clone()))?;
-        if let Some(record) = changed {
-            self.tell(BuildHistoryEventType::Complete, record);
+        match changed {
+            Some(record) => self.tell(BuildHistoryEventType::Complete, record),
+            // The record went while its trace was on the way.
+            None => self.0.archive.discard(held)?,
         }
         Ok(())
     }

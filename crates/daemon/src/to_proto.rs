@@ -368,6 +368,13 @@ pub(crate) fn failure(failure: &Failure) -> Status {
         let hints = failure.hints.clone();
         details.push(Detail::Hints(details::Hints { hints }));
     }
+    let code = match code {
+        // Clients in Go write any other code before the sentence, which says it better.
+        Code::NotFound | Code::InvalidArgument | Code::Unavailable if failure.of_a_build => {
+            Code::Unknown
+        }
+        code => code,
+    };
     status(code, failure.message.clone(), &details)
 }
 

@@ -271,6 +271,9 @@ pub enum Error {
         /// The one to copy to.
         stage: String,
     },
+    /// The Dockerfile is not where it should be.
+    #[error("failed to read dockerfile: open {0}: no such file or directory")]
+    NoDockerfile(String),
     /// Stages that need each other.
     #[error("circular dependency detected on stage: {stage} (needs {})", .path.join(", which needs "))]
     Cycle {
@@ -370,7 +373,7 @@ impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::NoTarget { .. } => Kind::NotFound,
+            Error::NoTarget { .. } | Error::NoDockerfile(_) => Kind::NotFound,
             Error::NotYet { .. } | Error::UnknownRequest { .. } => Kind::Unsupported,
             Error::Bridge(error) => error.kind(),
             Error::Attest(error) => error.kind(),

@@ -214,8 +214,13 @@ fn targets(ui: &Ui<'_>, source: &Source) -> FrontendResult {
         let default = at + 1 == stages.len();
         let description = stage.description();
         let mut target = Map::new();
+        if !stage.name.is_empty() {
+            target.insert("name".to_owned(), stage.name.as_str().into());
+        }
+        if default {
+            target.insert("default".into(), true.into());
+        }
         for (key, value) in [
-            ("name", stage.name.as_str()),
             ("description", description.as_str()),
             ("base", stage.base.as_str()),
             ("platform", stage.platform.as_str()),
@@ -223,9 +228,6 @@ fn targets(ui: &Ui<'_>, source: &Source) -> FrontendResult {
             if !value.is_empty() {
                 target.insert(key.to_owned(), value.into());
             }
-        }
-        if default {
-            target.insert("default".into(), true.into());
         }
         target.insert("location".into(), place(stage.lines));
         list.push(Value::Object(target));
@@ -364,12 +366,13 @@ async fn lint(ui: &mut Ui<'_>, source: &Source) -> Result<FrontendResult, fronte
     let file = &ui.file;
     let list: Vec<Value> = warnings.iter().map(one).collect();
     let mut json = json!({
-        "warnings": list,
+        // An empty list is none, as clients have always got it.
+        "warnings": if list.is_empty() { Value::Null } else { Value::Array(list) },
         "sources": [{
-            "fileName": file.name,
-            "language": file.language,
-            "definition": file.definition.as_ref().map(convert::embedded),
+            "filename": file.name,
             "data": STANDARD.encode(&file.data),
+            "definition": file.definition.as_ref().map(convert::embedded),
+            "language": file.language,
         }],
     });
     let mut text: String = warnings.iter().map(|w| lint_text(ui, w)).collect();

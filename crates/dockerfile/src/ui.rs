@@ -212,7 +212,7 @@ impl<'a> Ui<'a> {
             data = self.read(reference, lower).await?;
         }
         let Some(data) = data else {
-            return Err(Error::Bridge(frontend::Error::NoFile { path: name }));
+            return Err(Error::NoDockerfile(name));
         };
         self.loaded_by = definition.head().ok().flatten().map(|edge| edge.digest);
         self.file = Arc::new(SourceFile {

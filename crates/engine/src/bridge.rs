@@ -228,6 +228,10 @@ impl Shared {
     }
 }
 
+fn resolving(name: &str) -> String {
+    format!("failed to resolve source metadata for {name}")
+}
+
 /// A failed solve, with the lines the step came from.
 fn failed(definition: &llb::Definition, error: solver::Error) -> frontend::Error {
     let kind = kind_of(&error);
@@ -318,7 +322,7 @@ impl BuildBridge {
 
     fn image(&self, name: &str, lookup: &ImageLookup) -> frontend::Result<Image> {
         let shared = &self.shared;
-        let doing = || format!("resolving {name}");
+        let doing = || resolving(name);
         let (identifier, attrs) = match &lookup.layout {
             None => {
                 let name: oci::ImageName = name
@@ -444,7 +448,7 @@ impl Bridge for BuildBridge {
             let found = image
                 .config(&self.shared.deeds.build.source_context(step))
                 .await;
-            found.map_err(|error| asked(format!("resolving {name}"), error.kind(), error))
+            found.map_err(|error| asked(resolving(name), error.kind(), error))
         };
         let found = match lookup.step_name.as_str() {
             "" => found(&StepProgress::none()).await?,

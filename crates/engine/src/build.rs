@@ -27,16 +27,11 @@ use crate::export::{self, Export};
 use crate::places::Places;
 use crate::policy::Policies;
 use crate::provenance::{self, Asked, Told};
-use crate::{Engine, Failure, Request, Spec, What};
+use crate::{Built, Engine, Failure, Request, Spec, What};
 
 impl Engine {
-    /// Builds; dropping the future cancels. Gives what the client is told: the exporters'
-    /// answers, `cache.*` and `frontend.*`.
-    pub async fn build(
-        &self,
-        request: Request,
-        progress: Progress,
-    ) -> Result<BTreeMap<String, String>, Failure> {
+    /// Builds; dropping the future cancels.
+    pub async fn build(&self, request: Request, progress: Progress) -> Result<Built, Failure> {
         let started = time::OffsetDateTime::now_utc();
         let options = request.what.options();
         let wanted = attestations::wanted(&options)?;
@@ -78,13 +73,23 @@ impl Engine {
         let solving = solve_all(&shared, &result).boxed();
         let reading = attestations::statements(&shared, &result).boxed();
         let (solved, statements) = try_join(solving, reading).await?;
+        let when = (started, request.id.as_str());
+        let gather = |options| provenance::gather(options, when, &shared, &asked, &result).boxed();
+        let whole = provenance::for_history(wanted.provenance.as_ref());
         let told = match wanted.provenance {
             None => None,
-            Some(options) => {
-                let when = (started, request.id.as_str());
-                let gathered = provenance::gather(options, when, &shared, &asked, &result);
-                Some(gathered.boxed().await?)
-            }
+            Some(options) => Some(gather(options).await?),
+        };
+        let provenance = match request.remembered {
+            false => BTreeMap::new(),
+            // That it cannot be told is no reason to have no result.
+            true => gather(whole).await.map_or_else(
+                |failure| {
+                    tracing::warn!(failure.message, "how the results were made is not known");
+                    BTreeMap::new()
+                },
+                |told| told.predicates(),
+            ),
         };
         let running = Running {
             engine: self,
@@ -113,7 +118,10 @@ impl Engine {
             told.map(|(key, value)| (key.clone(), String::from_utf8_lossy(value).into_owned())),
         );
         drop(job);
-        Ok(response)
+        Ok(Built {
+            response,
+            provenance,
+        })
     }
 
     /// What this build has of its own.

@@ -31,6 +31,8 @@ pub struct Failure {
     pub capability: Option<String>,
     /// A frontend outside of this process said all of this: its status, as it came.
     pub said: Option<bytes::Bytes>,
+    /// What was asked for was understood; building it failed.
+    pub of_a_build: bool,
 }
 
 impl Failure {
@@ -53,6 +55,12 @@ impl Failure {
     /// An error of a frontend.
     pub fn of_frontend(error: &frontend::Error) -> Failure {
         let mut failure = Failure::of(error.kind(), error);
+        failure.of_a_build = !matches!(
+            error,
+            frontend::Error::NoRef(_)
+                | frontend::Error::NoFile { .. }
+                | frontend::Error::UnknownFrontend(_)
+        );
         failure.places = error.locations().to_vec();
         failure.hints.extend(error.hints().iter().cloned());
         failure
@@ -211,14 +219,8 @@ pub(crate) fn kind_of(error: &solver::Error) -> Kind {
     let Some(vertex) = error.vertex() else {
         return error.kind();
     };
-    let mut next: Option<&(dyn StdError + 'static)> = Some(&*vertex.cause);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<ops::Error>() {
-            return error.kind();
-        }
-        next = error.source();
-    }
-    Kind::Internal
+    let known = causes(&*vertex.cause).find_map(|error| error.downcast_ref::<ops::Error>());
+    known.map_or(Kind::Internal, ops::Error::kind)
 }
 
 #[cfg(test)]
@@ -228,6 +230,39 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("{0}")]
     struct Said(&'static str, #[source] Option<Box<Said>>);
+
+    /// What a frontend was told by a registry reaches the person, through all that holds it.
+    ///
+    /// Rows: A16, S01
+    #[test]
+    fn hints_and_causes_are_found_behind_what_shares_them() {
+        let cause = registry::Error::Status {
+            host: "r.example".into(),
+            what: "r.example/a:1".into(),
+            status: 404,
+            message: String::new(),
+            retry_after: None,
+        };
+        let doing = "failed to resolve source metadata for r.example/a:1";
+        let asked = asked(doing, Kind::NotFound, source::Error::Registry(cause));
+        #[derive(Debug, thiserror::Error)]
+        #[error("r.example/a:1")]
+        struct Base(#[source] Box<frontend::Error>);
+        let written = frontend::Error::Written {
+            cause: Arc::new(Base(Box::new(asked))),
+            kind: Kind::NotFound,
+            at: Vec::new(),
+            hints: Vec::new(),
+        };
+        let failure = Failure::of_frontend(&written);
+        assert_eq!(
+            failure.message,
+            format!("{doing}: r.example/a:1: not found: registry r.example answered 404")
+        );
+        assert_eq!(failure.hints.len(), 1, "{:?}", failure.hints);
+        assert!(failure.hints[0].contains("spelling") && failure.of_a_build);
+        assert!(!Failure::of_frontend(&frontend::Error::NoRef("x".into())).of_a_build);
+    }
 
     #[test]
     fn a_chain_reads_as_one_line_and_says_nothing_twice() {

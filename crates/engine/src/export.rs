@@ -215,7 +215,7 @@ impl Exporting<'_> {
         cx: &Context,
     ) -> Result<BTreeMap<String, String>, Failure> {
         let written = Arc::new(image::write(source, options, cx).await.map_err(failed)?);
-        let response = written.response();
+        let response = written.response_of_archive();
         if options.tar == Some(false) {
             self.blob_by_blob(&written, cx).await?;
             return Ok(response);
@@ -283,6 +283,7 @@ impl Exporting<'_> {
         let mut parts = files::parts(source, options, cx).await.map_err(failed)?;
         let sender = self.sender().await?;
         let request = SendRequest {
+            modified: parts.iter().find_map(|part| Some(part.epoch?.epoch())),
             multi_platform: Some(source.multi_platform),
             ..request(id)
         };

@@ -27,6 +27,7 @@ mod worker;
 pub use error::Failure;
 pub use gateway::{FrontendServer, Line};
 pub use request::{
-    Action, AttrTest, ClientFrontend, Constraint, Match, Policy, Request, Rule, Spec, Update, What,
+    Action, AttrTest, Built, ClientFrontend, Constraint, Match, Policy, Predicate, Request, Rule,
+    Spec, Update, What,
 };
 pub use worker::{Config, Engine, Frontends, OpenError, Runner, WorkerInfo};

@@ -20,9 +20,9 @@ use refs::BlobOptions;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::Failure;
 use crate::bridge::Shared;
 use crate::error::kind_of;
+use crate::{Failure, Predicate};
 use capture::Capture;
 
 /// What one frontend was asked, and what it asked in turn.
@@ -231,7 +231,34 @@ pub(crate) fn platforms(result: &FrontendResult) -> Result<Vec<(String, Platform
         .collect())
 }
 
+/// What the record of a build tells: all there is, in the name `asked` gives.
+pub(crate) fn for_history(asked: Option<&Options>) -> Options {
+    Options {
+        mode: Mode::Max,
+        builder_id: asked.map_or_else(String::new, |asked| asked.builder_id.clone()),
+        ..Options::default()
+    }
+}
+
 impl Told {
+    /// What is known now, by the ids of the results: without the layers, of which there
+    /// may be none yet.
+    pub(crate) fn predicates(self) -> BTreeMap<String, Predicate> {
+        let finished = OffsetDateTime::now_utc();
+        let version = self.options.version;
+        let told = self.results.into_iter().map(|(id, made)| {
+            let mut facts = made.facts;
+            facts.invocation.clone_from(&self.invocation);
+            (facts.started, facts.finished) = (written(self.started), written(finished));
+            let predicate = Predicate {
+                kind: version.predicate_type().to_owned(),
+                bytes: Bytes::from(facts.predicate(version)),
+            };
+            (id, predicate)
+        });
+        told.collect()
+    }
+
     /// Adds the statements to what is exported. `blobs` are the layers the export makes,
     /// if it makes any.
     pub(crate) async fn add(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use frontend::{Bridge, CacheImport, FrontendResult};
 use futures::future::BoxFuture;
 
@@ -26,6 +27,26 @@ pub struct Request {
     pub entitlements: Vec<String>,
     /// Which sources it may use.
     pub policy: Policy,
+    /// It will be remembered: how its results were made is wanted even if no export asks.
+    pub remembered: bool,
+}
+
+/// What a build gave.
+#[derive(Clone, Debug, Default)]
+pub struct Built {
+    /// What the client is told: the exporters' answers, `cache.*` and `frontend.*`.
+    pub response: BTreeMap<String, String>,
+    /// How the results were made, by their ids, if the build is remembered.
+    pub provenance: BTreeMap<String, Predicate>,
+}
+
+/// What a statement says, without about what.
+#[derive(Clone, Debug)]
+pub struct Predicate {
+    /// Its type: `https://slsa.dev/provenance/v1`.
+    pub kind: String,
+    /// JSON.
+    pub bytes: Bytes,
 }
 
 /// Which sources a build may use. The default allows all.

@@ -113,12 +113,7 @@ fn blob_path(blob: &Descriptor) -> String {
 
 /// One entry per name, or one without.
 fn index(written: &Written, created: Option<Stamp>) -> Vec<u8> {
-    let mut plain = written.descriptor.clone();
-    let created = created.or(written.epoch);
-    if let Some(created) = created {
-        let key = "org.opencontainers.image.created".to_owned();
-        plain.annotations.insert(key, created.to_string());
-    }
+    let plain = written.dated(created.or(written.epoch));
     let named = written.names.iter().map(|name| {
         let mut entry = plain.clone();
         let annotations = &mut entry.annotations;
@@ -147,6 +142,8 @@ fn docker_manifest(written: &Written) -> Bytes {
         .filter(|name| name.tag().is_some())
         .map(ImageName::familiar)
         .collect();
+    // No tags are no list, not an empty one.
+    let tags = (!tags.is_empty()).then_some(tags);
     let layers: Vec<String> = manifest.layers.iter().map(blob_path).collect();
     let manifests = serde_json::json!([{
         "Config": blob_path(&manifest.config),

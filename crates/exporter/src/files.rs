@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 
 use crate::archive::Bytestream;
 use crate::image::Context;
-use crate::options::flag;
-use crate::{Error, Result, Source, attestation};
+use crate::options::{epoch, flag};
+use crate::{Error, Result, Source, Stamp, attestation};
 
 /// Options of the local and tar exporters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct FilesOptions {
     pub attestation_prefix: String,
     /// Remove what is there and was not exported.
     pub delete: bool,
+    /// When every file was made.
+    pub epoch: Option<Stamp>,
     /// Everything else.
     pub rest: BTreeMap<String, String>,
 }
@@ -39,6 +41,8 @@ impl FilesOptions {
             match key.as_str() {
                 "platform-split" => options.platform_split = Some(flag(key, value)?),
                 "attestation-prefix" => options.attestation_prefix.clone_from(value),
+                "source-date-epoch" if value.is_empty() => options.epoch = None,
+                "source-date-epoch" => options.epoch = Some(epoch(key, value)?),
                 "mode" => match value.as_str() {
                     "copy" => options.delete = false,
                     "delete" => options.delete = true,
@@ -64,6 +68,8 @@ pub struct Part {
     pub tree: Option<Arc<Tree>>,
     /// Whole statements about them, by file name.
     pub statements: Vec<(String, Bytes)>,
+    /// When every file was made, if that is not its own affair.
+    pub epoch: Option<Stamp>,
 }
 
 /// The trees to take out, fetched and unpacked as needed.
@@ -96,6 +102,7 @@ pub async fn parts(source: &Source, options: &FilesOptions, cx: &Context) -> Res
             prefix,
             tree,
             statements,
+            epoch: options.epoch.or(result.epoch),
         });
     }
     Ok(parts)
@@ -136,6 +143,7 @@ pub fn tar(parts: Vec<Part>, cx: &Context) -> Bytestream {
 fn write_tar(parts: &[Part], out: Pieces) -> Result<()> {
     let mut archive = layer::Archive::new(out);
     for part in parts {
+        archive.date(part.epoch.map(Stamp::epoch));
         if let Some(tree) = &part.tree {
             let root = root_of(tree).map_err(Error::io("opening the result"))?;
             archive.tree(&part.prefix, &root)?;

@@ -88,13 +88,32 @@ impl Written {
 
     /// What the client is told (core.md W61).
     pub fn response(&self) -> BTreeMap<String, String> {
+        self.told(&self.descriptor)
+    }
+
+    /// What the client is told of an archive, which dates its image.
+    pub fn response_of_archive(&self) -> BTreeMap<String, String> {
+        self.told(&self.dated(self.epoch))
+    }
+
+    /// The whole as the index of an archive names it.
+    pub(crate) fn dated(&self, created: Option<Stamp>) -> Descriptor {
+        let mut dated = self.descriptor.clone();
+        if let Some(created) = created {
+            let key = "org.opencontainers.image.created".to_owned();
+            dated.annotations.insert(key, created.to_string());
+        }
+        dated
+    }
+
+    fn told(&self, descriptor: &Descriptor) -> BTreeMap<String, String> {
         let mut keys = BTreeMap::from([
             (
                 "containerimage.digest".to_owned(),
                 self.descriptor.digest.to_string(),
             ),
             ("containerimage.descriptor".to_owned(), {
-                let json = go_json::compact(&self.descriptor);
+                let json = go_json::compact(descriptor);
                 base64::engine::general_purpose::STANDARD.encode(json)
             }),
         ]);

@@ -40,6 +40,7 @@ pub fn compare<W: Write>(new: &Root, old: Option<&Root>, out: W) -> Result<W> {
 pub struct Archive<W> {
     tar: Option<Writer<W>>,
     dirs: HashSet<Vec<u8>>,
+    date: Option<Time>,
 }
 
 impl<W: Write> Archive<W> {
@@ -48,7 +49,13 @@ impl<W: Write> Archive<W> {
         Archive {
             tar: Some(Writer::new(out)),
             dirs: HashSet::new(),
+            date: None,
         }
+    }
+
+    /// From now on everything was changed at this second.
+    pub fn date(&mut self, seconds: Option<i64>) {
+        self.date = seconds.map(Time::from_seconds);
     }
 
     /// Adds a tree below `prefix` (empty for the top).
@@ -57,6 +64,7 @@ impl<W: Write> Archive<W> {
         let tar = self.tar.take().expect("it is put back below");
         let mut emitter = Emitter::of(tree, tar);
         emitter.prefix = prefix.as_os_str().as_bytes().to_vec();
+        emitter.date = self.date;
         let walked = walk::trees(&mut emitter, tree, None);
         self.tar = Some(emitter.tar);
         walked
@@ -67,6 +75,7 @@ impl<W: Write> Archive<W> {
         self.above(path.parent().unwrap_or(Path::new("")))?;
         let mut entry = Entry::new(path.as_os_str().as_bytes(), Kind::File);
         entry.mode = 0o600;
+        entry.mtime = self.date.unwrap_or(entry.mtime);
         entry.size = bytes.len() as u64;
         let tar = self.tar.as_mut().expect("only gone while a tree is added");
         tar.entry(&entry)?;
@@ -91,6 +100,7 @@ impl<W: Write> Archive<W> {
         }
         let mut entry = Entry::new(name, Kind::Dir);
         entry.mode = 0o755;
+        entry.mtime = self.date.unwrap_or(entry.mtime);
         self.tar
             .as_mut()
             .expect("only gone while a tree is added")
@@ -104,6 +114,8 @@ struct Emitter<'a, W> {
     root: &'a Root,
     /// Goes before all names.
     prefix: Vec<u8>,
+    /// When everything was changed, if not when it was.
+    date: Option<Time>,
     /// Directories already in the tar.
     dirs: HashSet<Vec<u8>>,
     /// Where the contents of a file with several names were written.
@@ -131,6 +143,7 @@ impl<'a, W: Write> Emitter<'a, W> {
             tar,
             root,
             prefix: Vec::new(),
+            date: None,
             dirs: HashSet::new(),
             inodes: HashMap::new(),
             unchanged: HashMap::new(),
@@ -218,7 +231,8 @@ impl<'a, W: Write> Emitter<'a, W> {
         entry.mode = found.stat.mode;
         entry.uid = u64::from(found.stat.uid);
         entry.gid = u64::from(found.stat.gid);
-        entry.mtime = Time::from_seconds(found.stat.mtime.seconds);
+        let own = Time::from_seconds(found.stat.mtime.seconds);
+        entry.mtime = self.date.unwrap_or(own);
         match kind {
             Kind::File => entry.size = found.stat.size,
             Kind::Symlink => {

@@ -30,7 +30,7 @@ pub enum Error {
         reason: String,
     },
     /// The registry answered with a status that means no.
-    #[error("{what}: registry {host} answered {status}{}", detail(.message))]
+    #[error("{what}: {}registry {host} answered {status}{}", meaning(*.status), detail(.message))]
     Status {
         /// Whom we called.
         host: String,
@@ -185,6 +185,14 @@ impl Error {
     }
 }
 
+/// A status in words, where all agree what it means.
+fn meaning(status: u16) -> &'static str {
+    match status {
+        404 => "not found: ",
+        _ => "",
+    }
+}
+
 fn unreachable_hint(host: &str, reason: &str) -> String {
     let lower = reason.to_lowercase();
     if lower.contains("certificate") || lower.contains("unknownissuer") {
@@ -227,7 +235,7 @@ mod tests {
     fn each_status_says_what_and_has_a_kind_and_a_hint() {
         assert_eq!(
             status(404).to_string(),
-            "pull r.example/a:1: registry r.example answered 404: MANIFEST_UNKNOWN: manifest unknown"
+            "pull r.example/a:1: not found: registry r.example answered 404: MANIFEST_UNKNOWN: manifest unknown"
         );
         for (code, kind) in [
             (401, Kind::Denied),

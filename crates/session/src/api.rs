@@ -88,6 +88,9 @@ pub struct SendRequest {
     pub metadata: BTreeMap<String, String>,
     /// Whether the result has several platforms, each in a directory of its own.
     pub multi_platform: Option<bool>,
+    /// When everything in a directory is said to have been changed, in seconds; `None` is
+    /// when it was.
+    pub modified: Option<i64>,
 }
 
 /// Results to the client.

@@ -32,7 +32,7 @@ use crate::{Error, Result};
 
 pub use follow::follow;
 pub use receive::{Owner, Receive, receive};
-pub use send::send;
+pub use send::{dated, send};
 pub use walk::{Entry, Filter, walk};
 
 /// How much of a file one packet carries.

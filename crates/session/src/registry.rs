@@ -17,6 +17,7 @@ pub struct Session {
     name: String,
     shared_key: String,
     offers: Attachables,
+    answered: Option<watch::Receiver<bool>>,
     ended: watch::Receiver<bool>,
     _alive: Option<watch::Sender<bool>>,
 }
@@ -30,6 +31,7 @@ impl Session {
             name: name.into(),
             shared_key: String::new(),
             offers,
+            answered: None,
             ended,
             _alive: Some(alive),
         }
@@ -40,6 +42,7 @@ impl Session {
         name: String,
         shared_key: String,
         offers: Attachables,
+        answered: watch::Receiver<bool>,
         ended: watch::Receiver<bool>,
     ) -> Session {
         Session {
@@ -47,6 +50,7 @@ impl Session {
             name,
             shared_key,
             offers,
+            answered: Some(answered),
             ended,
             _alive: None,
         }
@@ -135,6 +139,14 @@ impl Session {
     pub fn policies(&self) -> Result<Arc<dyn Policies>> {
         let policies = self.offers.policies.clone();
         policies.ok_or(Error::NotOffered("decisions about sources"))
+    }
+
+    /// Waits until the client has answered for the first time, or is gone.
+    pub async fn answered(&self) {
+        if let Some(mut answered) = self.answered.clone() {
+            // An error says that the line is gone.
+            let _ = answered.wait_for(|answered| *answered).await;
+        }
     }
 
     /// Whether the line is gone.

@@ -87,7 +87,9 @@ pub fn over(
     offers: Attachables,
     incoming: impl Stream<Item = Result<BytesMessage, tonic::Status>> + Send + Unpin + 'static,
 ) -> (mpsc::Receiver<BytesMessage>, Serving) {
-    let Pipe { io, outgoing, over } = pipe(incoming);
+    let Pipe {
+        io, outgoing, over, ..
+    } = pipe(incoming);
     let serving = async move {
         if let Err(error) = on(io, offers, over).await {
             tracing::debug!(%error, "session ends");

@@ -1,6 +1,7 @@
 //! The daemon's end of a session: the client opened `Control.Session`, a stream of
 //! bytes each way, and inside it the daemon is the HTTP/2 *client* (features N01, N02).
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -102,11 +103,23 @@ pub async fn accept(
     health: Health,
     incoming: impl Stream<Item = Result<BytesMessage, tonic::Status>> + Send + Unpin + 'static,
 ) -> Result<mpsc::Receiver<BytesMessage>> {
-    let Pipe { io, outgoing, over } = pipe(incoming);
+    let Pipe {
+        io,
+        outgoing,
+        answered,
+        over,
+    } = pipe(incoming);
     let channel = channel(io).await?;
     let (alive, ended) = watch::channel(false);
     let offers = remote::offers(&hello, &channel);
-    let session = Session::remote(hello.id, hello.name, hello.shared_key, offers, ended);
+    let session = Session::remote(
+        hello.id,
+        hello.name,
+        hello.shared_key,
+        offers,
+        answered,
+        ended,
+    );
     let registration = sessions.register(session);
     let watching = async move {
         tokio::select! {
@@ -181,8 +194,21 @@ pub(crate) struct Pipe {
     pub(crate) io: DuplexStream,
     /// Messages for the other side.
     pub(crate) outgoing: mpsc::Receiver<BytesMessage>,
+    /// Becomes true when the other side has taken notice of what went out first.
+    pub(crate) answered: watch::Receiver<bool>,
     /// Comes back when either direction is over.
     pub(crate) over: futures::future::BoxFuture<'static, ()>,
+}
+
+/// So many messages after ours are an answer, whatever is in them.
+const ENOUGH: u32 = 4;
+
+/// Whether the acknowledgement of our settings is among these frames of HTTP/2.
+fn has_answer(frames: &[u8]) -> bool {
+    const SETTINGS_ACK: [u8; 9] = [0, 0, 0, 4, 1, 0, 0, 0, 0];
+    frames
+        .windows(SETTINGS_ACK.len())
+        .any(|frame| frame == SETTINGS_ACK)
 }
 
 /// Turns messages into a byte stream and back.
@@ -192,8 +218,18 @@ pub(crate) fn pipe(
     let (io, far) = tokio::io::duplex(BUFFER);
     let (mut far_read, mut far_write) = tokio::io::split(far);
     let (out, outgoing) = mpsc::channel(16);
+    let (answer, answered) = watch::channel(false);
+    let spoken = Arc::new(AtomicBool::new(false));
+    let spoke = spoken.clone();
     let inward = stdx::task::spawn("session-in", async move {
+        let (mut greeted, mut later) = (false, 0);
         while let Some(Ok(message)) = incoming.next().await {
+            if !greeted && spoken.load(Ordering::Relaxed) {
+                later += 1;
+                // An answer that is cut in two is followed by others.
+                greeted = later >= ENOUGH || has_answer(&message.data);
+                answer.send_replace(greeted);
+            }
             if far_write.write_all(&message.data).await.is_err() {
                 break;
             }
@@ -208,6 +244,7 @@ pub(crate) fn pipe(
             if out.send(BytesMessage { data }).await.is_err() {
                 break;
             }
+            spoke.store(true, Ordering::Relaxed);
         }
     });
     let over = Box::pin(async move {
@@ -216,5 +253,45 @@ pub(crate) fn pipe(
             () = outward => {}
         }
     });
-    Pipe { io, outgoing, over }
+    Pipe {
+        io,
+        outgoing,
+        answered,
+        over,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that closes before it has seen our greeting takes it for nonsense; so it is
+    /// known when it has.
+    ///
+    /// Rows: N01
+    #[tokio::test]
+    async fn what_comes_before_our_greeting_is_no_answer_to_it() {
+        let (theirs, incoming) = mpsc::channel(8);
+        let settings = Bytes::from_static(&[0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        let answer = Bytes::from_static(&[0, 0, 0, 4, 1, 0, 0, 0, 0]);
+        let message = |data: &Bytes| Ok(BytesMessage { data: data.clone() });
+        let incoming = tokio_stream::wrappers::ReceiverStream::new(incoming);
+        let Pipe {
+            mut io,
+            mut outgoing,
+            mut answered,
+            over: _over,
+        } = pipe(incoming);
+        let mut read = [0; 9];
+        theirs.send(message(&settings)).await.unwrap();
+        io.read_exact(&mut read).await.unwrap();
+        io.write_all(b"hello").await.unwrap();
+        assert_eq!(outgoing.recv().await.unwrap().data, "hello");
+        theirs.send(message(&settings)).await.unwrap();
+        io.read_exact(&mut read).await.unwrap();
+        assert!(!*answered.borrow_and_update());
+        theirs.send(message(&answer)).await.unwrap();
+        io.read_exact(&mut read).await.unwrap();
+        assert!(*answered.borrow_and_update());
+    }
 }

@@ -89,7 +89,7 @@ impl Real {
 }
 
 /// A port nobody has; somebody may take it before we do, which is rare.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("it is bound").port()
 }

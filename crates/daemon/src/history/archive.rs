@@ -130,6 +130,24 @@ impl Archive {
         })
     }
 
+    /// Removes a blob that no record came to name.
+    pub(crate) fn discard(&self, held: Held) -> Result<(), Error> {
+        let Held {
+            blob,
+            _lease: lease,
+        } = held;
+        drop(lease);
+        let Ok(digest) = blob.digest.parse::<Digest>() else {
+            return Ok(());
+        };
+        self.db.write(|tx| {
+            if !self.leases.is_held(tx, &Thing::Blob(digest))? {
+                self.store.remove_in(tx, &digest)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Writes or replaces a record, and keeps what it names.
     pub(crate) fn put(&self, record: &Record) -> Result<(), Error> {
         let mut things = BTreeSet::new();
@@ -241,17 +259,20 @@ impl Archive {
 
     /// Forgets a record and removes the blobs only it had; `false` if there was none.
     pub(crate) fn remove(&self, id: &str) -> Result<bool, Error> {
+        let Some(record) = self.get(id)? else {
+            return Ok(false);
+        };
+        let mut things = BTreeSet::new();
+        for blob in blobs(&record) {
+            self.reach(blob, &mut things);
+        }
         self.db.write(|tx| {
-            let Some(record) = get_in(tx, id)? else {
+            if get_in(tx, id)?.is_none() {
                 return Ok(false);
-            };
+            }
             tx.execute("DELETE FROM history WHERE ref = ?1", [id])?;
             self.leases.unpin_in(tx, &pin(id))?;
-            let own = [&record.logs, &record.trace, &record.external_error];
-            for blob in own.into_iter().flatten() {
-                let Ok(digest) = blob.digest.parse::<Digest>() else {
-                    continue;
-                };
+            for digest in things {
                 if !self.leases.is_held(tx, &Thing::Blob(digest))? {
                     self.store.remove_in(tx, &digest)?;
                 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::builder::Predicate;
 
 fn archive(dir: &Path) -> Archive {
     let db = Arc::new(db::Db::open(dir.join("kiln.db")).unwrap());
@@ -37,7 +38,16 @@ fn ended(id: &str, seconds: u64, error: Option<&str>) -> Ended {
     }
     progress.close();
     let outcome = match error {
-        None => Ok(BTreeMap::from([("image.name".to_owned(), id.to_owned())])),
+        None => Ok(Built {
+            response: BTreeMap::from([("image.name".to_owned(), id.to_owned())]),
+            provenance: BTreeMap::from([(
+                String::new(),
+                Predicate {
+                    kind: "https://slsa.dev/provenance/v1".to_owned(),
+                    bytes: format!("{{\"made\":\"{id}\"}}").into(),
+                },
+            )]),
+        }),
         Some(error) => Err(rpc::Status {
             code: 2,
             message: error.to_owned(),
@@ -222,4 +232,45 @@ fn blobs_live_as_long_as_their_records() {
         assert!(!history.0.archive.has(&logs));
     }
     assert!(!history.0.archive.has(&error));
+}
+
+/// Rows: A13, A14, P10
+#[test]
+fn a_record_tells_how_its_results_were_made_and_takes_all_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = history(dir.path(), 1000, 10);
+    for (id, error) in [("a", None), ("b", Some("no"))] {
+        history.started(record(id), at(1));
+        history.completed(&ended(id, 2, error));
+        history.set_trace(id, "x", b"spans").unwrap();
+    }
+    let found = history.0.archive.get("a").unwrap().unwrap();
+    let told = &found.result.expect("one result").attestations[0];
+    assert_eq!(told.media_type, "application/vnd.in-toto+json");
+    let kind = &told.annotations["in-toto.io/predicate-type"];
+    assert_eq!(kind, "https://slsa.dev/provenance/v1");
+    let mut text = String::new();
+    let blob = history.0.archive.open_blob(told).unwrap().unwrap();
+    std::io::Read::read_to_string(&mut { blob }, &mut text).unwrap();
+    assert_eq!(text, "{\"made\":\"a\"}");
+    for id in ["a", "b"] {
+        let request = UpdateBuildHistoryRequest {
+            r#ref: id.into(),
+            delete: true,
+            ..UpdateBuildHistoryRequest::default()
+        };
+        history.update(&request).unwrap();
+        // Spans that come late do not bring it back.
+        history.set_trace(id, "x", b"late").unwrap();
+    }
+    assert_eq!(files(&dir.path().join("content/blobs")), 0);
+}
+
+fn files(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let each = entries.map(|entry| match entry.path() {
+        path if path.is_dir() => files(&path),
+        _ => 1,
+    });
+    each.sum()
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use daemon::Services;
-use daemon::builder::{Archive, ArchiveError, Builder, Failure, Request, Usage, What, Worker};
+use daemon::builder::{
+    Archive, ArchiveError, Builder, Built, Failure, Predicate, Request, Usage, What, Worker,
+};
 use daemon::config::file::File;
 use daemon::config::flags::Flags;
 use daemon::config::gc::GcRule;
@@ -87,11 +89,7 @@ impl Builder for Pretender {
         }
     }
 
-    async fn build(
-        &self,
-        request: Request,
-        progress: Progress,
-    ) -> Result<BTreeMap<String, String>, Failure> {
+    async fn build(&self, request: Request, progress: Progress) -> Result<Built, Failure> {
         let step = progress.step(Digest::of(&request.id), "[1/1] RUN pretend", &[]);
         step.start();
         step.log(Stream::Out, "pretending\n");
@@ -121,7 +119,20 @@ impl Builder for Pretender {
             response.insert("exporter".to_owned(), exporter.kind);
         }
         step.complete(false);
-        Ok(response)
+        let provenance = match request.remembered {
+            true => {
+                let told = Predicate {
+                    kind: "https://slsa.dev/provenance/v1".to_owned(),
+                    bytes: format!("{{\"id\":\"{}\"}}", request.id).into(),
+                };
+                [(String::new(), told)].into()
+            }
+            false => BTreeMap::new(),
+        };
+        Ok(Built {
+            response,
+            provenance,
+        })
     }
 
     async fn usage(&self, _: &[String], _: Duration) -> Result<Vec<Usage>, Failure> {
@@ -158,6 +169,7 @@ fn failure() -> Failure {
         }],
         exit_code: Some(7),
         hints: vec!["Look at the manual.".into()],
+        of_a_build: true,
         ..Failure::default()
     }
 }

@@ -198,7 +198,10 @@ async fn what_we_cannot_do_is_refused() {
 #[tokio::test]
 async fn a_missing_dockerfile_is_named() {
     let error = fail("FROM base:1", &[("filename", "other/Dockerfile")]).await;
-    assert_eq!(error.to_string(), "no file other/Dockerfile");
+    assert_eq!(
+        error.to_string(),
+        "failed to read dockerfile: open other/Dockerfile: no such file or directory"
+    );
     assert_eq!(error.kind(), Kind::NotFound);
 }
 

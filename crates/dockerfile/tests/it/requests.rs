@@ -119,7 +119,7 @@ async fn a_check_lists_warnings_and_mistakes() {
         ["JSONArgsRecommended", "LegacyKeyValueFormat"],
         "stages nobody needs are looked at too"
     );
-    assert_eq!(json["sources"][0]["fileName"], "Dockerfile");
+    assert_eq!(json["sources"][0]["filename"], "Dockerfile");
     assert_eq!(status.unwrap(), "1");
     assert!(
         text.contains(

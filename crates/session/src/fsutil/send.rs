@@ -85,6 +85,16 @@ pub async fn send(
     result
 }
 
+/// A change for [`send`]: everything was changed at this second.
+pub fn dated(modified: Option<i64>) -> impl FnMut(&mut Entry) -> bool + Send + 'static {
+    move |entry| {
+        if let Some(seconds) = modified {
+            (entry.stat.mtime.seconds, entry.stat.mtime.nanos) = (seconds, 0);
+        }
+        true
+    }
+}
+
 /// Comes back only when the task failed.
 async fn only_failures(task: stdx::task::Task<Result<()>>) -> Result<()> {
     match task.await {

@@ -10,7 +10,7 @@ use stdx::Kind;
 use stdx::sys::Root;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-use crate::fsutil::{Filter, Link, Owner, Receive, receive, send};
+use crate::fsutil::{Filter, Link, Owner, Receive, dated, receive, send};
 use crate::{Bytestream, Error, FileSend, Observer, Result, SendRequest};
 
 /// Opens what a stream goes to, knowing what is told about the result.
@@ -161,7 +161,13 @@ impl FileSend for Targets {
             });
         };
         let (here, there) = Link::pair();
-        let sending = send(here, dir, Filter::default(), |_| true, observer);
+        let sending = send(
+            here,
+            dir,
+            Filter::default(),
+            dated(request.modified),
+            observer,
+        );
         let (sent, received) = tokio::join!(sending, Targets::receive_dir(path, *delete, there));
         match (sent, received) {
             (Err(error @ Error::Io { .. }), _) => Err(error),

@@ -14,7 +14,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::fsutil::{Filter, IN_FLIGHT, Link, Owner, Receive, receive, send};
+use crate::fsutil::{Filter, IN_FLIGHT, Link, Owner, Receive, dated, receive, send};
 use crate::patterns::Patterns;
 use crate::{
     Bytestream, DirRequest, Error, FileSend, FileSync, Observer, Result, SendRequest, Summary,
@@ -167,7 +167,7 @@ impl FileSend for RemoteFiles {
             link(out, incoming),
             dir,
             Filter::default(),
-            |_| true,
+            dated(request.modified),
             observer,
         )
         .await

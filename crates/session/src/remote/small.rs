@@ -126,7 +126,9 @@ impl SshAgent for RemoteSsh {
 
     async fn connect(&self, id: &str) -> Result<Box<dyn SshStream>> {
         let (forward, incoming) = tokio::sync::mpsc::channel(16);
-        let Pipe { io, outgoing, over } = pipe(ReceiverStream::new(incoming));
+        let Pipe {
+            io, outgoing, over, ..
+        } = pipe(ReceiverStream::new(incoming));
         let outgoing = ReceiverStream::new(outgoing).map(|m| SshBytes { data: m.data });
         let mut call = Request::new(outgoing);
         metadata::add(call.metadata_mut(), "buildkit.ssh.id", &[id.to_owned()])?;

@@ -208,6 +208,8 @@ fn send_request(headers: &MetadataMap) -> SendRequest {
         metadata,
         multi_platform: metadata::first(headers, "buildkit-exporter-multi-platform")
             .and_then(|text| text.parse().ok()),
+        // Each entry comes with its time.
+        modified: None,
     }
 }
 

@@ -110,6 +110,7 @@ async fn results() {
             exporter_id: Some(id.into()),
             metadata: BTreeMap::from([("containerimage.digest".into(), "sha256:ä".into())]),
             multi_platform: Some(true),
+            modified: Some(1_000_000),
         };
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("kept"), "").unwrap();
@@ -118,6 +119,12 @@ async fn results() {
             .unwrap();
         assert_eq!(std::fs::read(dir.join("bin/tool")).unwrap().len(), 100_000);
         assert!(dir.join("kept").exists());
+        let made = std::fs::metadata(dir.join("bin/tool")).unwrap();
+        let since = made
+            .modified()
+            .unwrap()
+            .duration_since(std::time::UNIX_EPOCH);
+        assert_eq!(since.unwrap().as_secs(), 1_000_000);
 
         let bytes = || -> Bytestream {
             let piece = |_| Ok(Bytes::from(vec![7; 5 << 20]));
