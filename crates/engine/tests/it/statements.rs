@@ -91,9 +91,11 @@ async fn build(engine: &Engine, run: ClientFrontend) -> Result<BTreeMap<String, 
         cache_exports: Vec::new(),
         entitlements: Vec::new(),
         policy: Policy::default(),
+        remembered: false,
     };
     let progress = Progress::new(progress::Options::default());
-    engine.build(request, progress).await
+    let built = engine.build(request, progress).await?;
+    Ok(built.response)
 }
 
 /// Statements of a client's frontend are in the image, with what they speak of.
