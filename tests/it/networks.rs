@@ -84,6 +84,19 @@ fn steps_are_on_our_own_bridge_and_it_goes_with_the_daemon() {
     let daemon = Daemon::start_with(&place, &settings, &variables);
     let mut build = daemon.start_build(&[]);
     build.wait_for("again");
+    // Both namespaces are set up: a plugin killed in the middle may leave a rule.
+    let set_up = || {
+        let notes = std::fs::read_dir(place.path("state/networks")).expect("notes");
+        let texts = notes
+            .flatten()
+            .filter_map(|note| std::fs::read_to_string(note.path()).ok());
+        texts.filter(|text| text.contains("\"ips\"")).count()
+    };
+    let begun = std::time::Instant::now();
+    while set_up() < 2 {
+        assert!(begun.elapsed().as_secs() < 20, "the pool is not filled");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     daemon.kill();
     build.wait();
     let daemon = Daemon::start_with(&place, &settings, &variables);
