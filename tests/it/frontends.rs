@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
 use testkit::image::Image;
@@ -319,7 +318,7 @@ fn buildx_opens_a_shell_where_a_step_failed() {
     command.stdin(Stdio::from(read));
     let running = place.start_with_input(command);
     let typed = place.path("typed");
-    let mut keys = File::from(OwnedFd::from(write));
+    let mut keys = File::from(write);
     let wait_for = |words: &str| {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {

@@ -55,7 +55,7 @@ fn a_missing_file_is_named_with_its_line() {
         "FROM BASE\nCOPY no-such-file /x\n",
         &[],
         &[
-            "error: failed to compute cache key of `[2/2] COPY no-such-file /x`: \"/no-such-file\": not found in the build context\n",
+            "error: failed to compute cache key: \"/no-such-file\": not found in the build context\n",
             "Dockerfile:2",
             ">>> COPY no-such-file",
         ],

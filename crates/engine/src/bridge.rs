@@ -184,6 +184,7 @@ impl Shared {
         let Some(root) = graph.root() else {
             return Ok(None);
         };
+        self.imports.layouts(&graph);
         let vertices = self
             .deeds
             .vertices(&graph, false)

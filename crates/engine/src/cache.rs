@@ -15,6 +15,7 @@ use remotecache::import::{Imported, Layers, Limits, read};
 use remotecache::{ExportSpec, ExportTo, ImportFrom, ImportSpec};
 use solver::export::Mode;
 use solver::{Edge, JobHandle, OpError};
+use source::Identifier;
 
 use crate::places::Places;
 use crate::sink::SessionStore;
@@ -35,6 +36,31 @@ impl Imports {
             build,
             places,
             started: Mutex::default(),
+        }
+    }
+
+    /// The image layouts of the client a graph names: their layers are fetched when a step
+    /// reads them, and nothing else says where they are.
+    pub(crate) fn layouts(&self, graph: &llb::Graph) {
+        for vertex in graph.vertices() {
+            let llb::OpKind::Source(source) = &vertex.op.kind else {
+                continue;
+            };
+            // What cannot be read is refused when its vertex is made.
+            let Ok(Identifier::Layout(id)) = Identifier::parse(&source.identifier, &source.attrs)
+            else {
+                continue;
+            };
+            let name = format!("oci:{}", id.store);
+            let new = self
+                .started
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(name.clone());
+            if new {
+                let store = SessionStore::new(&self.build, name);
+                self.places.add(Arc::new(store));
+            }
         }
     }
 

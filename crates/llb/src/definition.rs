@@ -331,6 +331,9 @@ fn source_to(source: &SourceMap) -> pb::Source {
         locations: source
             .locations
             .iter()
+            // An empty value is left out of a map entry, and clients in Go then have no
+            // message where they look for one.
+            .filter(|(_, l)| !l.is_empty())
             .map(|(d, l)| (d.to_string(), places(l)))
             .collect(),
         infos: source.infos.iter().map(SourceInfo::to_proto).collect(),

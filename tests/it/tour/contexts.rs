@@ -218,4 +218,36 @@ fn contexts_beside_the_context() {
     stop.build(Who::Kiln, &[&repo, "--output=OUT/repo", "ctx"])
         .ok();
     assert!(stop.path("kiln/repo/below").exists());
+    // `target:` is bake's.
+    stop.write(
+        "bake.hcl",
+        format!(
+            "target \"below\" {{\n dockerfile-inline = \"FROM {base}\\nRUN echo below > /below\"\n network = \"none\"\n}}\n\
+             target \"default\" {{\n contexts = {{ under = \"target:below\" }}\n\
+             dockerfile-inline = \"FROM scratch\\nCOPY --from=under /below /\"\n}}\n"
+        ),
+    );
+    let args = [
+        "--set=default.output=type=local,dest=OUT/baked",
+        "--metadata-file=OUT/baked.json",
+    ];
+    both_ok(stop.both(&bake(&args)));
+    assert_eq!(stop.same("baked/below"), "below\n");
+    let [theirs, ours] = stop
+        .outs("baked.json")
+        .map(|bytes| crate::harness::json(&bytes));
+    let keys = |value: &serde_json::Value| -> Vec<String> {
+        let target = value["default"].as_object().expect("a target");
+        target.keys().cloned().collect()
+    };
+    assert_eq!(keys(&ours), keys(&theirs));
+    for more in [&["--print"][..], &["--call=targets"]] {
+        let [theirs, ours] = both_ok(stop.both(&bake(more)));
+        assert_eq!(ours.text(), theirs.text(), "{more:?}");
+    }
+}
+
+fn bake<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let fixed = ["bake", "--progress=plain", "--allow=fs=*", "-f", "bake.hcl"];
+    [&fixed, more].concat()
 }

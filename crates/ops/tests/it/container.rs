@@ -228,7 +228,8 @@ async fn privileged_what_is_not_allowed_is_refused() {
             network: Network::Host,
             ..NewContainer::default()
         };
-        let made = Container::prepare(client.deeds.clone(), wanted, &[base.clone()]).await;
+        let made =
+            Container::prepare(client.deeds.clone(), wanted, std::slice::from_ref(&base)).await;
         assert_eq!(made.is_ok(), allowed);
         if let Err(error) = made {
             assert_eq!(error.kind(), Kind::Denied);

@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use daemon::Services;
-use daemon::builder::{Archive, ArchiveError, Builder, Failure, Request, Usage, What, Worker};
+use daemon::builder::{
+    Archive, ArchiveError, Builder, Built, Failure, Request, Usage, What, Worker,
+};
 use daemon::config::file::File;
 use daemon::config::flags::Flags;
 use daemon::config::gc::GcRule;
@@ -254,11 +256,7 @@ impl Builder for Nobody {
         }
     }
 
-    async fn build(
-        &self,
-        request: Request,
-        _: Progress,
-    ) -> Result<BTreeMap<String, String>, Failure> {
+    async fn build(&self, request: Request, _: Progress) -> Result<Built, Failure> {
         let invalid = |error: &dyn std::fmt::Display| {
             Failure::new(stdx::Kind::InvalidInput, error.to_string())
         };
@@ -274,7 +272,7 @@ impl Builder for Nobody {
             }
             What::Frontend { .. } => {}
         }
-        Ok(BTreeMap::new())
+        Ok(Built::default())
     }
 
     async fn usage(&self, _: &[String], _: Duration) -> Result<Vec<Usage>, Failure> {
