@@ -84,6 +84,11 @@ fn lookup(spec: &str, passwd: &str, group: &str) -> Result<Ids, Error> {
     if uid > i32::MAX.cast_unsigned() || gid > i32::MAX.cast_unsigned() {
         return Err(failed("uids and gids must be in range 0-2147483647"));
     }
+    // Its own group stands among the others, too: a process that changes its group must not
+    // get past permissions that are there to keep the first one out (CVE-2023-25173).
+    if !groups.contains(&gid) {
+        groups.insert(0, gid);
+    }
     let home = entry.and_then(|entry| entry.get(5).map(ToString::to_string));
     let home = home
         .filter(|home| !home.is_empty())
@@ -155,12 +160,12 @@ mod tests {
     /// Rows: X15
     #[test]
     fn users_and_groups_by_name_and_number() {
-        assert_eq!(ids(""), (0, 0, vec![29], "/root".into()));
-        assert_eq!(ids("web"), (33, 34, vec![29, 44], "/srv".into()));
-        assert_eq!(ids("33"), (33, 34, vec![29, 44], "/srv".into()));
-        assert_eq!(ids("web:audio"), (33, 29, vec![], "/srv".into()));
-        assert_eq!(ids("1000:1001"), (1000, 1001, vec![], "/".into()));
-        assert_eq!(ids("1000"), (1000, 0, vec![], "/".into()));
+        assert_eq!(ids(""), (0, 0, vec![0, 29], "/root".into()));
+        assert_eq!(ids("web"), (33, 34, vec![34, 29, 44], "/srv".into()));
+        assert_eq!(ids("33"), (33, 34, vec![34, 29, 44], "/srv".into()));
+        assert_eq!(ids("web:audio"), (33, 29, vec![29], "/srv".into()));
+        assert_eq!(ids("1000:1001"), (1000, 1001, vec![1001], "/".into()));
+        assert_eq!(ids("1000"), (1000, 0, vec![0], "/".into()));
         assert_eq!(lookup("root", "", "").unwrap().uid, 0);
     }
 
