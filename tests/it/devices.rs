@@ -29,7 +29,7 @@ fn settings(place: &Place, more: &str) -> String {
     format!("{more}\n[cdi]\nspecDirs = [{:?}]\n", place.path("cdi"))
 }
 
-/// Rows: X13, F07, P11, L03, A06
+/// Rows: X13, F07, F30, P11, L03, A06, V16
 #[test]
 fn a_step_uses_the_devices_it_may_and_no_others() {
     let place = Place::new();

@@ -301,7 +301,7 @@ fn source_policies_hold_for_frontends_and_for_what_they_resolve() {
     place.assert_nothing_left();
 }
 
-/// Rows: G09, A16
+/// Rows: G09, A16, V2
 #[test]
 fn buildx_opens_a_shell_where_a_step_failed() {
     let Some(peers) = Peers::get() else { return };

@@ -259,7 +259,7 @@ fn plain_cancelled_steps_and_transfers() {
     );
 }
 
-/// Rows: B06
+/// Rows: B06, V15
 #[test]
 fn rawjson_is_the_solve_status_of_go() {
     let mut with_warning = a_failing_build()[..2].to_vec();

@@ -445,7 +445,7 @@ fn run_into(from: &Place, root: &Root) {
     set_time(root, ".", now.as_secs() as i64);
 }
 
-/// Rows: L09, L10, L11, F24, F26
+/// Rows: L09, L10, L11, F24, F26, V12
 #[test]
 fn privileged_copies_are_buildkits() {
     for name in [
