@@ -35,6 +35,7 @@ mod origins;
 mod push;
 mod referrers;
 mod repository;
+pub mod testing;
 mod token;
 mod tokens;
 

@@ -94,29 +94,23 @@ impl Place {
         pids.into_iter().map(|pid| format!("/kiln-instance-{pid}-"))
     }
 
-    /// Cgroups of processes started here, and parents of them that are empty, in the
-    /// hierarchies this machine shows and in the second version's, which may be mounted
-    /// nowhere.
+    /// Cgroups of processes started here, and parents of them that are empty and were not
+    /// there before.
     fn cgroups(&self) -> Vec<String> {
-        let script =
-            "mount -t cgroup2 none /mnt 2>/dev/null; find /sys/fs/cgroup /mnt -type d 2>/dev/null";
-        let found = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-c", script])
-            .output()
-            .expect("unshare can be run");
-        let found = String::from_utf8_lossy(&found.stdout).into_owned();
+        let found = all_cgroups();
         let ours: Vec<String> = self.names().collect();
-        let empty = |line: &str| {
-            let inside = format!("{line}/");
-            ["/kiln", "/kiln-runtime"]
-                .iter()
-                .any(|name| line.ends_with(name))
-                && !found.lines().any(|other| other.starts_with(&inside))
-        };
-        let lines = found
+        let mut left: Vec<String> = found
             .lines()
-            .filter(|line| ours.iter().any(|name| line.contains(name)) || empty(line));
-        lines.map(|line| format!("cgroup: {line}")).collect()
+            .filter(|line| ours.iter().any(|name| line.contains(name)))
+            .map(str::to_owned)
+            .collect();
+        let empty = empty_parents(&found);
+        left.extend(
+            empty
+                .into_iter()
+                .filter(|line| !self.empty_before.contains(line)),
+        );
+        left.iter().map(|line| format!("cgroup: {line}")).collect()
     }
 
     fn temporary_files(&self) -> Vec<String> {
@@ -129,4 +123,28 @@ impl Place {
             .map(|path| format!("temporary: {}", path.display()))
             .collect()
     }
+}
+
+/// A line for each cgroup, in the hierarchies this machine shows and in the second version's,
+/// which may be mounted nowhere.
+pub(super) fn all_cgroups() -> String {
+    let script =
+        "mount -t cgroup2 none /mnt 2>/dev/null; find /sys/fs/cgroup /mnt -type d 2>/dev/null";
+    let found = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .output()
+        .expect("unshare can be run");
+    String::from_utf8_lossy(&found.stdout).into_owned()
+}
+
+/// The parents of kiln's cgroups that have nothing in them.
+pub(super) fn empty_parents(cgroups: &str) -> Vec<String> {
+    let empty = |line: &&str| {
+        let inside = format!("{line}/");
+        ["/kiln", "/kiln-runtime"]
+            .iter()
+            .any(|name| line.ends_with(name))
+            && !cgroups.lines().any(|other| other.starts_with(&inside))
+    };
+    cgroups.lines().filter(empty).map(str::to_owned).collect()
 }

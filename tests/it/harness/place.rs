@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 use super::binary;
+use super::leaks;
 use super::running::{Ran, Running};
 
 /// A folder, the state of one kiln in it, and what a test writes there.
@@ -19,6 +20,8 @@ pub(crate) struct Place {
     runs: AtomicU32,
     /// The processes started here.
     pub(super) pids: Mutex<Vec<u32>>,
+    /// Empty cgroups that others had left before.
+    pub(super) empty_before: Vec<String>,
 }
 
 impl Place {
@@ -38,6 +41,7 @@ impl Place {
             dir,
             runs: AtomicU32::new(0),
             pids: Mutex::default(),
+            empty_before: leaks::empty_parents(&leaks::all_cgroups()),
         }
     }
 

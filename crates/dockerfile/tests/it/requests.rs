@@ -141,10 +141,7 @@ async fn a_check_lists_warnings_and_mistakes() {
 
     let (json, _, status) = ask("FROM base:1\n", "frontend.lint", &[]).await;
     assert_eq!(
-        (
-            json["warnings"].as_array().unwrap().len(),
-            status.unwrap().as_str()
-        ),
-        (0, "0")
+        (json["warnings"].is_null(), status.unwrap().as_str()),
+        (true, "0")
     );
 }

@@ -1,5 +1,6 @@
 //! The client against a registry over real TCP, well-behaved and not.
 
+mod knowing;
 mod login;
 mod pull;
 mod push;

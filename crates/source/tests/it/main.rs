@@ -4,5 +4,6 @@
 mod git;
 mod http;
 mod image;
+mod knowing;
 mod local;
 mod setup;
