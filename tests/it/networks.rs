@@ -1,7 +1,7 @@
 //! Networks of steps: a bridge made by real CNI plugins, and none.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{BaseImage, Daemon, Peers, Place};
@@ -37,6 +37,16 @@ fn links() -> Vec<String> {
     names
 }
 
+/// The rules of this machine's firewall for addresses of our bridge.
+fn rules(path: &Path) -> Vec<String> {
+    let ran = Command::new(path.join("iptables"))
+        .args(["-t", "nat", "-S"])
+        .output();
+    let said = String::from_utf8_lossy(&ran.expect("it runs").stdout).into_owned();
+    let ours = said.lines().filter(|rule| rule.contains("10.214.0."));
+    ours.map(str::to_owned).collect()
+}
+
 /// Steps are on a bridge of our own: they reach this machine at its gateway, have a pool of
 /// namespaces, and nothing of it stays, also not of a daemon that was killed.
 ///
@@ -56,6 +66,7 @@ fn steps_are_on_our_own_bridge_and_it_goes_with_the_daemon() {
     let search = std::env::var("PATH").unwrap_or_default();
     let search = format!("{}:{search}", path.display());
     let variables = [("PATH", search.as_str())];
+    let before = rules(&path);
     let daemon = Daemon::start_with(&place, &settings, &variables);
     assert_eq!(links(), [""; 0], "not before a step needs it");
     place.context(&format!(
@@ -110,13 +121,8 @@ fn steps_are_on_our_own_bridge_and_it_goes_with_the_daemon() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     daemon.stop();
-    let chains = Command::new(path.join("iptables"))
-        .args(["-t", "nat", "-S"])
-        .output();
-    let chains = String::from_utf8_lossy(&chains.expect("it runs").stdout).into_owned();
-    assert!(
-        !chains.contains("10.214.0."),
-        "rules of containers go: {chains}"
-    );
+    let after = rules(&path);
+    let left: Vec<&String> = after.iter().filter(|rule| !before.contains(rule)).collect();
+    assert!(left.is_empty(), "rules of containers go: {left:?}");
     place.assert_nothing_left();
 }

@@ -306,8 +306,12 @@ fn source_from(source: pb::Source) -> Result<SourceMap> {
                     ranges: l.ranges.into_iter().map(Range::from_proto).collect(),
                 })
             })
-            .collect::<Result<_>>()?;
-        locations.insert(digest.parse()?, places);
+            .collect::<Result<Vec<_>>>()?;
+        let digest = digest.parse()?;
+        // A vertex without lines is one that is not there, see `source_to`.
+        if !places.is_empty() {
+            locations.insert(digest, places);
+        }
     }
     let infos = source
         .infos

@@ -145,10 +145,10 @@ async fn asked(channel: &Channel, method: &'static str, message: Bytes, build: &
     drop(solving);
 }
 
-/// An error is a sentence.
+/// An error is a sentence. Its code may be `Unknown`, as with BuildKit: what a frontend did
+/// wrong is told in the details.
 fn said(status: &Status) {
     assert!(!status.message().is_empty(), "{status:?} says nothing");
-    assert_ne!(status.code(), tonic::Code::Unknown, "{status:?}");
 }
 
 /// The daemon is started once; each input is a build of its own in it.
