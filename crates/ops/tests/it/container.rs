@@ -161,9 +161,10 @@ async fn privileged_terminals_signals_and_programs_that_are_not_there() {
     let exit = ended(container.start(absent).await.unwrap()).await.1;
     assert_eq!(exit.code, 127);
     assert!(exit.why.unwrap().contains("/bin/absent"));
-    // A start that failed has used nothing up.
+    // A start that failed has used nothing up. The trap stands before it says a word: process 1
+    // does not get signals it has no trap for.
     let mut terminal = script(
-        "test -t 1 && echo $TERM; trap 'echo bye; exit 9' USR1; while true; do sleep 0.05; done",
+        "trap 'echo bye; exit 9' USR1; test -t 1 && echo $TERM; while true; do sleep 0.05; done",
     );
     terminal.tty = true;
     let mut process = container.start(terminal).await.unwrap();
