@@ -2,6 +2,7 @@
 //! cached needs none.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::{
@@ -22,7 +23,9 @@ pub(crate) struct Setting {
     pub(crate) apparmor: Option<String>,
 }
 
-pub(crate) struct LazyExecutor {
+pub(crate) struct LazyExecutor(Arc<Shared>);
+
+struct Shared {
     setting: Setting,
     started: OnceCell<Started>,
 }
@@ -43,36 +46,49 @@ impl Started {
 
 impl LazyExecutor {
     pub(crate) fn new(setting: Setting) -> LazyExecutor {
-        LazyExecutor {
+        LazyExecutor(Arc::new(Shared {
             setting,
             started: OnceCell::new(),
-        }
+        }))
     }
 
     async fn executor(&self) -> executor::Result<&dyn Executor> {
-        let setting = &self.setting;
-        let started = self
-            .started
-            .get_or_try_init(async || match &setting.runner {
-                Runner::Native(helper) => {
-                    let options = NativeOptions {
-                        helper: helper.clone(),
-                        dns: setting.dns.clone(),
-                        network: setting.network.clone(),
-                        apparmor: setting.apparmor.clone(),
-                        ..NativeOptions::default()
-                    };
-                    Native::start(options).await.map(Started::Native)
-                }
-                Runner::Runtime(binary) => {
-                    let mut options = RuntimeOptions::new(binary, &setting.state);
-                    options.dns.clone_from(&setting.dns);
-                    options.network.clone_from(&setting.network);
-                    options.apparmor.clone_from(&setting.apparmor);
-                    Runtime::start(options).await.map(Started::Runtime)
-                }
-            });
-        Ok(started.await?.executor())
+        if let Some(started) = self.0.started.get() {
+            return Ok(started.executor());
+        }
+        // A build that is cancelled meanwhile does not stop it halfway: plugins of the network
+        // are at work, and the next build needs it as well.
+        let shared = self.0.clone();
+        stdx::task::to_the_end("executor-start", async move {
+            let starting = shared.started.get_or_try_init(|| shared.setting.start());
+            starting.await.map(drop)
+        })
+        .await?;
+        Ok(self.0.started.get().expect("it has started").executor())
+    }
+}
+
+impl Setting {
+    async fn start(&self) -> executor::Result<Started> {
+        match &self.runner {
+            Runner::Native(helper) => {
+                let options = NativeOptions {
+                    helper: helper.clone(),
+                    dns: self.dns.clone(),
+                    network: self.network.clone(),
+                    apparmor: self.apparmor.clone(),
+                    ..NativeOptions::default()
+                };
+                Native::start(options).await.map(Started::Native)
+            }
+            Runner::Runtime(binary) => {
+                let mut options = RuntimeOptions::new(binary, &self.state);
+                options.dns.clone_from(&self.dns);
+                options.network.clone_from(&self.network);
+                options.apparmor.clone_from(&self.apparmor);
+                Runtime::start(options).await.map(Started::Runtime)
+            }
+        }
     }
 }
 
@@ -93,7 +109,9 @@ impl Executor for LazyExecutor {
     }
 
     async fn close(&self) {
-        if let Some(started) = self.started.get() {
+        // A start under way comes to its end first; one that is not is not begun.
+        let started = self.0.started.get_or_try_init(async || Err(()));
+        if let Ok(started) = started.await {
             started.executor().close().await;
         }
     }

@@ -128,19 +128,9 @@ where
     F: Future<Output = Result<Exit>> + Send + 'static,
 {
     let (alive, abandoned) = oneshot::channel();
-    let (done_to, done) = oneshot::channel();
-    let work = work(abandoned);
-    stdx::task::spawn("container", async move {
-        let _caller_left = done_to.send(work.await);
-    })
-    .detach();
-    let result = done.await;
+    let result = stdx::task::to_the_end("container", work(abandoned)).await;
     drop(alive);
-    result.unwrap_or_else(|_| {
-        Err(Error::Helper {
-            reason: "its task ended".to_string(),
-        })
-    })
+    result
 }
 
 #[async_trait]

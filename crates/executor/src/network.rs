@@ -7,6 +7,7 @@
 //! written before any plugin is called.
 
 mod cni;
+mod orphans;
 mod pool;
 
 use std::net::IpAddr;

@@ -22,6 +22,19 @@ pub fn spawn<T: Send + 'static>(
     Task(Some(handle))
 }
 
+/// Runs `future` to its end under a span called `name`, also when whoever awaits it goes
+/// away: for what leaves things behind when it stops halfway.
+pub async fn to_the_end<T: Send + 'static>(
+    name: &'static str,
+    future: impl Future<Output = T> + Send + 'static,
+) -> T {
+    let handle = spawn(name, future).0.take().expect("it is just spawned");
+    match handle.await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
 /// Runs blocking work on the pool for it. Not cancelled when dropped: work that
 /// has begun (a rename, a transaction) ends on its own.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -14,6 +14,8 @@ use crate::error::Error;
 
 /// Name of the interface in the container.
 const INTERFACE: &str = "eth0";
+/// Names the attachment in the environment of plugins, and of what they start.
+pub(super) const ATTACHMENT: &str = "CNI_CONTAINERID";
 /// How long one plugin may take. DHCP plugins wait for servers.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Versions in which plugins understand each other as we call them.
@@ -155,7 +157,7 @@ impl List {
         }
         let mut child = tokio::process::Command::new(&plugin.program)
             .env("CNI_COMMAND", command)
-            .env("CNI_CONTAINERID", call.id)
+            .env(ATTACHMENT, call.id)
             .env("CNI_NETNS", call.namespace)
             .env("CNI_IFNAME", INTERFACE)
             .env("CNI_ARGS", args)
@@ -196,31 +198,6 @@ impl List {
             said.push(String::from_utf8_lossy(&output.stderr).trim().to_string());
         }
         Err(failed(said.join(": ")))
-    }
-}
-
-/// Kills plugins that still run for an attachment whose owner is gone, and waits a moment
-/// until they are gone, too.
-pub(super) fn end_plugins_of(id: &str) {
-    let variable = format!("CNI_CONTAINERID={id}");
-    for _ in 0..200 {
-        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let running = entries.filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse::<i32>().ok()?;
-            let environment = std::fs::read(entry.path().join("environ")).ok()?;
-            let mut variables = environment.split(|byte| *byte == 0);
-            variables
-                .any(|one| one == variable.as_bytes())
-                .then(|| rustix::process::Pid::from_raw(pid))?
-        });
-        let running: Vec<_> = running.collect();
-        if running.is_empty() {
-            return;
-        }
-        for pid in running {
-            let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -3,13 +3,20 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::cni::{self, Call, List};
+use super::orphans;
 use super::{Attached, CniNetwork, CniOptions, Namespace, SandboxNetwork};
 use crate::error::Error;
 use crate::process::{DEFAULT_HOSTNAME, Network, Process, Security};
+
+/// How long the end waits for what is still being done. A plugin that is slower is stopped, and
+/// the next start undoes what it did.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connected namespace.
 pub(crate) struct Joined {
@@ -29,13 +36,17 @@ pub(crate) struct Networks {
     /// Whether the bridge is ours to remove.
     made_bridge: bool,
     ready: Mutex<Ready>,
+    /// Told whenever one is undone.
+    undone: Notify,
 }
 
 #[derive(Default)]
 struct Ready {
     namespaces: Vec<Arc<Joined>>,
-    /// Those and the ones in use by containers that may give theirs back.
+    /// Those, the ones being made, and the ones in use by containers that may give theirs back.
     made: usize,
+    /// Those that are no longer counted as made but not yet gone.
+    going: usize,
     closed: bool,
 }
 
@@ -72,9 +83,10 @@ impl Networks {
             list,
             made_bridge,
             ready: Mutex::default(),
+            undone: Notify::new(),
         });
-        let first = networks.make(DEFAULT_HOSTNAME).await?;
         networks.ready().made += 1;
+        let first = networks.make_counted(DEFAULT_HOSTNAME).await?;
         networks.give_back(first, true).await;
         let filling = networks.clone();
         stdx::task::spawn("network-pool", async move { filling.fill().await }).detach();
@@ -116,9 +128,18 @@ impl Networks {
         if let Some(ready) = waiting {
             return Ok(ready);
         }
-        let made = self.make(hostname).await?;
         self.ready().made += 1;
-        Ok(made)
+        self.make_counted(hostname).await
+    }
+
+    /// One that is among those made already; no longer if it fails.
+    async fn make_counted(&self, hostname: &str) -> Result<Arc<Joined>, Error> {
+        let made = self.make(hostname).await;
+        if made.is_err() {
+            self.ready().made -= 1;
+            self.undone.notify_one();
+        }
+        made
     }
 
     /// Takes it back: for the next container if it is `clean` and few are waiting.
@@ -131,11 +152,15 @@ impl Networks {
                 return;
             }
             ready.made -= 1;
+            ready.going += 1;
         }
         self.undo(&joined).await;
+        self.ready().going -= 1;
+        self.undone.notify_one();
     }
 
-    /// Undoes everything; the last of this one's life.
+    /// Undoes everything; the last of this one's life. Whatever is still being set up, and
+    /// the containers of builds that were cancelled, come to their ends first.
     pub(crate) async fn close(&self) {
         let waiting = {
             let mut ready = self.ready();
@@ -143,7 +168,18 @@ impl Networks {
             std::mem::take(&mut ready.namespaces)
         };
         for joined in waiting {
-            self.undo(&joined).await;
+            self.give_back(joined, false).await;
+        }
+        let all_undone = async {
+            while {
+                let ready = self.ready();
+                ready.made + ready.going > 0
+            } {
+                self.undone.notified().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, all_undone).await.is_err() {
+            tracing::warn!("networks are still being set up or used; the next start undoes them");
         }
         if self.made_bridge {
             remove_bridge(&self.options);
@@ -159,10 +195,9 @@ impl Networks {
                 }
                 ready.made += 1;
             }
-            match self.make(DEFAULT_HOSTNAME).await {
+            match self.make_counted(DEFAULT_HOSTNAME).await {
                 Ok(made) => self.give_back(made, true).await,
                 Err(error) => {
-                    self.ready().made -= 1;
                     tracing::warn!(%error, "no network can be made ready");
                     return;
                 }
@@ -273,7 +308,7 @@ async fn undo_all(options: &CniOptions, list: &List) {
         };
         // One that a killed kiln started may still be doing what is to be undone.
         let call_id = id.clone();
-        stdx::task::blocking(move || cni::end_plugins_of(&call_id)).await;
+        stdx::task::blocking(move || orphans::end(&call_id, orphans::PATIENCE)).await;
         tracing::info!(id, "undoing the network of a kiln that was killed");
         undo(options, list, &call, &note["result"]).await;
     }
