@@ -70,11 +70,11 @@ impl Native {
             .supervise(id, &process, &mut container, ends, control, abandoned)
             .await;
         if let Some(name) = &process.name {
-            self.shared
-                .named
-                .lock()
-                .expect("never panics while held")
-                .remove(name);
+            let mut named = self.shared.named.lock().expect("never panics while held");
+            // A newer one of the same name stays.
+            if (named.get(name)).is_some_and(|found| Arc::ptr_eq(&found.process, &process)) {
+                named.remove(name);
+            }
         }
         stdx::task::blocking(move || {
             let oom = container.cgroup.saw_oom();

@@ -129,12 +129,12 @@ async fn run_attached(
         }
     };
     let ended = follow(&spec, &bundle, child, ends, control, abandoned, insert).await;
-    if let Some((name, _)) = &named {
-        shared
-            .named
-            .lock()
-            .expect("never panics while held")
-            .remove(name);
+    if let Some(name) = &process.name {
+        let mut named = shared.named.lock().expect("never panics while held");
+        // A newer one of the same name stays.
+        if named.get(name).is_some_and(|found| found.id == id) {
+            named.remove(name);
+        }
     }
     let result =
         ended.and_then(|ended| ended.result(&spec, &bundle.dir.join("log.json"), &shared.binary));

@@ -235,6 +235,46 @@ pub async fn a_second_process_joins_the_first(executor: Arc<dyn Executor>) {
     assert_eq!(error.kind(), stdx::Kind::NotFound);
 }
 
+/// The end of a container takes nothing from a newer one of the same name.
+pub async fn the_newest_of_a_name_can_be_joined(executor: Arc<dyn Executor>) {
+    let roots = [Rootfs::busybox(), Rootfs::busybox()];
+    let named = |who: &str, root: &Rootfs| {
+        let mut process = root.sh("exec sleep 60");
+        process.name = Some("both".into());
+        process.env = vec![format!("WHO={who}")];
+        process
+    };
+    let (older, end_older, older_runs) = Control::new();
+    let (newer, end_newer, newer_runs) = Control::new();
+    let (newer_may, may) = tokio::sync::oneshot::channel();
+    let newer = async {
+        may.await.unwrap();
+        run_with(&*executor, named("newer", &roots[1]), newer).await
+    };
+    let older = async {
+        let ended = run_with(&*executor, named("older", &roots[0]), older).await;
+        assert!(matches!(ended.unwrap_err(), Error::Canceled));
+        let (io, out, err) = Io::channels(4);
+        let exec = ExecProcess {
+            args: vec!["/bin/sh".into(), "-c".into(), "echo $WHO".into()],
+            ..ExecProcess::default()
+        };
+        let exec = executor.exec("both", exec, io, Control::none());
+        let (exit, out, err) = tokio::join!(exec, gather(out), gather(err));
+        end_newer.cancel();
+        assert_eq!(exit.unwrap().code, 0, "{err}");
+        assert_eq!(out, "newer\n");
+    };
+    let ending = async {
+        older_runs.await.unwrap();
+        newer_may.send(()).unwrap();
+        newer_runs.await.unwrap();
+        end_older.cancel();
+    };
+    let ((), ended, ()) = tokio::join!(older, newer, ending);
+    assert!(matches!(ended.unwrap_err(), Error::Canceled));
+}
+
 /// How many processes of this machine have `word` among their arguments.
 pub(super) fn processes_with(word: &str) -> usize {
     let Ok(entries) = std::fs::read_dir("/proc") else {

@@ -31,6 +31,7 @@ mod privileged_native {
         dropping_the_run_kills_it,
         a_terminal_is_one_and_changes_size,
         a_second_process_joins_the_first,
+        the_newest_of_a_name_can_be_joined,
         defaults_are_those_of_a_build_step,
         users_groups_and_directories_are_as_asked,
         extra_hosts_are_in_the_hosts_file,
@@ -83,6 +84,7 @@ mod privileged_native_without_cgroups {
         devices_of_the_host_are_out_of_reach,
         device_nodes_of_the_image_are_dead,
         a_second_process_joins_the_first,
+        the_newest_of_a_name_can_be_joined,
         mounts_appear_in_order_and_leave_no_stubs,
         too_much_memory_is_told_apart,
     );

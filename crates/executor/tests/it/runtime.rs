@@ -42,6 +42,7 @@ macro_rules! promises {
             dropping_the_run_kills_it,
             a_terminal_is_one_and_changes_size,
             a_second_process_joins_the_first,
+            the_newest_of_a_name_can_be_joined,
             defaults_are_those_of_a_build_step,
             users_groups_and_directories_are_as_asked,
             extra_hosts_are_in_the_hosts_file,

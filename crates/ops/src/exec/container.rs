@@ -56,9 +56,16 @@ struct Place {
 
 /// What runs in it.
 struct Processes {
-    running: Mutex<BTreeMap<u64, Controller>>,
+    running: Mutex<Running>,
     count: watch::Sender<usize>,
     next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Running {
+    by_number: BTreeMap<u64, Controller>,
+    /// The container is released: nothing starts any more.
+    closed: bool,
 }
 
 impl Container {
@@ -110,7 +117,6 @@ impl Container {
     }
 
     fn place(&self) -> Result<Arc<Place>> {
-        let released = || Error::Invalid("the container was released".into());
         self.lock().clone().ok_or_else(released)
     }
 
@@ -148,12 +154,19 @@ impl Container {
         let (io, ends) = streams(&wanted);
         let (control, controller, started) = Control::new();
         let mut begun = self.begun.lock().await;
+        if !*begun {
+            // A first one that was let go as it started may still be in the trees.
+            self.processes.ended().await;
+        }
         let place = self.place()?;
         let running = match *begun {
             false => self.first(&exec, env, wanted.tty, &place, io, control)?,
             true => self.another(&exec, env, wanted.tty, io, control),
         };
         let ended = self.processes.run(controller.clone(), place, running);
+        let ended = ended.ok_or_else(released)?;
+        // From here on, whoever stops waiting for the start lets the process go.
+        let held = Held(controller);
         // An error says that it never started; why is said by its end.
         *begun |= started.await.is_ok();
         let command = exec.args.join(" ");
@@ -161,10 +174,9 @@ impl Container {
             stdin: ends.stdin,
             stdout: ends.stdout,
             stderr: ends.stderr,
-            control: Box::new(Held(controller)),
+            control: Box::new(held),
             ended: Box::pin(async move {
-                let killed = || Error::Invalid("the container was released".into());
-                let exit = ended.await.map_err(|_| asked("running", killed()))?;
+                let exit = ended.await.map_err(|_| asked("running", released()))?;
                 told(exit).map_err(|error| asked(&format!("running {command:?}"), error))
             }),
         })
@@ -288,17 +300,17 @@ impl frontend::Container for Container {
 
     async fn release(&self) {
         let place = self.lock().take();
-        self.processes.kill();
-        let mut count = self.processes.count.subscribe();
-        // The sender lives as long as `self`.
-        let _ = count.wait_for(|count| *count == 0).await;
+        self.processes.close();
+        // Whoever is starting something has the place too.
+        drop(self.begun.lock().await);
+        self.processes.ended().await;
         blocking(move || drop(place)).await;
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
-        self.processes.kill();
+        self.processes.close();
         // The last of it may be much to take away.
         if let Some(place) = self.lock().take() {
             spawn("container-place", blocking(move || drop(place))).detach();
@@ -317,36 +329,54 @@ impl Default for Processes {
 }
 
 impl Processes {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Controller>> {
+    fn lock(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a process to its end, whoever waits for it.
+    /// Runs a process to its end, whoever waits for it, and lets go of what it needs then.
+    /// `None` when the container is released: then it does not run at all.
     fn run(
         self: &Arc<Processes>,
         controller: Controller,
-        place: Arc<Place>,
+        place: impl Send + 'static,
         running: BoxFuture<'static, executor::Result<Exit>>,
-    ) -> oneshot::Receiver<executor::Result<Exit>> {
+    ) -> Option<oneshot::Receiver<executor::Result<Exit>>> {
         let (tell, ended) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(number, controller);
-        self.count.send_modify(|count| *count += 1);
+        {
+            // Under one lock: what is in here when it closes is killed and waited for.
+            let mut running = self.lock();
+            if running.closed {
+                return None;
+            }
+            running.by_number.insert(number, controller);
+            self.count.send_modify(|count| *count += 1);
+        }
         let processes = self.clone();
         let whole = async move {
             let exit = running.await;
             blocking(move || drop(place)).await;
-            processes.lock().remove(&number);
+            processes.lock().by_number.remove(&number);
             // Nobody may be waiting any more.
             let _ = tell.send(exit);
             processes.count.send_modify(|count| *count -= 1);
         };
         spawn("gateway-process", whole).detach();
-        ended
+        Some(ended)
     }
 
-    fn kill(&self) {
-        self.lock().values().for_each(Controller::cancel);
+    /// Waits until nothing runs.
+    async fn ended(&self) {
+        let mut count = self.count.subscribe();
+        // The sender lives as long as `self`.
+        let _ = count.wait_for(|count| *count == 0).await;
+    }
+
+    /// Kills what runs; nothing runs from now on.
+    fn close(&self) {
+        let mut running = self.lock();
+        running.closed = true;
+        running.by_number.values().for_each(Controller::cancel);
     }
 }
 
@@ -371,6 +401,10 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.0.cancel();
     }
+}
+
+fn released() -> Error {
+    Error::Invalid("the container was released".into())
 }
 
 /// The caller's ends.
@@ -428,5 +462,27 @@ fn asked(doing: &str, error: Error) -> frontend::Error {
         doing: doing.to_owned(),
         kind: error.kind(),
         source: Arc::new(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that was on its way in when the container was released.
+    /// Rows: G09
+    #[tokio::test]
+    async fn nothing_runs_in_a_released_container() {
+        let processes = Arc::new(Processes::default());
+        let (_control, controller, _started) = Control::new();
+        let run = |processes: &Arc<Processes>| {
+            let running = async { Err(executor::Error::Canceled) }.boxed();
+            processes.run(controller.clone(), (), running)
+        };
+        let before = run(&processes).expect("it is open");
+        assert!(before.await.unwrap().is_err(), "it came to its end");
+        processes.close();
+        assert!(run(&processes).is_none());
+        assert_eq!(*processes.count.borrow(), 0, "nobody is waited for");
     }
 }
