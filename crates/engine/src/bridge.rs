@@ -39,6 +39,9 @@ pub(crate) struct Shared {
     pub(crate) imports: Imports,
     pub(crate) policies: Policies,
     solved: Mutex<HashMap<RefId, Arc<Solved>>>,
+    /// Steps that failed and somebody looked at, by where what is left of them is in memory;
+    /// that stays where it is as it is kept here too.
+    failed: Mutex<HashMap<usize, (Arc<ops::Remains>, FailedStep)>>,
     numbers: AtomicU64,
 }
 
@@ -54,7 +57,7 @@ enum From {
     /// The solver.
     Edge(Edge),
     /// A step that failed: what this mount of it was like in the end.
-    Mount(Box<ops::Remains>, usize),
+    Mount(Arc<ops::Remains>, usize),
 }
 
 impl Solved {
@@ -100,6 +103,7 @@ impl Shared {
             imports,
             policies,
             solved: Mutex::default(),
+            failed: Mutex::default(),
             numbers: AtomicU64::new(1),
         }
     }
@@ -138,8 +142,17 @@ impl Shared {
         id
     }
 
-    /// Names for what is left of a failed step.
-    fn keep_remains(&self, remains: &ops::Remains) -> FailedStep {
+    /// Names for what is left of a failed step: the same ones each time it is asked for.
+    fn keep_remains(&self, remains: &Arc<ops::Remains>) -> FailedStep {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = || (remains.clone(), self.name_remains(remains));
+        let (_, step) = failed
+            .entry(Arc::as_ptr(remains).addr())
+            .or_insert_with(named);
+        step.clone()
+    }
+
+    fn name_remains(&self, remains: &Arc<ops::Remains>) -> FailedStep {
         let keep = |from, output| {
             self.keep(Solved {
                 definition: llb::Definition::default(),
@@ -152,13 +165,13 @@ impl Shared {
             .iter()
             .enumerate()
             .map(|(place, input)| {
-                let from = From::Mount(Box::new(remains.clone()), place);
+                let from = From::Mount(remains.clone(), place);
                 input.clone().map(|input| keep(from, Some(input)))
             })
             .collect();
         let mut mounts = inputs.clone();
         for place in remains.written() {
-            let from = From::Mount(Box::new(remains.clone()), place);
+            let from = From::Mount(remains.clone(), place);
             mounts[place] = Some(keep(from, None));
         }
         FailedStep {

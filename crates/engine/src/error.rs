@@ -114,9 +114,9 @@ fn exit_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ExitError> {
 }
 
 /// What is left of the step an error is about.
-pub(crate) fn remains(error: &frontend::Error) -> Option<&ops::Remains> {
+pub(crate) fn remains(error: &frontend::Error) -> Option<&Arc<ops::Remains>> {
     let exit = causes(error).find_map(exit_in)?;
-    exit.remains.as_deref()
+    exit.remains.as_ref()
 }
 
 /// An error and its causes. One that is shared is looked at itself, not its handle.

@@ -18,14 +18,14 @@ pub struct ExitError {
     /// It was killed for lack of memory.
     pub oom: bool,
     /// What one can look at now.
-    pub remains: Option<Box<crate::Remains>>,
+    pub remains: Option<Arc<crate::Remains>>,
 }
 
 impl ExitError {
     /// The same, with something to look at.
     pub(crate) fn with(self, remains: crate::Remains) -> ExitError {
         ExitError {
-            remains: Some(Box::new(remains)),
+            remains: Some(Arc::new(remains)),
             ..self
         }
     }

@@ -9,15 +9,16 @@ mod process;
 mod secrets;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::Process;
 use executor::cdi::Refused;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use llb::{CdiDevice, Exec, OpKind, Resources, preimage};
 use oci::{Digest, Platform};
 use solver::{CacheMap, KeyDigest, Op, OpContext, OpError};
-use tokio::sync::OnceCell;
 
 use crate::{Build, Deeds, Error, Output, Result};
 pub use container::Container;
@@ -147,11 +148,8 @@ impl ExecOp {
             op: self.op.clone(),
             description: self.description.clone(),
             inputs: self.exec.mounts.iter().map(began).collect(),
-            left: Arc::new(Leftover {
-                places: left.places().collect(),
-                left: Mutex::new(Some(left)),
-                made: OnceCell::new(),
-            }),
+            written: left.places().collect(),
+            made: made(left).boxed().shared(),
         }
     }
 }
@@ -180,7 +178,6 @@ fn names(devices: &[CdiDevice]) -> Vec<(String, bool)> {
 }
 
 /// What is left of a step that failed: enough to stand where it stood.
-#[derive(Clone)]
 pub struct Remains {
     /// What it should have done.
     pub op: llb::Op,
@@ -188,33 +185,29 @@ pub struct Remains {
     pub description: BTreeMap<String, String>,
     /// For each of its mounts, the input it began as.
     pub inputs: Vec<Option<Output>>,
-    left: Arc<Leftover>,
+    written: Vec<usize>,
+    /// Results of what it wrote, made when the first wants to look.
+    made: Shared<BoxFuture<'static, Made>>,
 }
 
-/// What a step wrote, made results of when the first wants to look.
-struct Leftover {
-    places: Vec<usize>,
-    left: Mutex<Option<mounts::Left>>,
-    made: OnceCell<BTreeMap<usize, Output>>,
+/// Results by the places of the mounts. Everyone who looks gets the same, also the same error.
+type Made = Result<Arc<BTreeMap<usize, Output>>, Arc<Error>>;
+
+/// To the end, also when whoever wanted to look goes away: it can be done only once.
+async fn made(left: mounts::Left) -> Made {
+    let made = stdx::task::to_the_end("remains", left.into_outputs()).await;
+    made.map(Arc::new).map_err(Arc::new)
 }
 
 impl Remains {
     /// The places of the mounts it wrote.
     pub fn written(&self) -> impl Iterator<Item = usize> {
-        self.left.places.iter().copied()
+        self.written.iter().copied()
     }
 
     /// What one of its mounts was like in the end.
-    pub async fn output(&self, place: usize) -> Result<Output> {
-        let leftover = &self.left;
-        let made = leftover.made.get_or_try_init(async || {
-            let left = {
-                let mut left = leftover.left.lock().unwrap_or_else(PoisonError::into_inner);
-                left.take()
-            };
-            left.unwrap_or_default().into_outputs().await
-        });
-        let written = made.await?.get(&place).cloned();
+    pub async fn output(&self, place: usize) -> Result<Output, Arc<Error>> {
+        let written = self.made.clone().await?.get(&place).cloned();
         let began = || self.inputs.get(place).cloned().flatten();
         Ok(written.or_else(began).unwrap_or_default())
     }

@@ -79,7 +79,6 @@ pub(super) struct Kept {
 }
 
 /// What a step that failed had made of its mounts. Dropped, it is gone.
-#[derive(Default)]
 pub(super) struct Left {
     /// By the place of the mount.
     written: BTreeMap<usize, Becomes>,

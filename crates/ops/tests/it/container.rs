@@ -6,6 +6,7 @@ use bytes::Bytes;
 use frontend::{
     Container as _, NewContainer, NewProcess, ProcessExit, StartedProcess, TerminalSize,
 };
+use futures::FutureExt as _;
 use llb::{MountKind, Network, Security};
 use ops::{Container, Output};
 use refs::Filter;
@@ -213,6 +214,55 @@ async fn privileged_a_container_let_go_is_gone() {
     assert_eq!(world.refs.usage(&Filter::default()).unwrap().len(), before);
 }
 
+/// Somebody stops waiting for a start, sooner and later: what was started is killed, and the
+/// container is as good as before.
+/// Rows: G09
+#[tokio::test]
+async fn privileged_a_start_nobody_waits_for_leaves_nothing_running() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let (base, client) = (world.busybox(), world.plain());
+    let mut containers = Vec::new();
+    for patience in 0..20 {
+        let container = container(&client, &[("/", &base)]).await.unwrap();
+        let start = container.start(script("while true; do echo >> /log; sleep 0.01; done"));
+        let started = timeout(Duration::from_millis(patience), start).await;
+        containers.push((container, started.is_ok()));
+    }
+    let written = async || {
+        let sizes = containers.iter().map(async |(container, _)| {
+            let log = container.stat_file(0, "/log").await;
+            log.map_or(0, |log| log.size)
+        });
+        futures::future::join_all(sizes).await
+    };
+    let still = async {
+        let mut before = written().await;
+        loop {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            match written().await {
+                now if now == before => break,
+                now => before = now,
+            }
+        }
+    };
+    timeout(LONG, still).await.expect("nothing writes any more");
+    for (container, started) in &containers {
+        if !started {
+            let up = container.start(script("echo up; sleep 1000")).await;
+            let mut up = up.unwrap();
+            assert_eq!(first_words(&mut up.stdout).await, "up\n");
+            assert_eq!(run(container, script("echo in")).await, ("in\n".into(), 0));
+        }
+        timeout(LONG, container.release()).await.unwrap();
+    }
+    assert!(
+        containers.iter().any(|(_, started)| !started),
+        "one was too slow"
+    );
+}
+
 /// Rows: G09, X15
 #[tokio::test]
 async fn privileged_what_is_not_allowed_is_refused() {
@@ -267,6 +317,8 @@ async fn privileged_a_failed_step_leaves_what_it_saw_and_made() {
     let remains = exit.remains.clone().expect("something to look at");
     assert_eq!(remains.inputs, [Some(base.clone()), None]);
     assert_eq!(remains.written().collect::<Vec<_>>(), [0, 1]);
+    // Who only begins to look takes nothing from those who look after it.
+    let _ = remains.output(0).now_or_never();
     let root = remains.output(0).await.unwrap();
     assert_eq!(world.read(&root, "made").await.unwrap(), "made\n");
     assert_eq!(world.read(&base, "made").await, None);
