@@ -333,13 +333,10 @@ impl LlbBridge for Gateways {
         let request = request.into_inner();
         let id = request.container_id.clone();
         let wanted = from_proto::container(request)?;
-        build.containers.vacant(&id)?;
+        let name = build.containers.reserve(&id)?;
         let made = build.bridge.new_container(wanted).await;
-        let made = made.map_err(|error| build.asked(&error))?;
-        if let Err((status, made)) = build.containers.add(&id, made) {
-            made.release().await;
-            return Err(status);
-        }
+        name.fill(made.map_err(|error| build.asked(&error))?)
+            .await?;
         Ok(Response::new(wire::NewContainerResponse {}))
     }
 
