@@ -11,6 +11,7 @@ mod exec;
 mod pipes;
 mod service;
 mod signals;
+mod stdin;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

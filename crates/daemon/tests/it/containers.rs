@@ -15,20 +15,25 @@ use proto::moby::buildkit::v1::frontend as wire;
 use proto::moby::buildkit::v1::frontend::exec_message::Input;
 use proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
 use proto::pb;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use crate::services::{daemon, for_build, solve};
 
 /// Runs nothing: its processes are small talk.
-struct Pretend;
+struct Pretend {
+    /// How many `cat`s have ended.
+    cats: watch::Sender<usize>,
+}
 
 /// A container, unless its host name says that there is none.
 pub(crate) fn pretend(wanted: &NewContainer) -> frontend::Result<Arc<dyn Container>> {
     match wanted.hostname.as_str() {
         "nowhere" => Err(frontend::Error::NoRef("r9".into())),
-        _ => Ok(Arc::new(Pretend)),
+        _ => Ok(Arc::new(Pretend {
+            cats: watch::Sender::new(0),
+        })),
     }
 }
 
@@ -36,6 +41,8 @@ pub(crate) fn pretend(wanted: &NewContainer) -> frontend::Result<Arc<dyn Contain
 struct Told {
     stderr: Mutex<Option<mpsc::Sender<Bytes>>>,
     end: Mutex<Option<oneshot::Sender<ProcessExit>>>,
+    /// Input that is never looked at.
+    _unread: Option<mpsc::Receiver<Bytes>>,
 }
 
 #[async_trait]
@@ -62,7 +69,8 @@ impl ProcessControl for Told {
 
 #[async_trait]
 impl Container for Pretend {
-    /// `cat` says what it hears and ends with its input, `wait` ends by a signal, anything else is not there.
+    /// `cat` says what it hears and ends with its input, `wait` ends by a signal, so does `deaf`,
+    /// which never reads its input, `last` ends after a `cat`, anything else is not there.
     async fn start(&self, process: NewProcess) -> frontend::Result<StartedProcess> {
         let (stdin, mut heard) = mpsc::channel::<Bytes>(1);
         let (say, stdout) = mpsc::channel(1);
@@ -76,7 +84,9 @@ impl Container for Pretend {
         let mut control = Told {
             stderr: Mutex::new(Some(complain)),
             end: Mutex::default(),
+            _unread: None,
         };
+        let cats = self.cats.clone();
         match process.args[0].as_str() {
             "cat" => {
                 drop(control.stderr.lock().unwrap().take());
@@ -84,9 +94,22 @@ impl Container for Pretend {
                     while let Some(bytes) = heard.recv().await {
                         say.send(bytes).await.unwrap();
                     }
+                    cats.send_modify(|ended| *ended += 1);
                     end.send(exit(0, None)).unwrap();
                 };
                 stdx::task::spawn("cat", copying).detach();
+            }
+            "last" => {
+                drop(control.stderr.lock().unwrap().take());
+                let waiting = async move {
+                    cats.subscribe().wait_for(|ended| *ended > 0).await.unwrap();
+                    end.send(exit(0, None)).unwrap();
+                };
+                stdx::task::spawn("last", waiting).detach();
+            }
+            "deaf" => {
+                control.end = Mutex::new(Some(end));
+                control._unread = Some(heard);
             }
             "wait" => control.end = Mutex::new(Some(end)),
             _ => {
@@ -215,12 +238,16 @@ impl Open {
     }
 }
 
+async fn timely<T>(wait: impl Future<Output = T>) -> T {
+    let waited = tokio::time::timeout(Duration::from_secs(10), wait);
+    waited.await.expect("a message in time")
+}
+
 /// All that is said about a process, in order: `started`, `1:text`, `1:eof`, `exit 0`, `done`.
 async fn until_done(heard: &mut Streaming<wire::ExecMessage>, id: &str) -> Vec<String> {
     let mut all = Vec::new();
     loop {
-        let next = tokio::time::timeout(Duration::from_secs(10), heard.message());
-        let message = next.await.expect("a message in time").unwrap().unwrap();
+        let message = timely(heard.message()).await.unwrap().unwrap();
         assert_eq!(message.process_id, id);
         all.push(match message.input.unwrap() {
             Input::Started(_) => "started".to_owned(),
@@ -312,6 +339,50 @@ async fn a_process_hears_says_and_ends_over_the_stream() {
     assert!(heard.message().await.unwrap().is_none());
 }
 
+/// When the client has said all, one process may wait for the end of another's input.
+/// Rows: G09
+#[tokio::test]
+async fn inputs_end_before_any_process_is_waited_for() {
+    let mut open = open().await;
+    open.container("c").await.unwrap();
+    let (say, mut heard) = open.exec().await;
+    for (id, command) in (0..10).zip(["cat"].into_iter().chain(std::iter::repeat("last"))) {
+        let start = message(&id.to_string(), Input::Init(init("c", command)));
+        say.send(start).await.unwrap();
+    }
+    say.send(message("0", input("hello", false))).await.unwrap();
+    drop(say);
+    let mut done = 0;
+    while let Some(message) = timely(heard.message()).await.unwrap() {
+        done += usize::from(matches!(message.input, Some(Input::Done(_))));
+    }
+    assert_eq!(done, 10);
+}
+
+/// Rows: G09
+#[tokio::test]
+async fn a_process_that_does_not_read_holds_up_no_other() {
+    let mut open = open().await;
+    open.container("c").await.unwrap();
+    let (say, mut heard) = open.exec().await;
+    let start = |id: &str, command| message(id, Input::Init(init("c", command)));
+    say.send(start("p", "deaf")).await.unwrap();
+    for _ in 0..50 {
+        say.send(message("p", input("hello", false))).await.unwrap();
+    }
+    let term = wire::SignalMessage {
+        name: "TERM".into(),
+    };
+    say.send(message("p", Input::Signal(term))).await.unwrap();
+    let said = until_done(&mut heard, "p").await;
+    assert_eq!(said[said.len() - 2], "exit 143 exit code: 143 (143)");
+    // Its name is free again.
+    say.send(start("p", "cat")).await.unwrap();
+    say.send(message("p", input("again", true))).await.unwrap();
+    let said = until_done(&mut heard, "p").await;
+    assert!(said.contains(&"1:again".to_owned()), "{said:?}");
+}
+
 /// Rows: G09
 #[tokio::test]
 async fn nonsense_about_processes_is_refused_with_a_sentence() {
@@ -335,6 +406,11 @@ async fn nonsense_about_processes_is_refused_with_a_sentence() {
             vec![message("", input("", true))],
             Code::InvalidArgument,
             "ProcessID required",
+        ),
+        (
+            vec![message(&"p".repeat(257), Input::Init(init("c", "wait")))],
+            Code::InvalidArgument,
+            "257 bytes",
         ),
         (
             vec![message("p", input("x", false))],
