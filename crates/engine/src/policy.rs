@@ -20,6 +20,9 @@ use crate::request::{Action, AttrTest, Match, Policy, Rule};
 const MAX_CONVERSIONS: usize = 20;
 /// Questions a client may answer with another question.
 const MAX_QUESTIONS: usize = 10;
+/// Bytes of a name that is converted, and of what it is converted into. One place of the latter
+/// can bring in all of the former, so this bounds what is made before it is refused, too.
+const MAX_NAME: usize = 8 << 10;
 /// How long a session of the policy's may take to connect.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -223,7 +226,7 @@ impl Pattern {
             }
             Match::Wildcard => {
                 let pattern = regex::escape(&rule.identifier).replace("\\*", "(.*)");
-                Some(regex(&format!("^{pattern}$"))?)
+                Some(regex(&format!("(?s)^{pattern}$"))?)
             }
         };
         let attrs = rule
@@ -279,27 +282,39 @@ impl Pattern {
             "" => &self.rule.identifier,
             into => into,
         };
-        other.identifier = match (&self.identifier, self.rule.matching) {
-            (Some(pattern), Match::Regex) => {
-                pattern.replace_all(&source.identifier, into).into_owned()
-            }
-            (Some(pattern), Match::Wildcard) => match pattern.captures(&source.identifier) {
-                Some(captures) => {
-                    let mut name = into.to_owned();
-                    for (number, group) in captures.iter().enumerate() {
-                        let text = group.map_or("", |group| group.as_str());
-                        name = name
-                            .replace(&format!("${{{number}}}"), text)
-                            .replace(&format!("${number}"), text);
-                    }
-                    name
-                }
-                None => into.to_owned(),
-            },
-            _ => into.to_owned(),
+        other.identifier = match &self.identifier {
+            Some(pattern) => self.expand(pattern, &source.identifier, into)?,
+            None => into.to_owned(),
         };
         other.attrs.extend(update.attrs.clone());
         Ok(other)
+    }
+}
+
+impl Pattern {
+    /// `name` with `into` where the pattern fits, and in that what the pattern took. What is
+    /// brought in is not looked at again.
+    fn expand(&self, pattern: &Regex, name: &str, into: &str) -> Result<String, Error> {
+        let rule = &self.rule.identifier;
+        let bounded = |text: &str| match text.len() {
+            length if length <= MAX_NAME => Ok(()),
+            _ => Err(Error::BadRule(format!(
+                "a name of more than {MAX_NAME} bytes is converted by the rule for {rule:?}"
+            ))),
+        };
+        bounded(name)?;
+        bounded(into)?;
+        let (mut made, mut rest) = (String::new(), 0);
+        for captures in pattern.captures_iter(name) {
+            let whole = captures.get_match();
+            made.push_str(&name[rest..whole.start()]);
+            captures.expand(into, &mut made);
+            bounded(&made)?;
+            rest = whole.end();
+        }
+        made.push_str(&name[rest..]);
+        bounded(&made)?;
+        Ok(made)
     }
 }
 
@@ -572,6 +587,52 @@ mod tests {
             decide(vec![pinned], "https://x/y"),
             Err(Error::BadRule(_))
         ));
+    }
+
+    /// Rows: P05
+    #[test]
+    fn names_are_made_in_one_pass_and_bounded() {
+        let convert = |matching, from: &str, into: &str| Rule {
+            update: to(into),
+            ..rule(Action::Convert, matching, from)
+        };
+        let into = |matching, from: &str, into: &str, name: &str| {
+            let policy = convert(matching, from, into);
+            let found = Pattern::new(&policy)?.convert(&source(name))?;
+            Ok::<_, Error>(found.identifier)
+        };
+        for (matching, from, to, name, made) in [
+            // What the first star took is no template.
+            (
+                Match::Wildcard,
+                "https://*/*",
+                "https://m/$1/$2",
+                "https://$2/x",
+                "https://m/$2/x",
+            ),
+            // Ten is not one and a nought.
+            (Match::Wildcard, "*", "a/${1}0/$10/$0", "n", "a/n0//n"),
+            (Match::Regex, "b(.)", "<$1>", "ab$b2", "a<$><2>"),
+            (Match::Regex, "^a$", "<$1>", "b", "b"),
+        ] {
+            assert_eq!(into(matching, from, to, name).unwrap(), made, "{from} {to}");
+        }
+        for (matching, from) in [(Match::Wildcard, "*"), (Match::Regex, "(.*)")] {
+            let long = "x".repeat(MAX_NAME);
+            assert_eq!(into(matching, from, "$1", &long).unwrap().len(), MAX_NAME);
+            for (template, name) in [
+                ("$1$1".to_owned(), long.clone()),
+                ("$1".repeat(MAX_NAME / 2), long.clone()),
+                ("$1".to_owned(), format!("{long}x")),
+                (format!("{long}x"), "x".to_owned()),
+            ] {
+                let error = into(matching, from, &template, &name).unwrap_err();
+                assert!(
+                    error.to_string().contains("more than 8192 bytes"),
+                    "{error}"
+                );
+            }
+        }
     }
 
     /// Rows: P05
