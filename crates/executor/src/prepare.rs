@@ -75,9 +75,13 @@ pub(crate) fn prepare(process: &Process, setting: &Setting<'_>) -> Result<Prepar
         mounts.push(open_mount(mount, &mut handles)?);
     }
     let stubs = make_stubs(process, &mounts)?;
-    let root = root
-        .try_clone_to_owned()
-        .map_err(setup("opening the root"))?;
+    let copy = process.root.copy_of_mount(root);
+    let root = match copy.map_err(setup("copying the mount of the root"))? {
+        Some(copy) => copy,
+        None => root
+            .try_clone_to_owned()
+            .map_err(setup("opening the root"))?,
+    };
     let devices = owned(&process.devices, &ids);
     let spec = Spec {
         args: process.args.clone(),
@@ -290,8 +294,12 @@ fn open_mount(mount: &Mount, handles: &mut Handles) -> Result<MountRef, Error> {
     let mut attributes = 0;
     let kind = match &mount.source {
         MountSource::Tree { tree, subpath } => {
-            let fd = open_beneath(tree.root().as_fd(), subpath)
+            let named = open_beneath(tree.root().as_fd(), subpath)
                 .map_err(|error| failed(subpath, error))?;
+            let copy = tree
+                .copy_of_mount(named.as_fd())
+                .map_err(|error| failed(subpath, error))?;
+            let fd = copy.unwrap_or(named);
             bind(fd, tree.is_mount(), false, handles).map_err(|error| failed(subpath, error))?
         }
         MountSource::Tmpfs { size } => MountKind::Tmpfs { size: *size },

@@ -16,6 +16,7 @@ mod auto;
 mod copies;
 mod error;
 mod folder;
+mod keeper;
 mod layer_id;
 mod overlay;
 mod snapshotter;

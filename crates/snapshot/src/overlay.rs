@@ -29,7 +29,8 @@ impl Overlay {
         Ok(Overlay { folder, stack })
     }
 
-    /// Mounts as on kernels that know neither `lowerdir+` nor overlays over detached mounts.
+    /// Mounts as on kernels that know neither `lowerdir+` nor overlays over detached mounts, and
+    /// cannot copy these.
     #[doc(hidden)]
     pub fn open_as_on_old_kernels(dir: impl AsRef<Path>) -> Result<Overlay> {
         let mut overlay = Overlay::open(dir)?;

@@ -2,26 +2,33 @@
 
 use std::any::Any;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::OpenTreeFlags;
 use stdx::sys::Root;
 
-use crate::{Error, Result};
+use crate::keeper::Place;
 
 /// A directory tree held open, to read or to write: a detached mount or a plain directory.
 /// It can be used from any thread and from any mount namespace, and stays until it is dropped,
 /// even when the layers under it are removed.
 pub struct Tree {
     root: Root,
-    mount: Option<OwnedFd>,
+    mount: Option<Mount>,
     readonly: bool,
     /// What must not go away before the tree does.
     _holds: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+struct Mount {
+    fd: OwnedFd,
+    /// Whether it can be copied only while it is attached.
+    needs_keeper: bool,
+    /// Where that is, once a copy was wanted.
+    place: Mutex<Option<Place>>,
 }
 
 impl Tree {
@@ -41,12 +48,16 @@ impl Tree {
     }
 
     /// The root of a detached mount.
-    pub(crate) fn of_mount(mount: OwnedFd, readonly: bool) -> io::Result<Tree> {
+    pub(crate) fn of_mount(mount: OwnedFd, readonly: bool, needs_keeper: bool) -> io::Result<Tree> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(&mount, ".", flags, Mode::empty())?;
         Ok(Tree {
             root: Root::from_fd(root),
-            mount: Some(mount),
+            mount: Some(Mount {
+                fd: mount,
+                needs_keeper,
+                place: Mutex::new(None),
+            }),
             readonly,
             _holds: None,
         })
@@ -72,37 +83,24 @@ impl Tree {
     }
 
     /// Whether it is only to be read. The kernel enforces it for mounts; for plain directories
-    /// it is a promise of whoever uses them ([`Tree::clone_mount`] makes the kernel enforce it).
+    /// it is a promise of whoever uses them.
     pub fn is_readonly(&self) -> bool {
         self.readonly
     }
 
-    /// A new detached mount that shows this tree, for one container: attach it with `move_mount`
-    /// and an empty path. Needs the right to mount, not a mount namespace.
-    ///
-    /// Kernels before 6.15 cannot copy a detached mount. There the mount itself is given, which
-    /// can be attached once.
-    pub fn clone_mount(&self, readonly: bool) -> Result<OwnedFd> {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH;
-        let what: BorrowedFd<'_> = match &self.mount {
-            Some(mount) => mount.as_fd(),
-            None => self.root.as_fd(),
+    /// A copy of this mount with `dir`, a file or directory of it, as its root, to be attached
+    /// once: for kernels before 6.15, which copy no detached mount. `None` where whoever attaches
+    /// it can copy it; so can everybody a plain directory. Blocks for a moment.
+    pub fn copy_of_mount(&self, dir: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+        let Some(mount) = self.mount.as_ref().filter(|mount| mount.needs_keeper) else {
+            return Ok(None);
         };
-        let clone = match (rustix::mount::open_tree(what, "", flags), &self.mount) {
-            (Ok(clone), _) => clone,
-            (Err(rustix::io::Errno::INVAL), Some(mount)) => mount
-                .try_clone()
-                .map_err(Error::io("copying the handle of", "a mount"))?,
-            (Err(error), _) => {
-                return Err(Error::io("cloning the mount of", "a tree")(error.into()));
-            }
-        };
-        if readonly || self.readonly {
-            make_readonly(clone.as_fd()).map_err(Error::io("making read-only", "a mount"))?;
+        let mut place = mount.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.is_none() {
+            *place = Some(Place::attach(mount.fd.as_fd())?);
         }
-        Ok(clone)
+        let place = place.as_ref().expect("just attached");
+        place.copy(dir).map(Some)
     }
 }
 
@@ -127,7 +125,7 @@ impl Drop for Tree {
         });
         // Our own handle of its root closes first, so that the last one is closed over there.
         if let (Some(closer), Ok(root)) = (closer, self.root.try_clone()) {
-            let _ = closer.send([mount, root.into()]);
+            let _ = closer.send([mount.fd, root.into()]);
         }
     }
 }
@@ -145,39 +143,5 @@ impl std::fmt::Debug for Tree {
             .field("is_mount", &self.is_mount())
             .field("readonly", &self.readonly)
             .finish()
-    }
-}
-
-/// Sets the read-only flag of one mount (`mount_setattr`, Linux 5.12).
-fn make_readonly(mount: BorrowedFd<'_>) -> io::Result<()> {
-    #[repr(C)]
-    struct MountAttr {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
-    let attr = MountAttr {
-        set: libc::MOUNT_ATTR_RDONLY,
-        clear: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
-    // SAFETY: the descriptor is open for the call, the path is an empty C string, and `attr` has
-    // the layout and size the kernel is told.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }

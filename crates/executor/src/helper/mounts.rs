@@ -40,7 +40,8 @@ pub(super) fn open(spec: &Spec, fds: &[OwnedFd]) -> Result<Trees, Broken> {
     Ok(Trees { root, binds })
 }
 
-/// Before Linux 6.15 a detached mount cannot be copied; it can be moved, once.
+/// Before Linux 6.15 a detached mount cannot be copied; the one we are given then is ours alone,
+/// and is moved.
 fn copy(tree: TreeRef, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
     let fd = &fds[tree.fd];
     let copied = match sys::copy_mount(fd.as_fd(), tree.recursive) {

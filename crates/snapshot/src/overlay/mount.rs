@@ -37,6 +37,7 @@ pub(super) struct Upper {
 pub(super) struct Stack {
     one_by_one: bool,
     over_detached: bool,
+    copies_detached: bool,
     options: Options,
 }
 
@@ -78,6 +79,7 @@ impl Stack {
             let stack = Stack {
                 one_by_one,
                 over_detached: one_by_one,
+                copies_detached: crate::keeper::copies_detached(),
                 options,
             };
             let lowers = [lower.clone(), folder.dir().join("owners")];
@@ -99,6 +101,7 @@ impl Stack {
     pub(super) fn pretend_old_kernel(&mut self) {
         self.one_by_one = false;
         self.over_detached = false;
+        self.copies_detached = false;
     }
 
     pub(super) fn marks_as_user(&self) -> bool {
@@ -133,7 +136,9 @@ impl Stack {
             source,
         };
         let fd = mounted.map_err(failed)?;
-        Tree::of_mount(fd, upper.is_none()).map_err(Error::io("opening", "a new mount"))
+        let needs_keeper = !self.copies_detached;
+        Tree::of_mount(fd, upper.is_none(), needs_keeper)
+            .map_err(Error::io("opening", "a new mount"))
     }
 
     /// The short way: no mount namespace, no mount point.

@@ -1,5 +1,6 @@
 //! Overlayfs for real, which needs root.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -87,14 +88,18 @@ fn privileged_too_many_layers_is_said_clearly() {
     );
 }
 
-/// What a container gets: its own mount of a tree it can be given or not be allowed to write.
+/// What containers get on kernels that cannot copy detached mounts: as many mounts of a tree,
+/// or of something in it, as they want.
 #[test]
-fn privileged_trees_can_be_mounted_again() {
+fn privileged_trees_are_copied_for_older_kernels() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(on) = overlay(dir.path()) else {
+    let Some(on) = overlay_on_old_kernels(dir.path()) else {
         return;
     };
-    let a = layer(&*on, &[], |root| write(root, "file", "text"));
+    let a = layer(&*on, &[], |root| {
+        root.mkdir("sub", 0o755).unwrap();
+        write(root, "sub/file", "text");
+    });
     let lowers = [a];
     let (view, active, plain) = (
         on.view(&lowers).unwrap(),
@@ -102,12 +107,22 @@ fn privileged_trees_can_be_mounted_again() {
         on.begin(&[]).unwrap(),
     );
     assert!(view.is_mount() && active.tree().is_mount() && !plain.tree().is_mount());
-    for tree in [&view, active.tree(), plain.tree()] {
-        for readonly in [true, false] {
-            let mount = stdx::sys::Root::from_fd(tree.clone_mount(readonly).unwrap());
-            let made = mount.mkdir("new", 0o755);
-            assert_eq!(made.is_ok(), !readonly && !tree.is_readonly());
+    for tree in [&view, active.tree()] {
+        for name in ["one", "two"] {
+            let copy = tree.copy_of_mount(tree.as_fd()).unwrap().unwrap();
+            let copy = stdx::sys::Root::from_fd(copy);
+            assert!(copy.lstat("sub/file").is_ok());
+            assert_eq!(copy.mkdir(name, 0o755).is_ok(), !tree.is_readonly());
         }
+        let sub = tree.root().open_dir("sub").unwrap();
+        let sub = tree.copy_of_mount(sub.as_fd()).unwrap().unwrap();
+        assert!(stdx::sys::Root::from_fd(sub).lstat("file").is_ok());
     }
-    assert!(active.tree().root().lstat("new").is_ok());
+    assert!(active.tree().root().lstat("two").is_ok());
+    let copy = plain.tree().copy_of_mount(plain.tree().as_fd()).unwrap();
+    assert!(copy.is_none(), "everybody can");
+    // A copy outlives what it was made of.
+    let copy = view.copy_of_mount(view.as_fd()).unwrap().unwrap();
+    drop((view, active, on));
+    assert!(stdx::sys::Root::from_fd(copy).lstat("sub/file").is_ok());
 }
