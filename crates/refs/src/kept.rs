@@ -12,7 +12,7 @@ use lease::{Lease, Thing};
 use snapshot::{Active, LayerId};
 
 use crate::record::{Link, Record, Shape, remove_unused_links};
-use crate::{Error, MutableRef, RecordMeta, Ref, Refs, Result, note};
+use crate::{Error, MutableRef, RecordMeta, Ref, Refs, Result, lend, note};
 
 /// How often a locked directory of another user is asked for again (row X03).
 const ASK_AGAIN: Duration = Duration::from_millis(100);
@@ -257,6 +257,7 @@ impl Refs {
 fn replace(tx: &Tx<'_>, before: &Record, after: &Record) -> Result<()> {
     after.insert(tx)?;
     note::hand_over(tx, &before.id, &after.id)?;
+    lend::hand_over(tx, &before.id, &after.id)?;
     Record::remove(tx, &before.id)?;
     remove_unused_links(tx)?;
     Ok(())

@@ -1,11 +1,12 @@
 //! `MutableRef`: a result being written.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use snapshot::{Active, Tree};
 use stdx::sys::Root;
 
 use crate::kept::Kept;
+use crate::lend::{Loan, lent};
 use crate::record::{Link, Record, Shape};
 use crate::{RecordMeta, Ref, Refs, Result};
 
@@ -16,6 +17,7 @@ pub struct MutableRef {
     body: Body,
     parent: Option<Ref>,
     meta: RecordMeta,
+    loans: Mutex<Vec<Arc<Loan>>>,
 }
 
 enum Body {
@@ -35,6 +37,7 @@ impl MutableRef {
             body: Body::New(active),
             parent,
             meta,
+            loans: Mutex::default(),
         }
     }
 
@@ -49,6 +52,7 @@ impl MutableRef {
             body: Body::Kept(kept),
             parent,
             meta,
+            loans: Mutex::default(),
         }
     }
 
@@ -67,6 +71,12 @@ impl MutableRef {
             Body::New(active) => Ok(active.change()?),
             Body::Kept(_) => Ok(None),
         }
+    }
+
+    /// Remembers what its layer shares with a directory, until that is written down.
+    pub(crate) fn borrow(&self, loan: Arc<Loan>) {
+        let loans = self.loans.lock();
+        loans.unwrap_or_else(PoisonError::into_inner).push(loan);
     }
 
     /// What it began as.
@@ -102,16 +112,26 @@ impl MutableRef {
             body,
             parent,
             meta,
+            loans,
         } = self;
         match body {
-            Body::New(active) => refs.commit_new(active, parent.as_ref(), &meta),
+            Body::New(active) => {
+                let loans = loans.into_inner().unwrap_or_else(PoisonError::into_inner);
+                refs.commit_new(active, parent.as_ref(), &meta, &loans)
+            }
             Body::Kept(kept) => refs.freeze(kept),
         }
     }
 }
 
 impl Refs {
-    fn commit_new(&self, active: Active, parent: Option<&Ref>, meta: &RecordMeta) -> Result<Ref> {
+    fn commit_new(
+        &self,
+        active: Active,
+        parent: Option<&Ref>,
+        meta: &RecordMeta,
+        loans: &[Arc<Loan>],
+    ) -> Result<Ref> {
         let made = self.0.parts.db.write(|tx| -> Result<Ref> {
             // Inside, so that no sweep comes between the layer and the row that keeps it. If the
             // row fails, the layer is one that nothing reaches and the next sweep finds.
@@ -120,6 +140,7 @@ impl Refs {
             record.parent = parent.map(|parent| parent.id().to_owned());
             record.link = Some(Link::insert(tx, Some(&layer), None)?);
             record.insert(tx)?;
+            lent(tx, loans, &layer)?;
             self.handle(tx, record)
         })?;
         self.used(made.id());

@@ -96,6 +96,32 @@ pub(crate) const TABLES: &[&str] = &[
         DELETE FROM refs_note_values WHERE n = old.value;
     END;
 ",
+    "
+    -- Files a layer shares with others are in `shared`, not in `size`, which counted them.
+    ALTER TABLE refs_links ADD COLUMN shared BLOB;
+    UPDATE refs_links SET size = NULL;
+    -- See `lend.rs`. Who borrowed was not written down before; what lent then lends no more.
+    CREATE TABLE refs_lent (
+        lender TEXT NOT NULL REFERENCES refs_records (id) ON DELETE CASCADE,
+        source BLOB NOT NULL,
+        target BLOB NOT NULL,
+        borrower TEXT NOT NULL,
+        PRIMARY KEY (lender, source, target, borrower)
+    ) WITHOUT ROWID;
+    CREATE INDEX refs_lent_by_borrower ON refs_lent (borrower);
+    CREATE TRIGGER refs_lent_link_leaves AFTER DELETE ON refs_links WHEN old.layer NOT NULL
+    BEGIN
+        DELETE FROM refs_lent WHERE borrower = old.layer
+            AND NOT EXISTS (SELECT 1 FROM refs_links WHERE layer = old.layer);
+    END;
+    CREATE TRIGGER refs_lent_link_changes AFTER UPDATE OF layer ON refs_links WHEN old.layer NOT NULL
+    BEGIN
+        DELETE FROM refs_lent WHERE borrower = old.layer
+            AND NOT EXISTS (SELECT 1 FROM refs_links WHERE layer = old.layer);
+    END;
+    UPDATE refs_records SET name = NULL WHERE id IN (SELECT record FROM refs_notes WHERE key = 'lent');
+    DELETE FROM refs_notes WHERE key = 'lent';
+",
 ];
 
 /// What a result is for: decides what is pruned first (row A10).
@@ -430,7 +456,7 @@ impl Link {
         layer: &LayerId,
         settled_on: Option<&str>,
     ) -> db::Result<()> {
-        let sql = "UPDATE refs_links SET layer = ?2, settled_on = ?3, size = NULL WHERE n = ?1";
+        let sql = "UPDATE refs_links SET layer = ?2, settled_on = ?3, size = NULL, shared = NULL WHERE n = ?1";
         tx.execute(sql, db::params![n, layer.as_str(), settled_on])?;
         Ok(())
     }

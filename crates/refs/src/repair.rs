@@ -36,7 +36,7 @@ impl Refs {
                         let layer = link.and_then(|link| link.layer);
                         let on_disk = layer.as_ref().is_some_and(|layer| layers.contains(layer));
                         if layer.is_some() && !on_disk {
-                            tx.execute("UPDATE refs_links SET layer = NULL, settled_on = NULL, size = NULL WHERE n = ?1", [n])?;
+                            tx.execute("UPDATE refs_links SET layer = NULL, settled_on = NULL, size = NULL, shared = NULL WHERE n = ?1", [n])?;
                         }
                         on_disk || Link::blobs(tx, n)?.iter().any(|b| b.from_outside || blobs.contains(&b.descriptor.digest))
                     }
@@ -45,7 +45,7 @@ impl Refs {
                     (Shape::Diff, Some(n)) => {
                         let layer = Link::get(tx, n)?.and_then(|link| link.layer);
                         if layer.is_some_and(|layer| !layers.contains(&layer)) {
-                            tx.execute("UPDATE refs_links SET layer = NULL, size = NULL WHERE n = ?1", [n])?;
+                            tx.execute("UPDATE refs_links SET layer = NULL, size = NULL, shared = NULL WHERE n = ?1", [n])?;
                         }
                         true
                     }

@@ -12,6 +12,7 @@ use snapshot::{LayerId, Snapshotter, Tree};
 use crate::chain::{begins, blob_step, chain_of, on};
 use crate::immutable::Inner as RefInner;
 use crate::kept::Kept;
+use crate::lend::Loans;
 use crate::locks::Locks;
 use crate::record::{Link, LinkBlob, Record, Shape, TABLES, nanos};
 use crate::{Error, LayerBlob, MutableRef, RecordMeta, Ref, Result};
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) turns: tokio::sync::Semaphore,
     pub(crate) introduced: crate::introduced::Introduced,
     pub(crate) kept: Mutex<HashMap<String, Weak<Kept>>>,
+    pub(crate) loans: Mutex<Loans>,
     open: Mutex<HashMap<String, Weak<RefInner>>>,
     views: Mutex<HashMap<Vec<LayerId>, Weak<Tree>>>,
     /// Uses not yet written down: when, and how many.
@@ -63,6 +65,7 @@ impl Refs {
             turns: tokio::sync::Semaphore::new(UNPACKS_AT_ONCE),
             introduced: Default::default(),
             kept: Mutex::default(),
+            loans: Mutex::default(),
             open: Mutex::default(),
             views: Mutex::default(),
             uses: Mutex::default(),

@@ -4,6 +4,9 @@
 //! else may lie there one day. So where such a layer is laid on others, in a merge, another
 //! form of it is used, unpacked from what its blob says. What came from outside says itself
 //! whether a directory is opaque, and stays as it is.
+//!
+//! The same is done with a layer that shares files with one below it, which shows them at other
+//! places (`lend.rs`): in the form unpacked from its blob they are copies.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,9 +17,26 @@ use stdx::sys::Root;
 use stdx::task::blocking;
 
 use crate::chain::{Chained, in_place};
+use crate::lend::shown_twice;
 use crate::record::{Link, Shape};
 use crate::unpack::through_a_pipe;
 use crate::{Error, Refs, Result};
+
+/// A link that may need another form.
+#[derive(Clone, Copy)]
+struct Veiling<'c> {
+    chained: &'c Chained,
+    /// It does, for the files it shares.
+    shares: bool,
+}
+
+/// Whether the form a link needs is there, or it was found to need none.
+fn is_known(link: &Link, shares: bool) -> bool {
+    match &link.unveiled {
+        Some(form) => form.is_some() || !shares,
+        None => false,
+    }
+}
 
 impl Refs {
     /// Sees that the links of a chain, all unpacked, can stand where they do.
@@ -26,28 +46,33 @@ impl Refs {
         provider: &dyn Provider,
         step: &StepProgress,
     ) -> Result<()> {
-        for chained in self.veiling(chain)? {
-            let key = format!("unveil {}", chained.link);
+        for veiling in self.veiling(chain)? {
+            let key = format!("unveil {}", veiling.chained.link);
             let _alone = self.0.unpacking.lock(&key).await;
-            self.unveil_link(chained, provider, step).await?;
+            self.unveil_link(veiling, provider, step).await?;
         }
         Ok(())
     }
 
     /// Links of our own that do not stand on what they were made on, and were not looked at yet.
-    fn veiling<'c>(&self, chain: &'c [Chained]) -> Result<Vec<&'c Chained>> {
+    fn veiling<'c>(&self, chain: &'c [Chained]) -> Result<Vec<Veiling<'c>>> {
         self.0.parts.db.read(|tx| {
             let mut found = Vec::new();
-            for (chained, in_place) in chain.iter().zip(in_place(tx, chain)?) {
-                let known = || -> Result<bool> {
-                    let link = Link::get(tx, chained.link)?;
-                    let blobs = Link::blobs(tx, chained.link)?;
-                    Ok(link.is_none_or(|link| link.unveiled.is_some())
-                        || blobs.iter().any(|blob| blob.from_outside)
-                        || chained.shape != Shape::Layer)
-                };
-                if !in_place && !known()? {
-                    found.push(chained);
+            let in_place = in_place(tx, chain)?;
+            if in_place.iter().all(|in_place| *in_place) {
+                return Ok(found);
+            }
+            let shown_twice = shown_twice(tx, chain)?;
+            for (at, chained) in chain.iter().enumerate().filter(|(at, _)| !in_place[*at]) {
+                let shares = shown_twice.contains(&at);
+                let veiling = Veiling { chained, shares };
+                let link = Link::get(tx, chained.link)?;
+                let blobs = Link::blobs(tx, chained.link)?;
+                let known = link.is_none_or(|link| is_known(&link, veiling.shares))
+                    || blobs.iter().any(|blob| blob.from_outside)
+                    || chained.shape != Shape::Layer;
+                if !known {
+                    found.push(veiling);
                 }
             }
             Ok(found)
@@ -56,26 +81,27 @@ impl Refs {
 
     async fn unveil_link(
         &self,
-        chained: &Chained,
+        veiling: Veiling<'_>,
         provider: &dyn Provider,
         step: &StepProgress,
     ) -> Result<()> {
+        let Veiling { chained, shares } = veiling;
         let (link, of) = (chained.link, chained.of.clone());
         let known = self.0.parts.db.read(|tx| Link::get(tx, link))?;
-        let known = known.is_none_or(|link| link.unveiled.is_some());
+        let known = known.is_none_or(|link| is_known(&link, veiling.shares));
         let Some(layer) = self.layer_of(link)?.filter(|_| !known) else {
             return Ok(());
         };
         let own = self.0.parts.snapshots.layer(&layer)?;
         let looked = own.clone();
-        let opaque = blocking(move || has_opaque(looked.root())).await?;
-        let below = match chained.parent.as_ref().filter(|_| opaque) {
+        let anew = shares || blocking(move || has_opaque(looked.root())).await?;
+        let below = match chained.parent.as_ref().filter(|_| anew) {
             Some(parent) => Some(self.need(parent)?.tree_boxed(provider, step).await?),
             None => None,
         };
         let refs = self.clone();
         blocking(move || {
-            let active = match opaque {
+            let active = match anew {
                 true => Some(refs.0.parts.snapshots.new_layer()?),
                 false => None,
             };
@@ -88,7 +114,8 @@ impl Refs {
                 .map_err(|source| Error::Pack { record: of, source })?;
             }
             refs.0.parts.db.write(|tx| {
-                if Link::get(tx, link)?.is_none_or(|link| link.unveiled.is_some()) {
+                let now = Link::get(tx, link)?;
+                if now.is_none_or(|link| is_known(&link, shares)) {
                     return Ok(());
                 }
                 let layer = active

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
 use lease::Thing;
-use snapshot::LayerId;
+use snapshot::{LayerId, SharedFile, Usage};
 
 use crate::record::{Record, Shape};
 use crate::{Filter, RecordType, Refs, Result};
@@ -37,6 +37,14 @@ pub struct UsageRecord {
     pub shared: bool,
 }
 
+/// What was counted for a record already.
+#[derive(Default)]
+struct Counted {
+    things: HashSet<Thing>,
+    /// Inodes of files that several layers share.
+    files: HashSet<u64>,
+}
+
 /// What a record has on disk.
 #[derive(Default)]
 struct Own {
@@ -60,7 +68,7 @@ impl Refs {
             Ok((with_parents.collect::<Result<Vec<_>>>()?, held))
         })?;
         let mut own = self.own()?;
-        let mut counted = HashSet::new();
+        let mut counted = Counted::default();
         let mut usage = Vec::with_capacity(records.len());
         for (record, parents) in records {
             let own = own.remove(&record.id).unwrap_or_default();
@@ -105,46 +113,128 @@ impl Refs {
         Ok(own)
     }
 
-    fn size(&self, record: &Record, own: Own, counted: &mut HashSet<Thing>) -> u64 {
+    fn size(&self, record: &Record, own: Own, counted: &mut Counted) -> u64 {
         let mut size = 0;
         for layer in own.layers {
-            if counted.insert(Thing::Layer(layer.clone())) {
-                size += self.layer_size(&layer).unwrap_or(0);
+            if counted.things.insert(Thing::Layer(layer.clone())) {
+                let usage = self.layer_usage(record, &layer).unwrap_or_default();
+                size += counted.new_bytes(&usage);
             }
         }
         for digest in own.blobs {
-            if counted.insert(Thing::Blob(digest)) {
+            if counted.things.insert(Thing::Blob(digest)) {
                 size += self.0.parts.store.disk_usage(&digest);
             }
         }
         if let Some(kept) = &record.kept {
-            size += self
-                .0
-                .parts
-                .snapshots
-                .usage_of_kept(kept)
-                .map_or(0, |usage| usage.bytes);
+            let usage = self.0.parts.snapshots.usage_of_kept(kept);
+            size += counted.new_bytes(&usage.unwrap_or_default());
         }
         size
     }
 
-    /// A layer never changes, so it is counted once in its life.
-    fn layer_size(&self, layer: &LayerId) -> Result<u64> {
-        let sql = "SELECT size FROM refs_links WHERE layer = ?1 AND size NOT NULL LIMIT 1";
-        let known = self
-            .0
-            .parts
-            .db
-            .read(|tx| tx.row(sql, [layer.as_str()], |row| row.get::<_, i64>(0)))?;
-        if let Some(known) = known {
-            return Ok(known as u64);
+    /// A layer never changes, so it is counted once in its life, or once after it lent files: those
+    /// it shares from then on.
+    fn layer_usage(&self, record: &Record, layer: &LayerId) -> Result<Usage> {
+        let db = &self.0.parts.db;
+        let sql = "SELECT size, shared FROM refs_links WHERE layer = ?1 AND size NOT NULL LIMIT 1";
+        let known = db.read(|tx| {
+            tx.row(sql, [layer.as_str()], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+            })
+        })?;
+        if let Some((bytes, shared)) = known {
+            return Ok(Usage {
+                bytes: bytes as u64,
+                shared: unpacked(&shared.unwrap_or_default()),
+                ..Usage::default()
+            });
         }
-        let size = self.0.parts.snapshots.usage(layer)?.bytes;
-        let sql = "UPDATE refs_links SET size = ?2 WHERE layer = ?1";
-        self.0
-            .parts
-            .db
-            .write(|tx| tx.execute(sql, db::params![layer.as_str(), size as i64]))?;
-        Ok(size)
+        let before = self.loans().at_rest(&record.id);
+        let usage = self.0.parts.snapshots.usage(layer)?;
+        let shared = (!usage.shared.is_empty()).then(|| packed(&usage.shared));
+        // Locked, so that who lends next finds the size and forgets it.
+        let loans = self.loans();
+        if before.is_some() && loans.at_rest(&record.id) == before {
+            let sql = "UPDATE refs_links SET size = ?2, shared = ?3 WHERE layer = ?1";
+            let row = db::params![layer.as_str(), usage.bytes as i64, shared];
+            db.write(|tx| tx.execute(sql, row))?;
+        }
+        Ok(usage)
+    }
+}
+
+impl Counted {
+    /// What a directory adds.
+    fn new_bytes(&mut self, usage: &Usage) -> u64 {
+        let shared = usage.shared.iter();
+        let new = shared.filter(|file| self.files.insert(file.ino));
+        usage.bytes + new.map(|file| file.bytes).sum::<u64>()
+    }
+}
+
+/// Allocated bytes come in blocks of this many (`st_blocks`).
+const BLOCK: u64 = 512;
+
+/// Shared files in few bytes, as results may have very many: for each how much its inode's number
+/// is above the one before, and its blocks. Numbers are in groups of seven bits, lowest first, of
+/// which all but the last have the eighth bit set.
+fn packed(files: &[SharedFile]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut put = |mut number: u64| {
+        while number >= 0x80 {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+    };
+    let mut before = 0;
+    for file in files {
+        put(file.ino - before);
+        put(file.bytes / BLOCK);
+        before = file.ino;
+    }
+    bytes
+}
+
+fn unpacked(bytes: &[u8]) -> Vec<SharedFile> {
+    let mut numbers = Vec::new();
+    let (mut number, mut shift) = (0_u64, 0);
+    for byte in bytes {
+        number |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+        shift += 7;
+        if byte & 0x80 == 0 {
+            numbers.push(number);
+            (number, shift) = (0, 0);
+        }
+    }
+    let mut ino = 0_u64;
+    let pairs = numbers.chunks_exact(2);
+    let files = pairs.map(|pair| {
+        ino = ino.wrapping_add(pair[0]);
+        let bytes = pair[1].wrapping_mul(BLOCK);
+        SharedFile { ino, bytes }
+    });
+    files.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_files_are_read_as_they_were_written() {
+        let files: Vec<_> = [
+            (1, 0),
+            (2, 512),
+            (127, 4096),
+            (500, 1 << 40),
+            (u64::MAX, 512),
+        ]
+        .map(|(ino, bytes)| SharedFile { ino, bytes })
+        .into();
+        assert_eq!(unpacked(&packed(&files)), files);
+        assert_eq!(packed(&files[..3]), [1, 0, 1, 1, 125, 8]);
+        assert_eq!(unpacked(&[]), []);
     }
 }

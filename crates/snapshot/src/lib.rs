@@ -32,7 +32,7 @@ pub use layer_id::{KeptId, LayerId};
 pub use overlay::Overlay;
 pub use snapshotter::Snapshotter;
 pub use tree::Tree;
-pub use usage::{Usage, disk_usage};
+pub use usage::{SharedFile, Usage, disk_usage};
 
 /// What this crate's functions give.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

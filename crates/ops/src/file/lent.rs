@@ -40,7 +40,7 @@ impl Lender<'_> {
         let Some(change) = self.to.change()? else {
             return Ok(None);
         };
-        let files = self.from.lend(from, to)?;
+        let files = self.from.lend(from, to, self.to)?;
         Ok(files.map(|files| Lent { files, change }))
     }
 }

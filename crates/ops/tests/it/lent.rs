@@ -70,16 +70,18 @@ impl Lending {
         Output(source.fetch(&context).await.unwrap())
     }
 
-    /// A directory of the client that lends nothing for `to`: it lent all to another place.
+    /// A directory of the client that lends nothing for `to`: it lent all to another place, to a
+    /// result nobody has removed.
     async fn fetch_unlent(&self, to: &str) -> Output {
         let fetched = self.fetch("copied").await;
         let files = found(&fetched);
-        drop(
-            files
-                .lend(Path::new(""), Path::new("nowhere else"))
-                .unwrap(),
-        );
-        assert!(files.lend(Path::new(""), Path::new(to)).unwrap().is_none());
+        let lend = |to: &str| {
+            let borrower = self.world.refs.begin(None, Default::default()).unwrap();
+            let lent = files.lend(Path::new(""), Path::new(to), &borrower).unwrap();
+            lent.map(|_| borrower.commit().unwrap())
+        };
+        assert!(lend("nowhere else").is_some());
+        assert!(lend(to).is_none());
         fetched
     }
 
@@ -145,6 +147,15 @@ fn told(listing: &Listing) -> Vec<String> {
         format!("{path}: {} (as {name})", seen.what)
     });
     lines.collect()
+}
+
+/// The same as an image has it, whose times are in whole seconds.
+fn in_seconds(told: Vec<String>) -> Vec<String> {
+    let whole = |line: String| match line.split_once(", nanos: ") {
+        Some((before, after)) => format!("{before}{}", after.trim_start_matches(char::is_numeric)),
+        None => line,
+    };
+    told.into_iter().map(whole).collect()
 }
 
 /// Regular files below `to` that are the very files of the directory.
@@ -444,4 +455,83 @@ async fn privileged_two_builds_share_at_once() {
     let directory = lending.seen(&lent).await;
     assert_eq!(shared(&one, &directory, "app").len(), 6);
     assert_eq!(shared(&two, &directory, "app").len(), 6);
+}
+
+/// No tree shows one file under two names, also where it shows the directory itself: what is built
+/// on it, or merged with it, has copies.
+///
+/// Rows: Q8, L13
+#[tokio::test]
+async fn privileged_the_directory_is_a_place_too() {
+    let Some(lending) = Lending::new().await else {
+        return;
+    };
+    lending.fill();
+    let lent = lending.fetch("context").await;
+    let directory = told(&lending.seen(&lent).await);
+    let lines = directory.len();
+
+    let within = lending.copy(only(copy_to("/app")), &lent, &lent).await;
+    let result = lending.seen(&within).await;
+    assert!(shared(&result, &lending.seen(&lent).await, "app").is_empty());
+
+    let in_app = lending
+        .copy(only(copy_to("/app")), &Output(None), &lent)
+        .await;
+    let borrowed = lending.seen(&in_app).await;
+    assert_eq!(
+        shared(&borrowed, &lending.seen(&lent).await, "app").len(),
+        6
+    );
+    for order in [[&lent, &in_app], [&in_app, &lent]] {
+        let refs = order.map(|output| found(output).clone());
+        let merged = Output(Some(lending.world.refs.merge(refs.into()).unwrap()));
+        let merged = lending.seen(&merged).await;
+        assert_eq!(merged.len(), 2 * lines + 1);
+        let of_app: Listing = merged
+            .iter()
+            .filter(|(path, _)| path.starts_with("app"))
+            .map(|(path, seen)| (path.clone(), seen.clone()))
+            .collect();
+        assert_eq!(in_seconds(told(&of_app)), in_seconds(told(&borrowed)));
+        assert!(shared(&merged, &merged, "app").is_empty());
+    }
+
+    let in_place = lending.copy(only(copy_to("/")), &lent, &lent).await;
+    assert_eq!(told(&lending.seen(&in_place).await), directory);
+}
+
+/// A place is free again when the copy failed, and when no result has files there any more.
+///
+/// Rows: Q4
+#[tokio::test]
+async fn privileged_places_nobody_uses_are_forgotten() {
+    let Some(lending) = Lending::new().await else {
+        return;
+    };
+    lending.fill();
+    let lent = lending.fetch("context").await;
+    let refs = &lending.world.refs;
+    let failed = refs.begin(None, Default::default()).unwrap();
+    let lend_to = |to: &str| found(&lent).lend(Path::new(""), Path::new(to), &failed);
+    assert!(lend_to("gone").unwrap().is_some());
+    assert!(lend_to("app").unwrap().is_none());
+    drop(failed);
+
+    let app = lending
+        .copy(only(copy_to("/app")), &Output(None), &lent)
+        .await;
+    let directory = lending.seen(&lent).await;
+    assert_eq!(
+        shared(&lending.seen(&app).await, &directory, "app").len(),
+        6
+    );
+    let srv = || async {
+        let srv = lending.copy(only(copy_to("/srv")), &Output(None), &lent);
+        shared(&lending.seen(&srv.await).await, &directory, "srv").len()
+    };
+    assert_eq!(srv().await, 0);
+    drop(app);
+    refs.prune(&[refs::PrunePolicy::default()], &[]).unwrap();
+    assert_eq!(srv().await, 6);
 }

@@ -1,15 +1,17 @@
 //! Usage and pruning: the policy as a pure function, and what is on disk before and after.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use layer::Algorithm;
 use progress::StepProgress;
 use refs::{
-    BlobOptions, Create, Disk, Filter, Limits, PrunePolicy, RecordMeta, RecordType, Sharing,
-    UsageRecord, choose, default_policies,
+    BlobOptions, Create, Disk, Filter, Limits, PrunePolicy, RecordMeta, RecordType, Ref, Refs,
+    Sharing, UsageRecord, choose, default_policies,
 };
+use rustix::fs::AtFlags;
 
 use crate::setup::{Outside, open, state, step};
 
@@ -161,7 +163,7 @@ fn the_default_rules_are_those_of_buildkit() {
 
 /// Bytes of everything in the folders of blobs and layers, but the folders themselves.
 fn on_disk(dir: &Path) -> u64 {
-    let mut bytes = 0;
+    let (mut bytes, mut shared) = (0, BTreeMap::new());
     for part in [
         "content/blobs/sha256",
         "content/ingest",
@@ -170,9 +172,11 @@ fn on_disk(dir: &Path) -> u64 {
         "snapshots/overlayfs/trash",
     ] {
         let root = stdx::sys::Root::open(dir.join(part)).unwrap();
-        bytes += snapshot::disk_usage(&root).unwrap().bytes - root.lstat(".").unwrap().allocated;
+        let usage = snapshot::disk_usage(&root).unwrap();
+        bytes += usage.bytes - root.lstat(".").unwrap().allocated;
+        shared.extend(usage.shared.iter().map(|file| (file.ino, file.bytes)));
     }
-    bytes
+    bytes + shared.values().sum::<u64>()
 }
 
 /// Rows: A08, A09, A10, Z4
@@ -248,6 +252,76 @@ async fn privileged_what_is_counted_is_what_is_on_disk_and_all_of_it_can_go() {
     refs.snapshots().settle();
     assert_eq!(on_disk(dir), 0);
     assert_eq!(refs.usage(&Filter::default()).unwrap(), []);
+}
+
+/// A client's directory with files `a` and `b`, of which those named are written anew.
+async fn folder(refs: &Refs, text: &str, written: &[&str]) -> Ref {
+    let meta = RecordMeta {
+        record_type: RecordType::LocalSource,
+        ..RecordMeta::new("context")
+    };
+    let folder = refs.named("context", None, Sharing::Private, meta);
+    let folder = folder.await.unwrap();
+    for name in written {
+        let _ = folder.tree().root().remove_tree(OsStr::new(name));
+        snapshot::testing::write(folder.tree().root(), name, text);
+    }
+    folder.commit().unwrap()
+}
+
+/// A copy of it that has its files by another name, with what happens before it has.
+fn copy_of(folder: &Ref, meanwhile: impl Fn()) -> Ref {
+    let copy = folder.refs().begin(None, RecordMeta::new("copy")).unwrap();
+    let files = folder.lend(Path::new(""), Path::new(""), &copy).unwrap();
+    meanwhile();
+    let (files, change) = (files.unwrap(), copy.change().unwrap().unwrap());
+    for name in ["a", "b"] {
+        rustix::fs::linkat(files.root(), name, &change, name, AtFlags::empty()).unwrap();
+    }
+    copy.commit().unwrap()
+}
+
+/// What many results share is counted once, whoever goes first, and however often it is counted.
+///
+/// Rows: A10, Z4
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_what_is_lent_is_counted_once() {
+    let Some(state) = state() else { return };
+    let (refs, dir) = (&state.refs, state.dir.as_ref().unwrap().path());
+    let sum = || -> u64 {
+        let counted = || {
+            let usage = refs.usage(&Filter::default()).unwrap();
+            usage.iter().map(|record| record.size).sum()
+        };
+        let first: u64 = counted();
+        assert_eq!(first, counted(), "the second time");
+        first
+    };
+    let found = || {
+        refs.snapshots().settle();
+        on_disk(dir)
+    };
+    let text = "x".repeat(100_000);
+    let first = folder(refs, &text, &["a", "b"]).await;
+    assert_eq!(sum(), found(), "before anything was lent");
+    let mut copies = vec![copy_of(&first, || ())];
+    assert_eq!(sum(), found());
+    drop(first);
+    for _ in 0..3 {
+        let next = folder(refs, &text, &["a"]).await;
+        assert_eq!(sum(), found(), "before it was lent");
+        copies.push(copy_of(&next, || assert!(sum() > 0)));
+        assert_eq!(sum(), found(), "after {} copies", copies.len());
+    }
+    let (all, one) = (sum(), text.len() as u64);
+    assert!(
+        (5 * one..6 * one).contains(&all),
+        "four of a and one of b: {all}"
+    );
+    while let Some(copy) = copies.pop() {
+        refs.prune(&[PrunePolicy::default()], &[]).unwrap();
+        assert_eq!(sum(), found(), "of those before {}", copy.id());
+    }
 }
 
 /// Uses are counted without a write each, and written down when someone looks.
