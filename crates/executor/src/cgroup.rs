@@ -7,6 +7,7 @@
 //! controller lives there. Layout: `<parent>/<instance>/{sandbox,insecure}/<container>`,
 //! and an instance is alive as long as someone holds a lock on its directory.
 
+mod asked;
 mod dir;
 mod hold;
 mod limits;
@@ -15,11 +16,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::error::Error;
 use crate::process::{Device, Resources, Security};
+use asked::{Asked, Use};
 pub(crate) use dir::Dir;
+use hold::Made;
 pub(crate) use hold::{Hold, Left};
 
 /// Controllers that limits may need.
@@ -37,20 +40,12 @@ pub(crate) enum DeviceRules {
 
 /// The cgroups of one executor.
 pub(crate) struct Cgroups {
-    /// Name of this instance.
-    name: String,
-    v2: Option<Arc<V2>>,
+    v2: Option<V2>,
     /// By controller.
     v1: Vec<(String, Hold)>,
     parents: Parents,
-    /// Beneath parents that containers asked for, in the order they came.
-    asked: Mutex<Asked>,
-}
-
-#[derive(Default)]
-struct Asked {
-    by_path: BTreeMap<Vec<String>, usize>,
-    made: Vec<Arc<V2>>,
+    /// Beneath parents that containers ask for.
+    asked: Arc<Asked>,
 }
 
 /// Our part of the v2 hierarchy beneath one parent.
@@ -71,6 +66,8 @@ struct Parents {
 pub(crate) struct ContainerCgroup {
     v2: Option<Dir>,
     v1: Vec<(String, Dir)>,
+    /// The parent it asked for. Goes after what is in it.
+    _parent: Option<Use>,
     /// Device rules that hold for this container.
     pub(crate) devices: DeviceRules,
 }
@@ -83,25 +80,33 @@ impl Cgroups {
         let parent = check_parent(parent)?;
         let hosts = Parents::discover();
         let name = instance_name();
+        let asked = Arc::<Asked>::default();
         let v2 = hosts.v2.as_ref().and_then(|root| {
-            V2::start(root.as_fd(), &parent, &name)
+            V2::start(root.as_fd(), &parent, &name, &asked.made)
                 .inspect_err(|error| tracing::warn!(%error, "no cgroup v2 directory can be made"))
                 .ok()
         });
         let v1 = hosts.v1.iter().filter_map(|(controller, root)| {
-            let hold = Hold::claim(root.as_fd(), &parent, &name).ok()?;
+            let hold = Hold::claim(root.as_fd(), &parent, &name, &Arc::default()).ok()?;
             if controller == "cpuset" {
                 limits::inherit_cpuset(hold.base(), hold.dir());
             }
             Some((controller.clone(), hold))
         });
-        let v1 = v1.collect();
+        let v1: Vec<(String, Hold)> = v1.collect();
+        let holds = v2.iter().map(|v2| &v2.instance);
+        for hold in holds.chain(v1.iter().map(|(_, hold)| hold)) {
+            let left = hold.left().map_err(|source| Error::Cgroup {
+                path: parent.iter().collect(),
+                source,
+            })?;
+            asked.kept.add(left);
+        }
         Ok(Cgroups {
-            name,
-            v2: v2.map(Arc::new),
+            v2,
             v1,
             parents: hosts,
-            asked: Mutex::default(),
+            asked,
         })
     }
 
@@ -118,40 +123,10 @@ impl Cgroups {
         }
     }
 
-    /// What the helper removes when we are gone, beginning with number `from`: their
-    /// order never changes, and more come when containers ask for other parents.
-    pub(crate) fn holds(&self, from: usize) -> Vec<Vec<Left>> {
-        let asked = self.asked();
-        let v2 = self.v2.iter().map(|v2| &v2.instance);
-        let v1 = self.v1.iter().map(|(_, hold)| hold);
-        let asked = asked.made.iter().map(|v2| &v2.instance);
-        v2.chain(v1)
-            .chain(asked)
-            .skip(from)
-            .map(|hold| hold.left().unwrap_or_default())
-            .collect()
-    }
-
-    fn asked(&self) -> MutexGuard<'_, Asked> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Our part beneath a parent that a container asks for; made once.
-    fn beneath(&self, root: BorrowedFd<'_>, parent: &str) -> Result<Arc<V2>, Error> {
-        let path = check_parent(parent)?;
-        let mut asked = self.asked();
-        if let Some(number) = asked.by_path.get(&path) {
-            return Ok(asked.made[*number].clone());
-        }
-        let made = V2::start(root, &path, &self.name).map_err(|source| Error::Cgroup {
-            path: PathBuf::from(parent),
-            source,
-        })?;
-        let made = Arc::new(made);
-        let number = asked.made.len();
-        asked.made.push(made.clone());
-        asked.by_path.insert(path, number);
-        Ok(made)
+    /// What the helper removes when we are gone, by numbers that are never given again. More come
+    /// and go with the parents that containers ask for.
+    pub(crate) fn left(&self) -> BTreeMap<u64, Arc<Vec<Left>>> {
+        self.asked.kept.all().clone()
     }
 
     /// A new container's cgroups, with its limits set.
@@ -168,16 +143,16 @@ impl Cgroups {
             source,
         };
         let mut devices = DeviceRules::Cgroup;
-        let beneath = match (parent, &self.v2, &self.parents.v2) {
-            (Some(parent), Some(_), Some(root)) => Some(self.beneath(root.as_fd(), parent)?),
+        let asked = match (parent, &self.v2, &self.parents.v2) {
+            (Some(parent), Some(_), Some(root)) => Some(self.asked.beneath(root.as_fd(), parent)?),
             (Some(parent), ..) => {
                 let what =
                     format!("cgroup parent {parent}: no cgroup v2 directory can be made here");
                 return Err(Error::Unsupported { what });
             }
-            (None, v2, _) => v2.clone(),
+            (None, ..) => None,
         };
-        let v2 = match &beneath {
+        let v2 = match asked.as_ref().map(Use::v2).or(self.v2.as_ref()) {
             Some(v2) if security == Security::Sandbox && allowed.is_empty() => {
                 Some(v2.sandbox.make(id).map_err(failed)?)
             }
@@ -196,6 +171,7 @@ impl Cgroups {
         let mut container = ContainerCgroup {
             v2,
             v1: Vec::new(),
+            _parent: asked,
             devices,
         };
         limits::set(&mut container, &self.v1, id, resources)?;
@@ -204,8 +180,13 @@ impl Cgroups {
 }
 
 impl V2 {
-    fn start(root: BorrowedFd<'_>, parent: &[String], name: &str) -> io::Result<V2> {
-        let instance = Hold::claim(root, parent, name)?;
+    fn start(
+        root: BorrowedFd<'_>,
+        parent: &[String],
+        name: &str,
+        made: &Arc<Made>,
+    ) -> io::Result<V2> {
+        let instance = Hold::claim(root, parent, name, made)?;
         instance.dir().enable(CONTROLLERS);
         let sandbox = instance.dir().make("sandbox")?;
         let insecure = instance.dir().make("insecure")?;

@@ -53,7 +53,8 @@ struct Child {
 struct Helper {
     socket: OwnedFd,
     children: Vec<Child>,
-    kept: Vec<Left>,
+    /// By the number they came under; in order.
+    kept: Vec<(u64, Left)>,
     filter: Vec<seccomp::Insn>,
 }
 
@@ -123,18 +124,23 @@ impl Helper {
         let request: Request = serde_json::from_slice(bytes)?;
         let id = request.id;
         let started = match request.order {
-            Order::Keep { kept } => {
+            Order::Keep { number, kept } => {
                 let mut fds = fds.into_iter();
                 for (name, if_empty) in kept {
                     if let (Some(parent), Some(dir)) = (fds.next(), fds.next()) {
-                        self.kept.push(Left {
+                        let left = Left {
                             parent,
                             name,
                             dir,
                             if_empty,
-                        });
+                        };
+                        self.kept.push((number, left));
                     }
                 }
+                return Ok(());
+            }
+            Order::Forget { number } => {
+                self.kept.retain(|(of, _)| *of != number);
                 return Ok(());
             }
             Order::Run => self.start(fds),
@@ -195,7 +201,7 @@ impl Helper {
         for child in self.children.drain(..) {
             let _status = sys::reap(child.pid);
         }
-        for left in self.kept.drain(..) {
+        for (_, left) in self.kept.drain(..) {
             left.remove();
         }
     }

@@ -22,7 +22,12 @@ pub(crate) enum Order {
     /// Remember these cgroups (pairs of parent and directory handles follow) and clean
     /// them up, in this order, when the socket closes. With each name, whether it goes
     /// only when it is empty.
-    Keep { kept: Vec<(String, bool)> },
+    Keep {
+        number: u64,
+        kept: Vec<(String, bool)>,
+    },
+    /// What was kept under a number has gone.
+    Forget { number: u64 },
     /// Start a container; handle 0 holds the [`Spec`].
     Run,
     /// Start one more process in a container; handle 0 holds the [`Spec`], handle 1 is

@@ -29,6 +29,12 @@ impl Dir {
         Dir { parent, name, fd }
     }
 
+    /// The same directory by handles of its own.
+    pub(crate) fn again(&self) -> io::Result<Dir> {
+        let (parent, name, fd) = self.handles()?;
+        Ok(Dir::from_handles(parent, name, fd))
+    }
+
     /// Copies of its handles, to send to another process.
     pub(crate) fn handles(&self) -> io::Result<(OwnedFd, String, OwnedFd)> {
         Ok((
@@ -192,12 +198,15 @@ impl Dir {
         tracing::warn!(name = %self.name, "a cgroup stays: something in it does not die");
     }
 
-    /// Removes it unless something is in it, as when another instance uses it.
-    pub(crate) fn remove_if_empty(&self) {
-        if self.name != "." {
-            let flags = rustix::fs::AtFlags::REMOVEDIR;
-            let _in_use = rustix::fs::unlinkat(&self.parent, &self.name, flags);
-        }
+    /// Removes it unless something is in it, as when another instance uses it. Tells whether it
+    /// is gone.
+    pub(crate) fn remove_if_empty(&self) -> bool {
+        let flags = rustix::fs::AtFlags::REMOVEDIR;
+        self.name != "."
+            && matches!(
+                rustix::fs::unlinkat(&self.parent, &self.name, flags),
+                Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NODEV)
+            )
     }
 
     fn remove(&self) -> bool {

@@ -1,8 +1,10 @@
 //! A directory of our own in one hierarchy, and how it and what had to be made above it
 //! go away again.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{CONTROLLERS, Dir};
@@ -16,8 +18,19 @@ const OURS: &[&str] = &["kiln", "kiln-runtime"];
 pub(crate) struct Hold {
     dir: Dir,
     base: Dir,
-    /// Innermost first.
-    above: Vec<Dir>,
+    above: Above,
+}
+
+/// Directories of one hierarchy that were not there before. Whoever leaves one last removes it,
+/// also when another made it.
+#[derive(Default)]
+pub(crate) struct Made(Mutex<BTreeSet<Vec<String>>>);
+
+/// Directories that go with what was made in them. Dropped, those that are empty are removed.
+struct Above {
+    /// Innermost first, with their paths.
+    dirs: Vec<(Dir, Vec<String>)>,
+    made: Arc<Made>,
 }
 
 /// One directory that must not stay: handles to send to another process.
@@ -33,12 +46,17 @@ impl Hold {
     /// Makes `path` beneath `root`, removes what dead instances left in it, and makes
     /// the directory `name` there, locked for as long as the handle (or a copy of it)
     /// is open anywhere.
-    pub(crate) fn claim(root: BorrowedFd<'_>, path: &[String], name: &str) -> io::Result<Hold> {
+    pub(crate) fn claim(
+        root: BorrowedFd<'_>,
+        path: &[String],
+        name: &str,
+        made: &Arc<Made>,
+    ) -> io::Result<Hold> {
         let mut tries = 0;
         loop {
             // Someone else's sweep, or their removing of an empty parent, may come
             // between two of these steps.
-            match Hold::try_claim(root, path, name) {
+            match Hold::try_claim(root, path, name, made) {
                 Err(_) if tries < 20 => std::thread::sleep(Duration::from_millis(2)),
                 done => return done,
             }
@@ -46,23 +64,39 @@ impl Hold {
         }
     }
 
-    fn try_claim(root: BorrowedFd<'_>, path: &[String], name: &str) -> io::Result<Hold> {
-        let mut above = Vec::new();
+    fn try_claim(
+        root: BorrowedFd<'_>,
+        path: &[String],
+        name: &str,
+        made: &Arc<Made>,
+    ) -> io::Result<Hold> {
+        let mut above = Above {
+            dirs: Vec::new(),
+            made: made.clone(),
+        };
         let mut at = Dir::root(root)?;
         let ours = is_ours(path);
-        for name in path {
+        for (depth, name) in path.iter().enumerate() {
             at.enable(CONTROLLERS);
-            let (next, made) = at.make_or_find(name)?;
-            if made || ours {
-                let (parent, name, fd) = next.handles()?;
-                above.insert(0, Dir::from_handles(parent, name, fd));
+            let so_far = &path[..=depth];
+            let (next, is_new) = at.make_or_find(name)?;
+            if is_new {
+                made.lock().insert(so_far.to_vec());
             }
-            at = next;
+            let goes = ours || made.lock().contains(so_far);
+            let again = next.again();
+            if goes {
+                above.dirs.insert(0, (next, so_far.to_vec()));
+            }
+            at = again?;
         }
         at.enable(CONTROLLERS);
         at.sweep_unlocked();
         let dir = at.make(name)?;
-        dir.lock()?;
+        if let Err(error) = dir.lock() {
+            dir.remove_if_empty();
+            return Err(error);
+        }
         if !dir.is_linked() {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -87,7 +121,9 @@ impl Hold {
         }
         if is_ours(path) {
             found.insert(0, at);
-            found.iter().for_each(Dir::remove_if_empty);
+            for dir in found {
+                dir.remove_if_empty();
+            }
         }
     }
 
@@ -112,7 +148,7 @@ impl Hold {
                 if_empty,
             })
         };
-        let above = self.above.iter().map(|dir| one(dir, true));
+        let above = self.above.dirs.iter().map(|(dir, _)| one(dir, true));
         std::iter::once(one(&self.dir, false))
             .chain(above)
             .collect()
@@ -127,9 +163,22 @@ fn is_ours(path: &[String]) -> bool {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.dir.kill_and_remove();
-        for dir in &self.above {
-            dir.remove_if_empty();
+    }
+}
+
+impl Drop for Above {
+    fn drop(&mut self) {
+        for (dir, path) in &self.dirs {
+            if dir.remove_if_empty() {
+                self.made.lock().remove(path);
+            }
         }
+    }
+}
+
+impl Made {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<Vec<String>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,8 +187,39 @@ impl Left {
     pub(crate) fn remove(self) {
         let dir = Dir::from_handles(self.parent, self.name, self.dir);
         match self.if_empty {
-            true => dir.remove_if_empty(),
+            true => drop(dir.remove_if_empty()),
             false => dir.kill_and_remove(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// What was made on the way goes again when the last part cannot be made, and what others are
+    /// in stays until the last of them goes.
+    #[test]
+    fn privileged_a_failed_try_leaves_nothing() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let root = super::super::Parents::discover().v2.unwrap();
+        let (made, top) = (Arc::default(), super::super::instance_name());
+        let claim = |under: &str, name: &str| {
+            let path = [top.clone(), under.to_owned()];
+            Hold::claim(root.as_fd(), &path, name, &made)
+        };
+        let is_there = || Dir::root(root.as_fd()).unwrap().child(&top).is_ok();
+        assert!(claim("a", "no/such").is_err());
+        assert!(!is_there(), "after a failed try");
+        let (first, second) = (claim("a", "x").unwrap(), claim("b", "y").unwrap());
+        drop(first);
+        assert!(is_there(), "the second is in it");
+        drop(second);
+        assert!(!is_there(), "after the last");
+        assert!(made.lock().is_empty());
     }
 }

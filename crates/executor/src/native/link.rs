@@ -1,6 +1,6 @@
 //! The line to the helper process: orders out, starts and ends back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -30,8 +30,8 @@ pub enum HelperProgram {
 pub(super) struct Link {
     socket: Arc<AsyncFd<OwnedFd>>,
     waiting: Waiting,
-    /// How many of our cgroups the helper knows.
-    kept: tokio::sync::Mutex<usize>,
+    /// Which of our cgroups the helper knows.
+    kept: tokio::sync::Mutex<BTreeSet<u64>>,
     _reader: stdx::task::Task<()>,
 }
 
@@ -88,7 +88,7 @@ impl Link {
         let link = Link {
             socket,
             waiting,
-            kept: tokio::sync::Mutex::new(0),
+            kept: tokio::sync::Mutex::default(),
             _reader: reader,
         };
         link.keep(cgroups).await?;
@@ -103,12 +103,23 @@ impl Link {
             .is_none()
     }
 
-    /// Tells the helper which cgroups to clean up after us, as far as it does not know.
+    /// Tells the helper which cgroups to clean up after us, and which it need not any more, as far
+    /// as it does not know.
     pub(super) async fn keep(&self, cgroups: &Cgroups) -> Result<(), Error> {
         let mut known = self.kept.lock().await;
-        for left in cgroups.holds(*known) {
+        let all = cgroups.left();
+        while let Some(&number) = known.iter().find(|number| !all.contains_key(number)) {
+            let order = Order::Forget { number };
+            self.send(&Request { id: 0, order }, &[]).await?;
+            known.remove(&number);
+        }
+        for (&number, left) in &all {
+            if known.contains(&number) {
+                continue;
+            }
             let kept = left.iter().map(|left| (left.name.clone(), left.if_empty));
             let order = Order::Keep {
+                number,
                 kept: kept.collect(),
             };
             let fds = left
@@ -116,7 +127,7 @@ impl Link {
                 .flat_map(|left| [left.parent.as_fd(), left.dir.as_fd()]);
             let fds: Vec<_> = fds.collect();
             self.send(&Request { id: 0, order }, &fds).await?;
-            *known += 1;
+            known.insert(number);
         }
         Ok(())
     }

@@ -28,14 +28,18 @@ fn wait_until_gone(word: &str) {
 }
 
 fn helper_of(parent: u32) -> Option<rustix::process::Pid> {
+    helpers_of(parent).into_iter().next()
+}
+
+pub(crate) fn helpers_of(parent: u32) -> Vec<rustix::process::Pid> {
     let own = format!("PPid:\t{parent}\n");
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let pid = pids.find(|pid| {
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let pids = pids.filter(|pid| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         status.contains(&own) && status.starts_with("Name:\tkiln-containers")
     });
-    pid.and_then(rustix::process::Pid::from_raw)
+    pids.filter_map(rustix::process::Pid::from_raw).collect()
 }
 
 /// Not a test: the program that is killed. Runs containers until then.
