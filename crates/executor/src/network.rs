@@ -130,7 +130,7 @@ fn let_go(path: &Path) {
 }
 
 /// The network of one container.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) enum Attached {
     /// The host's, or only a loopback: nothing to hold.
     #[default]

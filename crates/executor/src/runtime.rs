@@ -18,7 +18,7 @@ use crate::helper::LAUNCHER_NAME;
 use crate::native::HelperProgram;
 use crate::network::{Attached, Networks, SandboxNetwork};
 use crate::prepare::{self, setup};
-use crate::process::{Dns, ExecProcess, Process, Security};
+use crate::process::{Dns, ExecProcess, Process};
 use crate::spec::Spec;
 use crate::streams::{self, Ends};
 use crate::stubs::Stubs;
@@ -394,60 +394,4 @@ impl Executor for Runtime {
         let parent = self.shared.options.cgroup_parent.clone();
         stdx::task::blocking(move || crate::cgroup::Cgroups::sweep(&parent, false)).await;
     }
-}
-
-/// The spec of one more process: as the built-in executor's, without its handles.
-fn exec_spec(named: &Named, exec: &ExecProcess) -> Result<Spec> {
-    let mut process = (*named.process).clone();
-    process.args.clone_from(&exec.args);
-    process.mounts.clear();
-    process.ulimits.clone_from(&exec.ulimits);
-    process.security = exec.security;
-    for (own, first) in [
-        (&exec.cwd, &mut process.cwd),
-        (&exec.user, &mut process.user),
-    ] {
-        if !own.is_empty() {
-            first.clone_from(own);
-        }
-    }
-    if !exec.env.is_empty() {
-        process.env.clone_from(&exec.env);
-    }
-    prepare::check_command(&process.args, &process.env, &process.cwd)?;
-    let ids = crate::user::find(process.root.root().as_fd(), &process.user)?;
-    let cwd = if process.cwd.is_empty() {
-        "/".to_string()
-    } else {
-        process.cwd.clone()
-    };
-    Ok(Spec {
-        env: prepare::environment(&process.env, &ids),
-        args: process.args,
-        cwd,
-        ids,
-        hostname: String::new(),
-        root: crate::spec::TreeRef {
-            fd: 0,
-            detached: false,
-            recursive: false,
-            readonly: false,
-        },
-        readonly_root: false,
-        mounts: Vec::new(),
-        cgroup: None,
-        joins: Vec::new(),
-        own_network: false,
-        network: None,
-        devices: Vec::new(),
-        // The binary applies the container's own.
-        apparmor: None,
-        insecure: exec.security == Security::Insecure,
-        nodev: false,
-        rlimits: prepare::rlimits(&exec.ulimits)?,
-        shm_size: 0,
-        stdio: [0; 3],
-        console: None,
-        failures: 0,
-    })
 }

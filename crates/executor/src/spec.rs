@@ -1,10 +1,13 @@
 //! What the helper is told: plain numbers and names, and descriptors by their place in
 //! the message.
 
+use std::os::fd::AsFd;
+
 use serde::{Deserialize, Serialize};
 
-use crate::process::Device;
+use crate::process::{Device, ExecProcess, Process, Security};
 use crate::user::Ids;
+use crate::{Result, prepare};
 
 /// Place of a descriptor in the message it came with.
 pub(crate) type FdIndex = usize;
@@ -86,6 +89,51 @@ pub(crate) struct Spec {
     pub(crate) console: Option<FdIndex>,
     /// Failures before the program runs are written here; closed by exec.
     pub(crate) failures: FdIndex,
+}
+
+impl Spec {
+    /// One more process in the container of `first`: what it does not say for itself is as there.
+    /// It comes without handles.
+    pub(crate) fn of_exec(first: &Process, exec: &ExecProcess) -> Result<Spec> {
+        fn or<'a>(own: &'a str, other: &'a str) -> &'a str {
+            if own.is_empty() { other } else { own }
+        }
+        let env = match exec.env.is_empty() {
+            true => &first.env,
+            false => &exec.env,
+        };
+        let cwd = or(or(&exec.cwd, &first.cwd), "/");
+        prepare::check_command(&exec.args, env, cwd)?;
+        let ids = crate::user::find(first.root.root().as_fd(), or(&exec.user, &first.user))?;
+        Ok(Spec {
+            args: exec.args.clone(),
+            env: prepare::environment(env, &ids),
+            cwd: cwd.to_string(),
+            ids,
+            hostname: String::new(),
+            root: TreeRef {
+                fd: 0,
+                detached: false,
+                recursive: false,
+                readonly: false,
+            },
+            readonly_root: false,
+            mounts: Vec::new(),
+            cgroup: None,
+            joins: Vec::new(),
+            own_network: false,
+            network: None,
+            devices: Vec::new(),
+            apparmor: None,
+            insecure: exec.security == Security::Insecure,
+            nodev: false,
+            rlimits: prepare::rlimits(&exec.ulimits)?,
+            shm_size: 0,
+            stdio: [0; 3],
+            console: None,
+            failures: 0,
+        })
+    }
 }
 
 /// A tree, directory or file to mount.

@@ -44,28 +44,23 @@ impl Native {
             );
             return Err(Error::Unsupported { what });
         }
-        let process = Arc::new(process);
         let networks = self.shared.networks.clone();
-        let network = Arc::new(Networks::attach(networks.as_ref(), &process).await?);
-        let result = self
-            .run_attached(id, process.clone(), network.clone(), io, control, abandoned)
-            .await;
-        if let Ok(network) = Arc::try_unwrap(network) {
-            Networks::detach(networks.as_ref(), &process, network).await;
-        }
-        result
+        Networks::around(networks.as_ref(), process, |process, network| {
+            self.run_attached(id, process, network, io, control, abandoned)
+        })
+        .await
     }
 
     async fn run_attached(
         self,
         id: u64,
         process: Arc<Process>,
-        network: Arc<Attached>,
+        network: Attached,
         io: Io,
         control: Control,
         abandoned: oneshot::Receiver<()>,
     ) -> Result<Exit> {
-        let (mut container, ends) = self.prepare(id, process.clone(), network, io).await?;
+        let (process, mut container, ends) = self.prepare(id, process, network, io).await?;
         let result = self
             .supervise(id, &process, &mut container, ends, control, abandoned)
             .await;
@@ -86,13 +81,14 @@ impl Native {
         .await
     }
 
+    /// Gives the process back; when it fails, its trees have gone there where that may take long.
     async fn prepare(
         &self,
         id: u64,
         process: Arc<Process>,
-        network: Arc<Attached>,
+        network: Attached,
         io: Io,
-    ) -> Result<(Container, Ends)> {
+    ) -> Result<(Arc<Process>, Container, Ends)> {
         let shared = self.shared.clone();
         stdx::task::blocking(move || {
             let setting = Setting {
@@ -129,15 +125,13 @@ impl Native {
                 handles,
                 stubs,
             } = prepared;
-            Ok((
-                Container {
-                    spec,
-                    fds: handles.0,
-                    cgroup,
-                    _stubs: stubs,
-                },
-                ends,
-            ))
+            let container = Container {
+                spec,
+                fds: handles.0,
+                cgroup,
+                _stubs: stubs,
+            };
+            Ok((process, container, ends))
         })
         .await
     }
@@ -158,7 +152,7 @@ impl Native {
         drop(fds);
         let Started { pidfd, ended } = started?;
         let pidfd = Arc::new(pidfd);
-        if let Some(name) = &process.name {
+        let named = process.name.clone().map(|name| {
             let named = Named {
                 process: process.clone(),
                 pidfd: pidfd.clone(),
@@ -166,30 +160,15 @@ impl Native {
                 nodev: container.spec.nodev,
                 apparmor: container.spec.apparmor.clone(),
             };
-            // Not before it runs: until then it cannot be entered.
-            let shared = self.shared.clone();
-            let name = name.clone();
-            let insert = move || {
-                shared
-                    .named
-                    .lock()
-                    .expect("never panics while held")
-                    .insert(name, named);
-            };
-            let kill = || container.cgroup.kill();
-            return watch(
-                &container.spec,
-                ends,
-                &pidfd,
-                ended,
-                control,
-                abandoned,
-                kill,
-                insert,
-                true,
-            )
-            .await;
-        }
+            (name, named)
+        });
+        // Not before it runs: until then it cannot be entered.
+        let insert = || {
+            if let Some((name, named)) = named {
+                let mut all = self.shared.named.lock().expect("never panics while held");
+                all.insert(name, named);
+            }
+        };
         let kill = || container.cgroup.kill();
         watch(
             &container.spec,
@@ -199,7 +178,7 @@ impl Native {
             control,
             abandoned,
             kill,
-            || {},
+            insert,
             true,
         )
         .await
@@ -245,22 +224,7 @@ impl Native {
 }
 
 fn enter_spec(named: &Named, exec: &ExecProcess, io: Io) -> Result<(Spec, Vec<OwnedFd>, Ends)> {
-    let first = &named.process;
-    let or = |own: &str, other: &str| {
-        if own.is_empty() {
-            other.to_string()
-        } else {
-            own.to_string()
-        }
-    };
-    let env = if exec.env.is_empty() {
-        &first.env
-    } else {
-        &exec.env
-    };
-    let cwd = or(&or(&exec.cwd, &first.cwd), "/");
-    prepare::check_command(&exec.args, env, &cwd)?;
-    let ids = crate::user::find(first.root.root().as_fd(), &or(&exec.user, &first.user))?;
+    let mut spec = Spec::of_exec(&named.process, exec)?;
     let mut handles = Handles::default();
     let pidfd = named
         .pidfd
@@ -269,41 +233,14 @@ fn enter_spec(named: &Named, exec: &ExecProcess, io: Io) -> Result<(Spec, Vec<Ow
     let again = pidfd.try_clone().map_err(setup("opening the container"))?;
     handles.push(again);
     handles.push(pidfd);
-    let cgroup = match &named.cgroup {
-        Some(fd) => Some(handles.push(fd.try_clone().map_err(setup("opening the cgroup"))?)),
-        None => None,
-    };
-    let mut spec = Spec {
-        args: exec.args.clone(),
-        env: prepare::environment(env, &ids),
-        cwd,
-        ids,
-        hostname: String::new(),
-        root: crate::spec::TreeRef {
-            fd: 0,
-            detached: false,
-            recursive: false,
-            readonly: false,
-        },
-        readonly_root: false,
-        mounts: Vec::new(),
-        cgroup,
-        joins: Vec::new(),
-        own_network: false,
-        network: None,
-        devices: Vec::new(),
-        apparmor: match exec.security {
-            Security::Sandbox => named.apparmor.clone(),
-            Security::Insecure => None,
-        },
-        insecure: exec.security == Security::Insecure,
-        nodev: named.nodev,
-        rlimits: prepare::rlimits(&exec.ulimits)?,
-        shm_size: 0,
-        stdio: [0; 3],
-        console: None,
-        failures: 0,
-    };
+    if let Some(fd) = &named.cgroup {
+        let fd = fd.try_clone().map_err(setup("opening the cgroup"))?;
+        spec.cgroup = Some(handles.push(fd));
+    }
+    spec.nodev = named.nodev;
+    if exec.security == Security::Sandbox {
+        spec.apparmor.clone_from(&named.apparmor);
+    }
     let ends = streams::ends(&mut spec, &mut handles, io, exec.tty)?;
     handles.0[0] = streams::frame(&spec)?;
     Ok((spec, handles.0, ends))

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::cni::{self, Call, List};
 use super::orphans;
 use super::{Attached, CniNetwork, CniOptions, Namespace, SandboxNetwork};
+use crate::Exit;
 use crate::error::Error;
 use crate::process::{DEFAULT_HOSTNAME, Network, Process, Security};
 
@@ -93,30 +94,26 @@ impl Networks {
         Ok(networks)
     }
 
-    /// The network of one container.
-    pub(crate) async fn attach(
+    /// Runs a container in its network, and takes that back when the container has ended. The
+    /// process is `run`'s alone: its trees go where that lets them go.
+    pub(crate) async fn around<F>(
         networks: Option<&Arc<Networks>>,
-        process: &Process,
-    ) -> Result<Attached, Error> {
-        match networks {
-            Some(networks) if process.network == Network::Sandbox => {
-                networks.get(process.hostname()).await.map(Attached::Joined)
-            }
-            _ => Ok(Attached::Plain),
-        }
-    }
-
-    /// The container has ended.
-    pub(crate) async fn detach(
-        networks: Option<&Arc<Networks>>,
-        process: &Process,
-        attached: Attached,
-    ) {
-        if let (Some(networks), Attached::Joined(joined)) = (networks, attached) {
-            // With all capabilities it may have changed the network's settings.
-            let clean = process.security == Security::Sandbox;
-            networks.give_back(joined, clean).await;
-        }
+        process: Process,
+        run: impl FnOnce(Arc<Process>, Attached) -> F,
+    ) -> Result<Exit, Error>
+    where
+        F: Future<Output = Result<Exit, Error>>,
+    {
+        let networks = networks.filter(|_| process.network == Network::Sandbox);
+        let Some(networks) = networks else {
+            return run(Arc::new(process), Attached::Plain).await;
+        };
+        // With all capabilities it may change the network's settings.
+        let clean = process.security == Security::Sandbox;
+        let joined = networks.get(process.hostname()).await?;
+        let ended = run(Arc::new(process), Attached::Joined(joined.clone())).await;
+        networks.give_back(joined, clean).await;
+        ended
     }
 
     /// A namespace for a container of this host name, which plugins may want to know.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Bundle, Named, Shared, config, exec_spec};
+use super::{Bundle, Named, Shared, config};
 use crate::error::Error;
 use crate::network::{Attached, Networks};
 use crate::prepare::{self, Handles, setup};
@@ -74,41 +74,34 @@ pub(super) async fn run(
 ) -> Result<Exit> {
     use std::sync::atomic::Ordering;
     let id = format!("kiln-{}", shared.next_id.fetch_add(1, Ordering::Relaxed));
-    let process = Arc::new(process);
     let networks = shared.networks.clone();
-    let network = Arc::new(Networks::attach(networks.as_ref(), &process).await?);
-    let result = run_attached(
-        shared,
-        id,
-        process.clone(),
-        network.clone(),
-        io,
-        control,
-        abandoned,
-    );
-    let result = result.await;
-    if let Ok(network) = Arc::try_unwrap(network) {
-        Networks::detach(networks.as_ref(), &process, network).await;
-    }
-    result
+    Networks::around(networks.as_ref(), process, |process, network| {
+        run_attached(shared, id, process, network, io, control, abandoned)
+    })
+    .await
 }
 
 async fn run_attached(
     shared: Arc<Shared>,
     id: String,
     process: Arc<Process>,
-    network: Arc<Attached>,
+    network: Attached,
     io: Io,
     control: Control,
     abandoned: oneshot::Receiver<()>,
 ) -> Result<Exit> {
-    let (bundle, spec, fds, ends) = {
-        let (shared, process, id) = (shared.clone(), process.clone(), id.clone());
-        stdx::task::blocking(move || shared.bundle(&id, &process, &network, io)).await?
+    let (process, (bundle, spec, fds, ends)) = {
+        let (shared, id) = (shared.clone(), id.clone());
+        // When it fails, the trees of the process go in there: that may take long.
+        stdx::task::blocking(move || {
+            let made = shared.bundle(&id, &process, &network, io)?;
+            Ok::<_, Error>((process, made))
+        })
+        .await?
     };
     let stage = bundle.dir.join("stage").to_string_lossy().into_owned();
     let args = arguments(&shared.root(), &bundle.dir, "run", &id);
-    let child = shared.launch(&stage, &args, &fds)?;
+    let child = shared.launch(&stage, &args, &fds);
     drop(fds);
     let named = process.name.clone().map(|name| {
         (
@@ -128,7 +121,10 @@ async fn run_attached(
                 .insert(name, named);
         }
     };
-    let ended = follow(&spec, &bundle, child, ends, control, abandoned, insert).await;
+    let ended = match child {
+        Ok(child) => follow(&spec, &bundle, child, ends, control, abandoned, insert).await,
+        Err(error) => Err(error),
+    };
     if let Some(name) = &process.name {
         let mut named = shared.named.lock().expect("never panics while held");
         // A newer one of the same name stays.
@@ -172,7 +168,8 @@ pub(super) async fn exec(
     let dir = shared.home.join(format!("exec-{number}"));
     std::fs::create_dir(&dir).map_err(setup("making a bundle"))?;
     let bundle = Bundle { dir, _stubs: None };
-    let mut spec = exec_spec(&named, &exec)?;
+    // The binary applies the container's own profile.
+    let mut spec = Spec::of_exec(&named.process, &exec)?;
     let mut handles = Handles::default();
     handles.push(sys::memory_file(b"").map_err(setup("writing what to run"))?);
     let ends = ends(&mut spec, &mut handles, io, exec.tty)?;
