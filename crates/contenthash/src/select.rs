@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use oci::{Digest, Hasher};
-use stdx::patterns::{Matched, Patterns};
+use stdx::patterns::{Above, Filter};
 use stdx::sys::Root;
 
 use crate::contents::{Contents, Dir, Node, steps};
@@ -51,33 +51,12 @@ struct Included {
 
 /// A walk that picks.
 struct Picking {
-    include: Option<Patterns>,
-    exclude: Option<Patterns>,
+    filter: Filter,
     /// Directories on the way that are taken once something in them is.
     pending: Vec<Included>,
     picked: Vec<Included>,
     /// Names were read on the way.
     read: bool,
-}
-
-/// What patterns said about the directory one is in.
-#[derive(Clone, Default)]
-struct Above {
-    include: Matched,
-    exclude: Matched,
-}
-
-/// What patterns say about one name.
-#[derive(Clone, Copy)]
-struct Judged {
-    included: bool,
-    excluded: bool,
-}
-
-impl Judged {
-    fn taken(self) -> bool {
-        self.included && !self.excluded
-    }
 }
 
 impl Contents {
@@ -127,8 +106,7 @@ impl Contents {
             return Ok(None);
         }
         let mut picking = Picking {
-            include: patterns(&selector.include)?,
-            exclude: patterns(&selector.exclude)?,
+            filter: Filter::new(&selector.include, &selector.exclude)?,
             pending: Vec::new(),
             picked: Vec::new(),
             read: false,
@@ -201,21 +179,18 @@ impl Contents {
     ) -> Result<()> {
         let name = base.file_name().filter(|_| wildcard).map(OsStr::as_bytes);
         let key = name.map_or_else(Vec::new, |name| [b"\0", name].concat());
-        let above = Above::default();
         picking.pending.clear();
         let Some((dir, changed)) = self.dir(root, base)? else {
-            if picking.takes("", &above).0.taken() {
-                let key = if key.is_empty() { vec![0] } else { key };
-                picking.take(Included {
-                    key,
-                    path: base.to_owned(),
-                });
-            }
+            // Patterns are about what is in a directory: a file is copied whatever they say.
+            let key = if key.is_empty() { vec![0] } else { key };
+            picking.take(Included {
+                key,
+                path: base.to_owned(),
+            });
             return Ok(());
         };
         // A path with a slash at its end means what is in the directory only.
         let header = wildcard || !selector.path.as_os_str().as_bytes().ends_with(b"/");
-        let (judged, above) = picking.takes("", &above);
         if header {
             let key = if key.is_empty() { vec![0] } else { key.clone() };
             picking.enter(
@@ -223,10 +198,10 @@ impl Contents {
                     key,
                     path: base.to_owned(),
                 },
-                judged.taken(),
+                picking.filter.judge("", &Above::default()).taken(),
             );
         }
-        let walked = picking.walk(root, base, &key, "", dir, &above);
+        let walked = picking.walk(root, base, &key, "", dir, &Above::default());
         *changed |= std::mem::take(&mut picking.read);
         walked
     }
@@ -278,22 +253,6 @@ impl Contents {
 }
 
 impl Picking {
-    /// Whether a path relative to the base is selected.
-    fn takes(&self, relative: &str, above: &Above) -> (Judged, Above) {
-        let mut judged = Judged {
-            included: true,
-            excluded: false,
-        };
-        let mut here = Above::default();
-        if let Some(include) = &self.include {
-            (judged.included, here.include) = include.matches_in(relative, &above.include);
-        }
-        if let Some(exclude) = &self.exclude {
-            (judged.excluded, here.exclude) = exclude.matches_in(relative, &above.exclude);
-        }
-        (judged, here)
-    }
-
     fn take(&mut self, one: Included) {
         self.picked.append(&mut self.pending);
         self.picked.push(one);
@@ -328,7 +287,7 @@ impl Picking {
             } else {
                 format!("{relative}/{name}")
             };
-            let (judged, here) = self.takes(&relative, above);
+            let judged = self.filter.judge(&relative, above);
             let taken = judged.taken();
             let Node::Dir(deeper) = node else {
                 if taken {
@@ -336,7 +295,7 @@ impl Picking {
                 }
                 continue;
             };
-            if !taken && self.nothing_in(&relative, judged) {
+            if !taken && self.filter.nothing_in(&relative, &judged) {
                 continue;
             }
             let depth = self.pending.len();
@@ -347,29 +306,11 @@ impl Picking {
                 },
                 taken,
             );
-            self.walk(root, &path, &key, &relative, deeper, &here)?;
+            self.walk(root, &path, &key, &relative, deeper, &judged.here)?;
             self.pending.truncate(depth);
         }
         Ok(())
     }
-
-    /// Whether nothing in a directory that is not selected can be.
-    fn nothing_in(&self, relative: &str, judged: Judged) -> bool {
-        let may = |patterns: &Option<Patterns>, may: fn(&Patterns, &str) -> bool| {
-            patterns
-                .as_ref()
-                .is_some_and(|patterns| may(patterns, relative))
-        };
-        let excluded = judged.excluded && !may(&self.exclude, Patterns::may_take_back_in);
-        // Where the directory itself is included, so is all in it that is not excluded.
-        let left_out = !judged.included && !may(&self.include, Patterns::may_match_in);
-        excluded || left_out
-    }
-}
-
-fn patterns(texts: &[String]) -> Result<Option<Patterns>> {
-    let patterns = Patterns::new(texts)?;
-    Ok(Some(patterns).filter(|patterns| !patterns.is_empty()))
 }
 
 fn unescape(part: &[u8]) -> std::ffi::OsString {

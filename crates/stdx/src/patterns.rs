@@ -6,6 +6,10 @@
 //! matches a directory matches all in it. A pattern that begins with `!` takes back
 //! what those before it matched.
 
+mod filter;
+
+pub use filter::{Above, Filter, Judged};
+
 /// A pattern nobody can match by.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid pattern `{pattern}`: {reason}")]

@@ -126,6 +126,30 @@ fn wildcards_and_filters_see_only_what_they_name() {
     assert_eq!(bad.to_string(), "syntax error in pattern `src/[`");
 }
 
+/// Patterns are about what is in a directory, as they are where COPY walks: what matches the top
+/// itself says nothing of what is in it, and nothing of a file that is copied alone.
+///
+/// Rows: C07, L12
+#[test]
+fn patterns_do_not_hide_what_is_copied() {
+    let (_dir, root) = temp();
+    write(&root, "dir/file", "before");
+    let select = |path: &str, exclude: &str| Selector {
+        path: path.into(),
+        follow_links: true,
+        exclude: vec![exclude.into()],
+        ..Selector::default()
+    };
+    let checks = [select("dir", "/"), select("dir/file", "*")];
+    let digests = || checks.each_ref().map(|one| digest(&root, one));
+    let before = digests();
+    write(&root, "dir/file", "after");
+    let after = digests();
+    for (at, check) in checks.iter().enumerate() {
+        assert_ne!(before[at], after[at], "{check:?}");
+    }
+}
+
 /// Rows: C07
 #[test]
 fn changes_and_storing_give_what_a_fresh_look_gives() {

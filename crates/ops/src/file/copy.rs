@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use layer::{ApplyOptions, Devices, Whiteouts};
 use llb::Copy;
-use stdx::patterns::{Patterns, clean};
+use stdx::patterns::{Filter, clean};
 use stdx::sys::{Root, Time};
 
 use super::change::{make_dirs, set_times};
@@ -129,8 +129,8 @@ impl Copying<'_> {
             lent: lent.as_ref(),
             to: self.to,
             describe,
-            include: patterns(&self.wanted.include)?,
-            exclude: patterns(&self.wanted.exclude)?,
+            filter: Filter::new(&self.wanted.include, &self.wanted.exclude)
+                .map_err(|error| Error::Invalid(error.to_string()))?,
             always_replace: self.wanted.always_replace,
             cancelled: self.cancelled,
             links: Default::default(),
@@ -234,11 +234,6 @@ impl Copying<'_> {
 fn name(path: &Path) -> Option<&OsStr> {
     let contents = path.as_os_str() == "." || path.as_os_str().as_bytes().ends_with(b"/.");
     path.file_name().filter(|_| !contents)
-}
-
-fn patterns(texts: &[String]) -> Result<Option<Patterns>> {
-    let patterns = Patterns::new(texts).map_err(|error| Error::Invalid(error.to_string()))?;
-    Ok(Some(patterns).filter(|patterns| !patterns.is_empty()))
 }
 
 /// Whether the file begins with an entry of a tar, compressed or not.

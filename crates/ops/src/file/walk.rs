@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use stdx::patterns::{Matched, Patterns};
+use stdx::patterns::{Above, Filter, Judged};
 use stdx::sys::{DirEntry, FileKind, Root, Stat, copy_data};
 
 use super::Cancelled;
@@ -29,8 +29,7 @@ pub(super) struct Walk<'a> {
     pub(super) lent: Option<&'a Lent>,
     pub(super) to: &'a Root,
     pub(super) describe: Describe,
-    pub(super) include: Option<Patterns>,
-    pub(super) exclude: Option<Patterns>,
+    pub(super) filter: Filter,
     pub(super) always_replace: bool,
     pub(super) cancelled: &'a Cancelled,
     /// Where files with several names went.
@@ -68,26 +67,6 @@ enum End {
     Nothing,
     Times,
     Everything,
-}
-
-/// What patterns said about the directory one is in.
-#[derive(Clone, Default)]
-struct Above {
-    include: Matched,
-    exclude: Matched,
-}
-
-/// What they say about one path.
-struct Judged {
-    included: bool,
-    excluded: bool,
-    here: Above,
-}
-
-impl Judged {
-    fn taken(&self) -> bool {
-        self.included && !self.excluded
-    }
 }
 
 impl Walk<'_> {
@@ -141,12 +120,13 @@ impl Walk<'_> {
         self.cancelled.check()?;
         let level = levels.last().expect("one is in a directory");
         let relative = self.relative(level, entry);
-        let judged = self.judge(&relative, &level.above);
+        let judged = self.filter.judge(&relative, &level.above);
         let kind = match entry.kind {
             Some(kind) => kind,
             None => level.from.lstat(&entry.name)?.kind,
         };
-        if !judged.taken() && (kind != FileKind::Dir || self.nothing_in(&relative, &judged)) {
+        if !judged.taken() && (kind != FileKind::Dir || self.filter.nothing_in(&relative, &judged))
+        {
             return Ok(());
         }
         if judged.taken() {
@@ -169,7 +149,7 @@ impl Walk<'_> {
     }
 
     fn relative(&self, level: &Level, entry: &DirEntry) -> String {
-        if self.include.is_none() && self.exclude.is_none() {
+        if self.filter.is_empty() {
             return String::new();
         }
         let name = entry.name.to_string_lossy();
@@ -177,33 +157,6 @@ impl Walk<'_> {
             "" => name.into_owned(),
             above => format!("{above}/{name}"),
         }
-    }
-
-    fn judge(&self, relative: &str, above: &Above) -> Judged {
-        let mut judged = Judged {
-            included: true,
-            excluded: false,
-            here: Above::default(),
-        };
-        if let Some(include) = &self.include {
-            (judged.included, judged.here.include) = include.matches_in(relative, &above.include);
-        }
-        if let Some(exclude) = &self.exclude {
-            (judged.excluded, judged.here.exclude) = exclude.matches_in(relative, &above.exclude);
-        }
-        judged
-    }
-
-    /// Whether nothing in a directory that is not taken can be.
-    fn nothing_in(&self, relative: &str, judged: &Judged) -> bool {
-        let may = |patterns: &Option<Patterns>, may: fn(&Patterns, &str) -> bool| {
-            patterns
-                .as_ref()
-                .is_some_and(|patterns| may(patterns, relative))
-        };
-        let excluded = judged.excluded && !may(&self.exclude, Patterns::may_take_back_in);
-        let left_out = !judged.included && !may(&self.include, Patterns::may_match_in);
-        excluded || left_out
     }
 
     /// The directory that is copied itself.

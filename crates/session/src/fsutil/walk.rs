@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use stdx::sys::{FileKind, Root, Stat};
 
-use crate::patterns::{Matched, Patterns};
+use crate::patterns::{self, Above, Patterns};
 use crate::{Error, Result};
 
 /// Directories deeper than this are opened again for each name after a directory in them, so that
@@ -17,8 +17,7 @@ const HELD: usize = 64;
 /// What of a tree is wanted.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    include: Patterns,
-    exclude: Patterns,
+    wanted: patterns::Filter,
     follow: Vec<String>,
 }
 
@@ -39,8 +38,7 @@ impl Filter {
     /// Reads the patterns.
     pub fn new<S: AsRef<str>>(include: &[S], exclude: &[S], follow: &[S]) -> Result<Filter> {
         Ok(Filter {
-            include: Patterns::new(include)?,
-            exclude: Patterns::new(exclude)?,
+            wanted: patterns::Filter::new(include, exclude)?,
             follow: follow.iter().map(|s| s.as_ref().to_owned()).collect(),
         })
     }
@@ -54,8 +52,8 @@ pub fn walk(root: &Root, filter: &Filter, each: &mut dyn FnMut(Entry) -> Result<
     if !filter.follow.is_empty()
         && let Some(followed) = super::follow(root, &filter.follow)?
     {
-        let texts: Vec<String> = filter.include.texts().chain(followed).collect();
-        filter.include = Patterns::new(texts)?;
+        let texts: Vec<String> = filter.wanted.include().texts().chain(followed).collect();
+        filter.wanted = filter.wanted.including(Patterns::new(texts)?);
     }
     let mut walk = Walk {
         root,
@@ -65,7 +63,7 @@ pub fn walk(root: &Root, filter: &Filter, each: &mut dyn FnMut(Entry) -> Result<
         pending: Vec::new(),
     };
     let mut top = Here::new(PathBuf::new());
-    walk.dir(&mut top, &Matched::default(), &Matched::default(), 0)
+    walk.dir(&mut top, &Above::default(), 0)
 }
 
 /// A directory one is in. Its names are looked at through it held open, which saves walking the
@@ -100,13 +98,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn dir(
-        &mut self,
-        here: &mut Here,
-        included: &Matched,
-        excluded: &Matched,
-        depth: usize,
-    ) -> Result<()> {
+    fn dir(&mut self, here: &mut Here, above: &Above, depth: usize) -> Result<()> {
         let entries = match here
             .root(self.root)
             .and_then(|dir| dir.read_dir_sorted("."))
@@ -116,36 +108,17 @@ impl Walk<'_> {
             Err(error) => return Err(reading("directory ", &here.path)(error)),
         };
         for entry in entries {
-            self.entry(here, &entry.name, included, excluded, depth)?;
+            self.entry(here, &entry.name, above, depth)?;
         }
         Ok(())
     }
 
-    fn entry(
-        &mut self,
-        here: &mut Here,
-        name: &OsStr,
-        included: &Matched,
-        excluded: &Matched,
-        depth: usize,
-    ) -> Result<()> {
+    fn entry(&mut self, here: &mut Here, name: &OsStr, above: &Above, depth: usize) -> Result<()> {
         let path = here.path.join(name);
         let text = path.to_string_lossy();
-        let mut wanted = true;
-        let (mut included, mut excluded) = (included.clone(), excluded.clone());
-        let mut look_inside = true;
-        if !self.filter.include.is_empty() {
-            (wanted, included) = self.filter.include.matches_in(&text, &included);
-            look_inside = wanted || self.filter.include.may_match_in(&text);
-        }
-        if !self.filter.exclude.is_empty() {
-            let out;
-            (out, excluded) = self.filter.exclude.matches_in(&text, &excluded);
-            if out {
-                wanted = false;
-                look_inside &= self.filter.exclude.may_take_back_in(&text);
-            }
-        }
+        let judged = self.filter.wanted.judge(&text, above);
+        let wanted = judged.taken();
+        let look_inside = wanted || !self.filter.wanted.nothing_in(&text, &judged);
         if !wanted && !look_inside {
             return Ok(());
         }
@@ -171,7 +144,7 @@ impl Walk<'_> {
                 here.open = None;
             }
             let mut inside = Here::new(path.clone());
-            self.dir(&mut inside, &included, &excluded, depth + 1)?;
+            self.dir(&mut inside, &judged.here, depth + 1)?;
         }
         if self.pending.last() == Some(&path) {
             self.pending.pop();
