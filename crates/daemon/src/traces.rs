@@ -2,11 +2,12 @@
 //! build are written down beside its record: one JSON object a line, as Go's test stubs of
 //! spans are written, which is what clients read.
 
+mod lines;
 mod send;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use oci::Digest;
@@ -16,9 +17,7 @@ use proto::opentelemetry::proto::collector::trace::v1 as collector;
 use proto::opentelemetry::proto::collector::trace::v1::trace_service_server::TraceService;
 use proto::opentelemetry::proto::common::v1 as common;
 use proto::opentelemetry::proto::trace::v1 as wire;
-use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use serde_json::json;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -79,6 +78,7 @@ impl Parent {
     }
 }
 
+use lines::{attributes, client_line, stub};
 pub use send::Collector;
 
 /// Spans by trace, as they came. Clones are the same.
@@ -101,15 +101,22 @@ struct State {
 struct Kept {
     lines: Vec<String>,
     bytes: usize,
+    /// A line had no room: none is asked for any more.
+    full: bool,
 }
 
 impl State {
     fn keep(&mut self, id: TraceId, line: String) {
-        if !self.by_id.contains_key(&id) {
-            self.order.push_back(id);
+        if line.len() > MAX_TRACE {
+            return;
         }
-        let kept = self.by_id.entry(id).or_default();
+        let order = &mut self.order;
+        let kept = self.by_id.entry(id).or_insert_with(|| {
+            order.push_back(id);
+            Kept::default()
+        });
         if kept.bytes + line.len() > MAX_TRACE {
+            kept.full = true;
             return;
         }
         kept.bytes += line.len();
@@ -123,6 +130,10 @@ impl State {
                 self.bytes -= gone.bytes;
             }
         }
+    }
+
+    fn is_full(&self, id: &TraceId) -> bool {
+        self.by_id.get(id).is_some_and(|kept| kept.full)
     }
 
     fn take(&mut self, id: &TraceId) -> Vec<String> {
@@ -144,6 +155,35 @@ impl Traces {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a client's spans as far as there is room; gives how many have no proper id.
+    fn keep(&self, request: &collector::ExportTraceServiceRequest) -> i64 {
+        let mut rejected = 0;
+        // A resource is written with each of its spans: little can become much.
+        let mut room = MAX_ALL;
+        for group in &request.resource_spans {
+            let resource = group.resource.as_ref();
+            let resource = attributes(resource.map_or(&[], |resource| &resource.attributes));
+            for spans in &group.scope_spans {
+                let scope = spans.scope.clone().unwrap_or_default();
+                let scope = json!({"Name": scope.name, "Version": scope.version, "SchemaURL": spans.schema_url, "Attributes": null});
+                for span in &spans.spans {
+                    let id = TraceId::try_from(&span.trace_id[..]).ok();
+                    let Some(id) = id.filter(|_| span.span_id.len() == 8) else {
+                        rejected += 1;
+                        continue;
+                    };
+                    if room == 0 || self.lock().is_full(&id) {
+                        continue;
+                    }
+                    let line = client_line(span, &resource, &scope);
+                    room = room.saturating_sub(line.len());
+                    self.lock().keep(id, line);
+                }
+            }
+        }
+        rejected
     }
 
     /// Waits a moment for spans that are on their way to the collector.
@@ -190,7 +230,7 @@ impl Traces {
             spans.push(work.span(parent.trace, id, own));
         }
         if let Some(sender) = &self.sender {
-            sender.send(ours(spans));
+            let _slow = sender.send(ours(spans));
         }
         let mut text = lines.join("\n");
         text.push('\n');
@@ -319,117 +359,10 @@ impl Work<'_> {
             times,
             [attributes, json!(null), json!(null)],
             status,
-            program,
-            json!({"Name": "kiln", "Version": "", "SchemaURL": "", "Attributes": null}),
+            &program,
+            &json!({"Name": "kiln", "Version": "", "SchemaURL": "", "Attributes": null}),
         )
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn context(trace: &[u8], span: &[u8]) -> Value {
-    let padded = |bytes: &[u8], length: usize| format!("{:0>length$}", hex(bytes));
-    json!({"TraceID": padded(trace, 32), "SpanID": padded(span, 16), "TraceFlags": "01", "TraceState": "", "Remote": false})
-}
-
-fn moment(nanos: u64) -> String {
-    let at = OffsetDateTime::UNIX_EPOCH + Duration::from_nanos(nanos);
-    at.format(&Rfc3339).unwrap_or_default()
-}
-
-#[expect(clippy::too_many_arguments, reason = "the parts of one message")]
-fn stub(
-    name: &str,
-    ids: (&[u8], &[u8], &[u8]),
-    kind: i32,
-    times: (u64, u64),
-    lists: [Value; 3],
-    status: Value,
-    resource: Value,
-    scope: Value,
-) -> String {
-    let (trace, id, parent) = ids;
-    let [attributes, events, links] = lists;
-    json!({
-        "Name": name, "SpanContext": context(trace, id),
-        "Parent": if parent.iter().all(|byte| *byte == 0) { context(&[], &[]) } else { context(trace, parent) },
-        "SpanKind": kind, "StartTime": moment(times.0), "EndTime": moment(times.1),
-        "Attributes": attributes, "Events": events, "Links": links, "Status": status,
-        "DroppedAttributes": 0, "DroppedEvents": 0, "DroppedLinks": 0, "ChildSpanCount": 0,
-        "Resource": resource, "InstrumentationLibrary": scope,
-    })
-    .to_string()
-}
-
-fn attributes(list: &[common::KeyValue]) -> Value {
-    list.iter()
-        .map(|one| json!({"Key": one.key, "Value": value(one.value.as_ref())}))
-        .collect()
-}
-
-fn value(value: Option<&common::AnyValue>) -> Value {
-    use common::any_value::Value as Any;
-    let text = |text: String| json!({"Type": "STRING", "Value": text});
-    match value.and_then(|value| value.value.as_ref()) {
-        None => text(String::new()),
-        Some(Any::StringValue(value)) => text(value.clone()),
-        Some(Any::BoolValue(value)) => json!({"Type": "BOOL", "Value": value}),
-        Some(Any::IntValue(value)) => json!({"Type": "INT64", "Value": value}),
-        Some(Any::DoubleValue(value)) => json!({"Type": "FLOAT64", "Value": value}),
-        Some(Any::BytesValue(value)) => text(hex(value)),
-        Some(Any::ArrayValue(list)) => {
-            let texts: Option<Vec<&str>> = list
-                .values
-                .iter()
-                .map(|one| match &one.value {
-                    Some(Any::StringValue(text)) => Some(text.as_str()),
-                    _ => None,
-                })
-                .collect();
-            match texts {
-                Some(texts) => json!({"Type": "STRINGSLICE", "Value": texts}),
-                None => text(format!("{} values", list.values.len())),
-            }
-        }
-        Some(Any::KvlistValue(list)) => text(format!("{} values", list.values.len())),
-    }
-}
-
-fn client_line(span: &wire::Span, resource: &Value, scope: &Value) -> String {
-    let events = span.events.iter().map(|event| {
-        json!({"Name": event.name, "Attributes": attributes(&event.attributes), "DroppedAttributeCount": event.dropped_attributes_count, "Time": moment(event.time_unix_nano)})
-    });
-    let links = span.links.iter().map(|link| {
-        json!({"SpanContext": context(&link.trace_id, &link.span_id), "Attributes": attributes(&link.attributes), "DroppedAttributeCount": link.dropped_attributes_count})
-    });
-    let status = span.status.clone().unwrap_or_default();
-    let code = ["Unset", "Ok", "Error"]
-        .get(usize::try_from(status.code).unwrap_or(0))
-        .unwrap_or(&"Unset");
-    let ids = (
-        &span.trace_id[..],
-        &span.span_id[..],
-        &span.parent_span_id[..],
-    );
-    let times = (span.start_time_unix_nano, span.end_time_unix_nano);
-    let lists = [
-        attributes(&span.attributes),
-        events.collect(),
-        links.collect(),
-    ];
-    let status = json!({"Code": code, "Description": status.message});
-    stub(
-        &span.name,
-        ids,
-        span.kind,
-        times,
-        lists,
-        status,
-        resource.clone(),
-        scope.clone(),
-    )
 }
 
 #[tonic::async_trait]
@@ -442,29 +375,11 @@ impl TraceService for Traces {
         if request.encoded_len() > MAX_TRACE {
             return Err(Status::resource_exhausted("too many spans at once"));
         }
-        let mut rejected = 0;
-        for group in &request.resource_spans {
-            let resource = attributes(
-                group
-                    .resource
-                    .as_ref()
-                    .map_or(&[], |resource| &resource.attributes),
-            );
-            for spans in &group.scope_spans {
-                let scope = spans.scope.clone().unwrap_or_default();
-                let scope = json!({"Name": scope.name, "Version": scope.version, "SchemaURL": spans.schema_url, "Attributes": null});
-                for span in &spans.spans {
-                    match TraceId::try_from(&span.trace_id[..]) {
-                        Ok(id) if span.span_id.len() == 8 => {
-                            self.lock().keep(id, client_line(span, &resource, &scope));
-                        }
-                        _ => rejected += 1,
-                    }
-                }
-            }
-        }
+        let traces = self.clone();
+        let keep = move || (traces.keep(&request), request);
+        let (rejected, request) = stdx::task::blocking(keep).await;
         if let Some(sender) = &self.sender {
-            sender.send(request);
+            let _slow = sender.send(request);
         }
         let partial_success = (rejected > 0).then(|| collector::ExportTracePartialSuccess {
             rejected_spans: rejected,
@@ -478,6 +393,8 @@ impl TraceService for Traces {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn span(trace: u8, name: &str) -> wire::Span {
@@ -573,6 +490,50 @@ mod tests {
             "{}",
             state.bytes
         );
+    }
+
+    /// Each span is written with its resource, so that little can become much.
+    /// Rows: D29
+    #[tokio::test]
+    async fn spans_of_a_large_resource_do_not_fill_memory() {
+        let traces = Traces::default();
+        let resource = |size: usize| {
+            let text = common::any_value::Value::StringValue("x".repeat(size));
+            let attribute = common::KeyValue {
+                key: "k".into(),
+                value: Some(common::AnyValue { value: Some(text) }),
+            };
+            proto::opentelemetry::proto::resource::v1::Resource {
+                attributes: vec![attribute],
+                ..Default::default()
+            }
+        };
+        let request = |trace, spans, size| {
+            let scope_spans = vec![wire::ScopeSpans {
+                spans: vec![span(trace, "s"); spans],
+                ..Default::default()
+            }];
+            collector::ExportTraceServiceRequest {
+                resource_spans: vec![wire::ResourceSpans {
+                    resource: Some(resource(size)),
+                    scope_spans,
+                    ..Default::default()
+                }],
+            }
+        };
+        for (trace, size) in [(1, MAX_TRACE / 2), (2, MAX_TRACE - 100_000)] {
+            let request = request(trace, 1000, size);
+            traces.export(Request::new(request)).await.unwrap();
+        }
+        {
+            let state = traces.lock();
+            assert!(state.is_full(&[1; 16]) && state.is_full(&[2; 16]));
+            assert_eq!(state.by_id[&[1; 16]].lines.len(), 1);
+        }
+        // What cannot be kept at all leaves no trace.
+        traces.lock().keep([3; 16], "x".repeat(MAX_TRACE + 1));
+        assert!(!traces.lock().by_id.contains_key(&[3; 16]));
+        assert_eq!(traces.lock().order.len(), 2);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! OTLP over gRPC or over HTTP, as the environment of every OpenTelemetry program says.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,12 +13,12 @@ use prost::Message as _;
 use proto::opentelemetry::proto::collector::trace::v1 as collector;
 use proto::opentelemetry::proto::collector::trace::v1::trace_service_client::TraceServiceClient;
 use stdx::task::Task;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tonic::metadata::MetadataMap;
 
 use crate::Error;
 
-/// Batches waiting; when the collector is slower than that, spans are lost, not builds.
+/// Batches waiting, and their bytes ([`super::MAX_ALL`]); when the collector is slower than that, spans are lost, not builds.
 const WAITING: usize = 256;
 /// How long one batch may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -157,6 +158,8 @@ fn plain(text: &str) -> String {
 /// Where spans are handed in. Dropped, what waits is given up.
 pub(super) struct Sender {
     to: mpsc::Sender<Order>,
+    /// One permit for each byte that may wait.
+    room: Arc<Semaphore>,
     _task: Task<()>,
 }
 
@@ -167,7 +170,8 @@ impl std::fmt::Debug for Sender {
 }
 
 enum Order {
-    Spans(collector::ExportTraceServiceRequest),
+    /// With the room it takes until it is sent.
+    Spans(collector::ExportTraceServiceRequest, OwnedSemaphorePermit),
     /// Answered when all before it has been sent.
     Tell(oneshot::Sender<()>),
 }
@@ -176,13 +180,22 @@ impl Sender {
     pub(super) fn start(collector: Collector) -> Sender {
         let (to, from) = mpsc::channel(WAITING);
         let task = stdx::task::spawn("spans", send_all(collector, from));
-        Sender { to, _task: task }
+        Sender {
+            to,
+            room: Arc::new(Semaphore::new(super::MAX_ALL)),
+            _task: task,
+        }
     }
 
-    pub(super) fn send(&self, spans: collector::ExportTraceServiceRequest) {
-        if self.to.try_send(Order::Spans(spans)).is_err() {
+    /// Hands spans in, if there is room for them; says whether there was.
+    pub(super) fn send(&self, spans: collector::ExportTraceServiceRequest) -> bool {
+        let size = u32::try_from(spans.encoded_len()).unwrap_or(u32::MAX);
+        let room = self.room.clone().try_acquire_many_owned(size).ok();
+        let waits = room.is_some_and(|room| self.to.try_send(Order::Spans(spans, room)).is_ok());
+        if !waits {
             tracing::debug!("the collector is too slow: spans are not sent");
         }
+        waits
     }
 
     /// Waits a moment for what was handed in so far.
@@ -207,8 +220,8 @@ async fn send_all(collector: Collector, mut from: mpsc::Receiver<Order>) {
         .connect_lazy();
     let mut client = TraceServiceClient::new(channel);
     while let Some(order) = from.recv().await {
-        let spans = match order {
-            Order::Spans(spans) => spans,
+        let (spans, _room) = match order {
+            Order::Spans(spans, room) => (spans, room),
             Order::Tell(done) => {
                 let _ = done.send(());
                 continue;
@@ -360,5 +373,25 @@ mod tests {
             let error = of(&variables).unwrap_err();
             assert!(error.contains(wrong), "{error}");
         }
+    }
+
+    /// Rows: D33
+    #[tokio::test]
+    async fn a_collector_that_does_not_answer_holds_a_bounded_number_of_bytes() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", silent.local_addr().unwrap());
+        let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), address)];
+        let collector = Collector::of(&variables.into()).unwrap().unwrap();
+        let sender = Sender::start(collector);
+        let large = super::super::ours(vec![proto::opentelemetry::proto::trace::v1::Span {
+            name: "x".repeat(super::super::MAX_ALL / 3),
+            ..Default::default()
+        }]);
+        let small = super::super::ours(Vec::new());
+        assert!(sender.send(large.clone()) && sender.send(large.clone()));
+        // The one that is on its way counts too.
+        tokio::task::yield_now().await;
+        assert!(!sender.send(large), "there is no room for a third");
+        assert!(sender.send(small), "but for a small one");
     }
 }
