@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use oci::{ImageName, Platform};
 
 /// Where a package is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PackageKind {
     /// In a registry.
     Docker,

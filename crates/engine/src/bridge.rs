@@ -468,12 +468,12 @@ impl Bridge for BuildBridge {
             "" => found(&StepProgress::none()).await?,
             step => self.shared.shown(step, found).await?,
         };
-        self.asked.image(SeenImage {
+        let seen = SeenImage {
             name: image.reference(),
             platform: lookup.platform,
-            digest: found.digest,
             layout: lookup.layout.is_some(),
-        });
+        };
+        self.asked.image(seen, found.digest);
         Ok(ResolvedImage {
             name: image.reference(),
             digest: found.digest,
@@ -519,12 +519,12 @@ impl Bridge for BuildBridge {
             Source::Image(image) => {
                 let config = image.config(&cx).await.map_err(failed)?;
                 let (name, digest, config) = (image.reference(), config.digest, config.config);
-                self.asked.image(SeenImage {
+                let seen = SeenImage {
                     name: name.clone(),
                     platform: given,
-                    digest,
                     layout: image.name().is_none(),
-                });
+                };
+                self.asked.image(seen, digest);
                 found.image = Some(ResolvedImage {
                     name,
                     digest,

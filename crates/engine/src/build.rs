@@ -74,23 +74,15 @@ impl Engine {
         let reading = attestations::statements(&shared, &result).boxed();
         let (solved, statements) = try_join(solving, reading).await?;
         let when = (started, request.id.as_str());
-        let gather = |options| provenance::gather(options, when, &shared, &asked, &result).boxed();
-        let whole = provenance::for_history(wanted.provenance.as_ref());
-        let told = match wanted.provenance {
-            None => None,
-            Some(options) => Some(gather(options).await?),
-        };
-        let provenance = match request.remembered {
-            false => BTreeMap::new(),
-            // That it cannot be told is no reason to have no result.
-            true => gather(whole).await.map_or_else(
-                |failure| {
-                    tracing::warn!(failure.message, "how the results were made is not known");
-                    BTreeMap::new()
-                },
-                |told| told.predicates(),
-            ),
-        };
+        let telling = provenance::tell(
+            wanted.provenance,
+            request.remembered,
+            when,
+            &shared,
+            &asked,
+            &result,
+        );
+        let (told, provenance) = telling.boxed().await?;
         let running = Running {
             engine: self,
             build: &build,

@@ -24,6 +24,7 @@ use crate::bridge::Shared;
 use crate::error::kind_of;
 use crate::{Failure, Predicate};
 use capture::Capture;
+use steps::Steps;
 
 /// What one frontend was asked, and what it asked in turn.
 #[derive(Default)]
@@ -38,18 +39,20 @@ pub(crate) struct Asked {
 #[derive(Default)]
 struct Seen {
     refs: Vec<RefId>,
-    images: Vec<SeenImage>,
+    images: SeenImages,
     nested: Vec<Arc<Asked>>,
 }
 
 /// An image a frontend looked at.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SeenImage {
     pub(crate) name: String,
     pub(crate) platform: Option<Platform>,
-    pub(crate) digest: Digest,
     pub(crate) layout: bool,
 }
+
+/// Images, and what they were when they were looked at first.
+type SeenImages = BTreeMap<SeenImage, Digest>;
 
 impl Asked {
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -80,8 +83,8 @@ impl Asked {
     }
 
     /// An image was looked at.
-    pub(crate) fn image(&self, image: SeenImage) {
-        self.seen().images.push(image);
+    pub(crate) fn image(&self, image: SeenImage, digest: Digest) {
+        self.seen().images.entry(image).or_insert(digest);
     }
 
     /// Who asked for a result: the innermost.
@@ -97,9 +100,11 @@ impl Asked {
         seen.nested.iter().for_each(|asked| asked.all_refs(into));
     }
 
-    fn all_images(&self, into: &mut Vec<SeenImage>) {
+    fn all_images(&self, into: &mut SeenImages) {
         let seen = self.seen();
-        into.extend(seen.images.iter().cloned());
+        for (image, digest) in &seen.images {
+            into.entry(image.clone()).or_insert(*digest);
+        }
         seen.nested.iter().for_each(|asked| asked.all_images(into));
     }
 }
@@ -129,7 +134,25 @@ fn told(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     told.collect()
 }
 
-/// The provenance of one build's results.
+/// What went into one build's results, nothing left out.
+pub(crate) struct Gathered {
+    started: OffsetDateTime,
+    invocation: String,
+    /// By the id of the result.
+    results: BTreeMap<String, Known>,
+}
+
+/// What is known of one result.
+struct Known {
+    facts: Provenance,
+    /// Why its materials are not complete, if they are not.
+    incomplete: String,
+    /// If anybody wants them.
+    steps: Option<Result<Steps, Failure>>,
+    reference: RefId,
+}
+
+/// The provenance of one build's results, as somebody wants it told.
 pub(crate) struct Told {
     options: Options,
     started: OffsetDateTime,
@@ -138,22 +161,59 @@ pub(crate) struct Told {
     results: BTreeMap<String, Made>,
 }
 
-/// What is known of one result.
+/// What is told of one result.
 struct Made {
     facts: Provenance,
     /// The steps' numbers; empty when steps are not told.
-    numbers: HashMap<Digest, usize>,
+    numbers: Arc<HashMap<Digest, usize>>,
     reference: RefId,
 }
 
+/// How the results were made: as the exports tell it, and as the history does.
+pub(crate) async fn tell(
+    exported: Option<Options>,
+    remembered: bool,
+    when: (OffsetDateTime, &str),
+    shared: &Shared,
+    asked: &Arc<Asked>,
+    result: &FrontendResult,
+) -> Result<(Option<Told>, BTreeMap<String, Predicate>), Failure> {
+    let nothing = || Ok((None, BTreeMap::new()));
+    let unknown = |failure: &Failure| {
+        tracing::warn!(failure.message, "how the results were made is not known");
+    };
+    if exported.is_none() && !remembered {
+        return nothing();
+    }
+    let in_full = |options: &Options| options.mode == Mode::Max;
+    let steps = remembered || exported.as_ref().is_some_and(in_full);
+    let gathered = match gather(steps, when, shared, asked, result).await {
+        // That it cannot be told is no reason to have no result.
+        Err(failure) if exported.is_none() => {
+            unknown(&failure);
+            return nothing();
+        }
+        gathered => gathered?,
+    };
+    let mut history = BTreeMap::new();
+    if remembered {
+        match gathered.shape(for_history(exported.as_ref())) {
+            Ok(told) => history = told.predicates(),
+            Err(failure) => unknown(&failure),
+        }
+    }
+    let exported = exported.map(|options| gathered.shape(options));
+    Ok((exported.transpose()?, history))
+}
+
 /// Gathers what went into the results.
-pub(crate) async fn gather(
-    options: Options,
+async fn gather(
+    steps: bool,
     (started, invocation): (OffsetDateTime, &str),
     shared: &Shared,
     asked: &Arc<Asked>,
     result: &FrontendResult,
-) -> Result<Told, Failure> {
+) -> Result<Gathered, Failure> {
     let platforms = platforms(result)?;
     let finals: Vec<&RefId> = result
         .refs
@@ -173,10 +233,10 @@ pub(crate) async fn gather(
                 capture.walk(shared, one).await?;
             }
         }
-        let mut images = Vec::new();
+        let mut images = SeenImages::new();
         asked.all_images(&mut images);
         let several = matches!(result.refs, Refs::Many(_));
-        capture.add_seen(images, if several { &platforms } else { &[] }, id);
+        capture.add_seen(&images, if several { &platforms } else { &[] }, id);
         let mut facts = capture.facts(&asked);
         facts.builder_platform = shared
             .engine
@@ -185,37 +245,59 @@ pub(crate) async fn gather(
             .first()
             .map(Platform::to_string)
             .unwrap_or_default();
-        if options.complete_materials && !facts.materials_complete {
-            let error = attest::Error::Incomplete(capture.reason());
-            return Err(Failure::of(error.kind(), &error));
-        }
-        let mut numbers = HashMap::new();
-        if options.mode == Mode::Max {
+        let mut known = Known {
+            incomplete: capture.reason(),
+            facts,
+            steps: None,
+            reference: reference.clone(),
+        };
+        if steps {
             let solved = shared
                 .get(reference)
                 .map_err(|error| Failure::of_frontend(&error))?;
             let definition = solved.definition.clone();
             let told = stdx::task::blocking(move || steps::told(&definition)).await;
-            let told = told.map_err(|error| Failure::of(error.kind(), &error))?;
-            (facts.steps, facts.metadata.source, numbers) =
-                (Some(told.steps), told.source, told.numbers);
+            known.steps = Some(told.map_err(|error| Failure::of(error.kind(), &error)));
         }
-        let facts = facts.shaped(&options);
-        results.insert(
-            id.to_owned(),
-            Made {
-                facts,
-                numbers,
-                reference: reference.clone(),
-            },
-        );
+        results.insert(id.to_owned(), known);
     }
-    Ok(Told {
-        options,
+    Ok(Gathered {
         started,
         invocation: invocation.to_owned(),
         results,
     })
+}
+
+impl Gathered {
+    /// What `options` want told of it. Steps are told as far as they were gathered.
+    fn shape(&self, options: Options) -> Result<Told, Failure> {
+        let mut results = BTreeMap::new();
+        for (id, known) in &self.results {
+            if options.complete_materials && !known.facts.materials_complete {
+                let error = attest::Error::Incomplete(known.incomplete.clone());
+                return Err(Failure::of(error.kind(), &error));
+            }
+            let mut made = Made {
+                facts: known.facts.clone(),
+                numbers: Arc::default(),
+                reference: known.reference.clone(),
+            };
+            if let (Mode::Max, Some(steps)) = (options.mode, &known.steps) {
+                let steps = steps.as_ref().map_err(Failure::clone)?;
+                made.facts.steps = Some(steps.steps.clone());
+                made.facts.metadata.source.clone_from(&steps.source);
+                made.numbers = steps.numbers.clone();
+            }
+            made.facts = made.facts.shaped(&options);
+            results.insert(id.clone(), made);
+        }
+        Ok(Told {
+            options,
+            started: self.started,
+            invocation: self.invocation.clone(),
+            results,
+        })
+    }
 }
 
 /// The platforms of the results by their ids.
@@ -232,7 +314,7 @@ pub(crate) fn platforms(result: &FrontendResult) -> Result<Vec<(String, Platform
 }
 
 /// What the record of a build tells: all there is, in the name `asked` gives.
-pub(crate) fn for_history(asked: Option<&Options>) -> Options {
+fn for_history(asked: Option<&Options>) -> Options {
     Options {
         mode: Mode::Max,
         builder_id: asked.map_or_else(String::new, |asked| asked.builder_id.clone()),
@@ -243,7 +325,7 @@ pub(crate) fn for_history(asked: Option<&Options>) -> Options {
 impl Told {
     /// What is known now, by the ids of the results: without the layers, of which there
     /// may be none yet.
-    pub(crate) fn predicates(self) -> BTreeMap<String, Predicate> {
+    fn predicates(self) -> BTreeMap<String, Predicate> {
         let finished = OffsetDateTime::now_utc();
         let version = self.options.version;
         let told = self.results.into_iter().map(|(id, made)| {
@@ -401,5 +483,78 @@ mod tests {
         let mut all = Vec::new();
         outer.all_refs(&mut all);
         assert_eq!(all.len(), 2);
+    }
+
+    /// Rows: P02
+    #[test]
+    fn an_image_looked_at_often_is_one() {
+        let root = Arc::new(Asked::default());
+        let inner = root.nested("dockerfile.v0", &BTreeMap::new(), false);
+        let look = |asked: &Asked, platform: Option<&str>, digest: &str| {
+            let image = SeenImage {
+                name: "docker.io/library/alpine:3".to_owned(),
+                platform: platform.map(|platform| platform.parse().unwrap()),
+                layout: false,
+            };
+            asked.image(image, Digest::of(digest));
+        };
+        for asked in [&root, &inner] {
+            for _ in 0..1000 {
+                look(asked, None, "first");
+                look(asked, None, "later");
+                look(asked, Some("linux/arm64"), "other");
+            }
+        }
+        assert_eq!(root.seen().images.len(), 2);
+        let mut all = SeenImages::new();
+        root.all_images(&mut all);
+        let digests: Vec<Digest> = all.into_values().collect();
+        assert_eq!(digests, [Digest::of("first"), Digest::of("other")]);
+    }
+
+    fn known(steps: Option<Result<Steps, Failure>>) -> Gathered {
+        let known = Known {
+            facts: Provenance::default(),
+            incomplete: "folders were used".to_owned(),
+            steps,
+            reference: RefId::new("r"),
+        };
+        Gathered {
+            started: OffsetDateTime::UNIX_EPOCH,
+            invocation: "i".to_owned(),
+            results: [(String::new(), known)].into(),
+        }
+    }
+
+    /// Rows: P02
+    #[test]
+    fn what_is_gathered_once_is_told_as_each_wants_it() {
+        let (least, most) = (
+            Options {
+                mode: Mode::Min,
+                ..Options::default()
+            },
+            for_history(None),
+        );
+        let steps = Steps {
+            steps: Default::default(),
+            source: None,
+            numbers: Arc::new([(Digest::of("step"), 0)].into()),
+        };
+        let gathered = known(Some(Ok(steps)));
+        let told = |options: &Options| gathered.shape(options.clone()).unwrap().results.remove("");
+        let (min, max) = (told(&least).unwrap(), told(&most).unwrap());
+        assert!(min.facts.steps.is_none() && min.numbers.is_empty());
+        assert!(max.facts.steps.is_some() && max.numbers.len() == 1);
+        // Steps that cannot be told are asked for only by those who want them.
+        let gathered = known(Some(Err(Failure::new(stdx::Kind::Internal, "no steps"))));
+        assert!(gathered.shape(least.clone()).is_ok());
+        assert_eq!(gathered.shape(most).err().unwrap().message, "no steps");
+        let strict = Options {
+            complete_materials: true,
+            ..least
+        };
+        let refused = known(None).shape(strict).err().unwrap();
+        assert!(refused.message.contains("folders were used"), "{refused:?}");
     }
 }

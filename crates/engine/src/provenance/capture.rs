@@ -13,14 +13,15 @@ use progress::StepProgress;
 use source::{BlobPlace, GitId, Identifier, Source};
 use stdx::Kind;
 
-use super::{Asked, SeenImage};
+use super::{Asked, SeenImages};
 use crate::Failure;
 use crate::bridge::Shared;
 
 /// What went into a result.
 #[derive(Default)]
 pub(super) struct Capture {
-    images: Vec<Image>,
+    /// And what they were.
+    images: BTreeMap<Image, Digest>,
     blobs: BTreeMap<String, (PackageKind, Digest)>,
     git: BTreeMap<String, String>,
     http: BTreeMap<String, Digest>,
@@ -33,11 +34,11 @@ pub(super) struct Capture {
     walked: HashSet<Digest>,
 }
 
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Image {
     name: ImageName,
-    platform: Option<Platform>,
-    digest: Digest,
     kind: PackageKind,
+    platform: Option<Platform>,
 }
 
 impl Capture {
@@ -161,25 +162,19 @@ impl Capture {
         digest: Digest,
         kind: PackageKind,
     ) {
-        let mut known = self
-            .images
-            .iter()
-            .filter(|one| one.name == name && one.kind == kind);
-        if known.all(|one| one.platform != platform) {
-            self.images.push(Image {
-                name,
-                platform,
-                digest,
-                kind,
-            });
-        }
+        let image = Image {
+            name,
+            kind,
+            platform,
+        };
+        self.images.entry(image).or_insert(digest);
     }
 
     /// Adds images that frontends looked at. Of one that was looked at for every platform
     /// only the one for the result's own platform counts.
     pub(super) fn add_seen(
         &mut self,
-        images: Vec<SeenImage>,
+        images: &SeenImages,
         platforms: &[(String, Platform)],
         id: &str,
     ) {
@@ -187,18 +182,20 @@ impl Capture {
             .iter()
             .find(|(known, _)| known == id)
             .map(|(_, platform)| platform);
-        let is_for = |image: &SeenImage, platform: &Platform| {
-            image.platform.as_ref().is_some_and(|one| {
-                one.os == platform.os && one.architecture == platform.architecture
-            })
-        };
-        for image in &images {
-            let same = || images.iter().filter(|other| other.name == image.name);
+        fn machine(platform: &Platform) -> (&str, &str) {
+            (&platform.os, &platform.architecture)
+        }
+        let looked_at = images.keys().filter_map(|image| {
+            let platform = image.platform.as_ref()?;
+            Some((image.name.as_str(), machine(platform)))
+        });
+        let looked_at: HashSet<_> = looked_at.collect();
+        for (image, digest) in images {
             let for_all = platforms
                 .iter()
-                .all(|(_, platform)| same().any(|other| is_for(other, platform)));
-            if let (true, Some(own), Some(_)) = (for_all, own, &image.platform)
-                && !is_for(image, own)
+                .all(|(_, platform)| looked_at.contains(&(image.name.as_str(), machine(platform))));
+            if let (true, Some(own), Some(platform)) = (for_all, own, &image.platform)
+                && machine(platform) != machine(own)
             {
                 continue;
             }
@@ -211,7 +208,7 @@ impl Capture {
             } else {
                 PackageKind::Docker
             };
-            self.image(name.or_latest(), image.platform.clone(), image.digest, kind);
+            self.image(name.or_latest(), image.platform.clone(), *digest, kind);
         }
     }
 
@@ -225,24 +222,27 @@ impl Capture {
     }
 
     /// The names of images: by tag where both tag and digest are known.
-    fn told_images(&self) -> Vec<&Image> {
+    fn told_images(&self) -> Vec<(&Image, &Digest)> {
         let plain = |name: &ImageName| (name.name(), name.tag().unwrap_or("latest").to_owned());
-        let tagged = self.images.iter().filter(|one| one.name.digest().is_none());
+        let tagged = self.images.keys().filter(|one| one.name.digest().is_none());
         let tagged: HashSet<_> = tagged.map(|one| plain(&one.name)).collect();
         let kept = self
             .images
             .iter()
-            .filter(|one| one.name.digest().is_none() || !tagged.contains(&plain(&one.name)));
-        let mut kept: Vec<&Image> = kept.collect();
-        kept.sort_by_cached_key(|one| one.name.to_string());
+            .filter(|(one, _)| one.name.digest().is_none() || !tagged.contains(&plain(&one.name)));
+        let mut kept: Vec<_> = kept.collect();
+        kept.sort_by_cached_key(|(one, _)| one.name.to_string());
         kept
     }
 
     fn materials(&self) -> Vec<Material> {
-        let images = self.told_images().into_iter().map(|one| Material {
-            uri: package_url(one.kind, &one.name, one.platform.as_ref(), &[]),
-            digest: digest_set(&one.digest),
-        });
+        let images = self
+            .told_images()
+            .into_iter()
+            .map(|(one, digest)| Material {
+                uri: package_url(one.kind, &one.name, one.platform.as_ref(), &[]),
+                digest: digest_set(digest),
+            });
         let of = |uri: &String, digest: DigestSet| Material {
             uri: uri.clone(),
             digest,
@@ -431,15 +431,16 @@ fn fragment(address: &str) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SeenImage;
     use super::*;
 
-    fn seen(name: &str, platform: Option<&str>) -> SeenImage {
-        SeenImage {
+    fn seen(name: &str, platform: Option<&str>) -> (SeenImage, Digest) {
+        let image = SeenImage {
             name: name.to_owned(),
             platform: platform.map(|platform| platform.parse().unwrap()),
-            digest: Digest::of(b"index"),
             layout: false,
-        }
+        };
+        (image, Digest::of(b"index"))
     }
 
     fn uris(capture: &Capture) -> Vec<String> {
@@ -465,8 +466,8 @@ mod tests {
         );
         capture.image(pinned, Some(amd64.clone()), digest, PackageKind::Docker);
         assert_eq!(uris(&capture).len(), 1);
-        let seen = vec![seen("docker.io/library/alpine:3", Some("linux/amd64"))];
-        capture.add_seen(seen, &[], "");
+        let seen = [seen("docker.io/library/alpine:3", Some("linux/amd64"))];
+        capture.add_seen(&seen.into(), &[], "");
         assert_eq!(
             uris(&capture),
             ["pkg:docker/alpine@3?platform=linux%2Famd64"]
@@ -478,16 +479,14 @@ mod tests {
     fn an_image_for_every_platform_counts_for_its_own() {
         let platforms =
             ["linux/amd64", "linux/arm64"].map(|name| (name.to_owned(), name.parse().unwrap()));
-        let images = || {
-            vec![
-                seen("all", Some("linux/amd64")),
-                seen("all", Some("linux/arm64")),
-                seen("builder", Some("linux/amd64")),
-                seen("any", None),
-            ]
-        };
+        let images = [
+            seen("all", Some("linux/amd64")),
+            seen("all", Some("linux/arm64")),
+            seen("builder", Some("linux/amd64")),
+            seen("any", None),
+        ];
         let mut capture = Capture::default();
-        capture.add_seen(images(), &platforms, "linux/arm64");
+        capture.add_seen(&images.into(), &platforms, "linux/arm64");
         assert_eq!(
             uris(&capture),
             [

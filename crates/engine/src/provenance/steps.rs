@@ -1,6 +1,7 @@
 //! The steps of a graph, numbered and named as provenance shows them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use attest::{BuildConfig, SourceFile, SourceMap, Step};
 use llb::{Definition, Graph, OpKind, attr};
@@ -11,7 +12,7 @@ use serde_json::Value;
 pub(super) struct Steps {
     pub(super) steps: BuildConfig,
     pub(super) source: Option<SourceMap>,
-    pub(super) numbers: HashMap<Digest, usize>,
+    pub(super) numbers: Arc<HashMap<Digest, usize>>,
 }
 
 pub(super) fn told(definition: &Definition) -> llb::Result<Steps> {
@@ -51,7 +52,7 @@ pub(super) fn told(definition: &Definition) -> llb::Result<Steps> {
     Ok(Steps {
         steps,
         source,
-        numbers,
+        numbers: Arc::new(numbers),
     })
 }
 
