@@ -365,12 +365,18 @@ fn log_level(
 
 fn entitlements(list: Vec<String>) -> Result<Vec<String>, Error> {
     for name in &list {
-        // `device=…` allows what `device` does: builds name the devices they want.
-        let name = name
-            .split('=')
-            .next()
-            .filter(|name| *name == "device")
-            .unwrap_or(name);
+        match name.strip_prefix("device=") {
+            None => {}
+            // An alias is the client's own.
+            Some(device) if !device.is_empty() && !device.contains(',') => continue,
+            Some(_) => {
+                return Err(Error::BadSetting {
+                    setting: "entitlement",
+                    value: name.clone(),
+                    problem: "is not like device=NAME".to_owned(),
+                });
+            }
+        }
         one_of(
             "entitlement",
             name.to_owned(),

@@ -70,12 +70,16 @@ fn dated<T>(stream: Answers<T>) -> Response<Answers<T>> {
 impl Control {
     /// Refuses what the daemon was not told to allow (row P11).
     fn check_entitlements(&self, wanted: &[String]) -> Result<(), Status> {
-        let key = |name: &str| match name.split_once('=') {
-            Some(("device", _)) => "device".to_owned(),
-            _ => name.to_owned(),
+        let listed = |name: &str| self.entitlements.iter().any(|allowed| allowed == name);
+        let allowed = |name: &str| match name.strip_prefix("device=") {
+            // Under another name it is the same device.
+            Some(device) => {
+                let name = device.split(',').next().unwrap_or(device);
+                listed("device") || listed(&format!("device={name}"))
+            }
+            None => listed(name),
         };
-        let allowed: Vec<String> = self.entitlements.iter().map(|name| key(name)).collect();
-        match wanted.iter().find(|name| !allowed.contains(&key(name))) {
+        match wanted.iter().find(|name| !allowed(name)) {
             Some(name) => Err(Status::permission_denied(format!(
                 "entitlement {name} is not allowed by build daemon configuration"
             ))),

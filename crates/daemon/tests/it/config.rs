@@ -194,6 +194,11 @@ fn mistakes_are_named_with_their_line() {
         expect![[r#"entitlement "root" is not one of security.insecure, network.host, device"#]],
     );
     check_refused(
+        "insecure-entitlements = [\"device=v.com/c,alias=x\"]",
+        "",
+        expect![[r#"entitlement "device=v.com/c,alias=x" is not like device=NAME"#]],
+    );
+    check_refused(
         "[worker.oci]\nsnapshotter = \"btrfs\"",
         "",
         expect![[r#"snapshotter "btrfs" is not one of auto, overlayfs, native"#]],
@@ -384,8 +389,8 @@ fn devices_are_looked_for_where_the_settings_say() {
     for (toml, line) in [("[cdi]\ndisabled = true", ""), (file, "--cdi-disabled")] {
         assert_eq!(resolve(toml, line).unwrap().cdi.dirs, Vec::<PathBuf>::new());
     }
-    let config = resolve("insecure-entitlements = ['device']", "").unwrap();
-    assert_eq!(config.entitlements, ["device"]);
+    let config = resolve("insecure-entitlements = ['device', 'device=v.com/c']", "").unwrap();
+    assert_eq!(config.entitlements, ["device", "device=v.com/c"]);
 }
 
 /// Rows: D06, D15, X10

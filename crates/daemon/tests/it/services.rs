@@ -616,7 +616,10 @@ async fn finished_and_abandoned_builds_are_remembered() {
 /// Rows: A06, A07, A08, A09, A10, P11, D29
 #[tokio::test]
 async fn the_rest_of_control() {
-    let (channel, _daemon) = daemon("--allow-insecure-entitlement network.host").await;
+    let (channel, _daemon) = daemon(
+        "--allow-insecure-entitlement network.host --allow-insecure-entitlement device=v.com/c=one",
+    )
+    .await;
     let mut control = ControlClient::new(channel.clone());
     let workers = |filter: &str| wire::ListWorkersRequest {
         filter: vec![filter.to_owned()],
@@ -691,9 +694,32 @@ async fn the_rest_of_control() {
     allowed.r#ref = "b".into();
     allowed.entitlements.push("security.insecure".into());
     assert_eq!(
-        control.solve(allowed).await.unwrap_err().code(),
+        control.solve(allowed.clone()).await.unwrap_err().code(),
         Code::PermissionDenied
     );
+    // One device is that one, under whatever name, and not all.
+    for (wanted, may) in [
+        ("device=v.com/c=one", true),
+        ("device=v.com/c=one,alias=v.com/c=other", true),
+        ("device=v.com/c=other,alias=v.com/c=one", false),
+        ("device=v.com/c", false),
+        ("device=", false),
+        ("device", false),
+    ] {
+        allowed.r#ref = wanted.into();
+        allowed.entitlements = vec![wanted.into()];
+        let built = control.solve(allowed.clone()).await;
+        let expected = if may {
+            Ok(())
+        } else {
+            Err(Code::PermissionDenied)
+        };
+        assert_eq!(
+            built.map(drop).map_err(|status| status.code()),
+            expected,
+            "{wanted}"
+        );
+    }
     assert_eq!(
         control.solve(solve("", "x")).await.unwrap_err().code(),
         Code::InvalidArgument
