@@ -16,14 +16,14 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tonic::metadata::MetadataValue;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::builder::{Builder, Built, ClientFrontend, What};
 use crate::builds::{Builds, Running};
 use crate::config::gc::GcRule;
 use crate::debug::Metrics;
-use crate::gateway::{Gateways, Returned};
-use crate::gc::Collector;
+use crate::gateway::{OpenBuilds, Returned};
+use crate::gc::Pruner;
 use crate::history::{self, Ended, Finalizers, History};
 use crate::streamed::{Gone, Sending, Streamed};
 use crate::traces::{self, Parent, Traces};
@@ -40,12 +40,12 @@ const GREETING: Duration = Duration::from_millis(100);
 pub(crate) struct Control {
     pub(crate) builder: Arc<dyn Builder>,
     pub(crate) builds: Builds,
-    pub(crate) gateways: Gateways,
+    pub(crate) open: OpenBuilds,
     pub(crate) history: History,
     pub(crate) finalizers: Finalizers,
     pub(crate) traces: Traces,
     pub(crate) metrics: Metrics,
-    pub(crate) collector: Collector,
+    pub(crate) pruner: Pruner,
     pub(crate) gc: Vec<GcRule>,
     pub(crate) entitlements: Vec<String>,
     pub(crate) progress: progress::Options,
@@ -105,18 +105,12 @@ impl Control {
 
     /// A frontend in the client: its calls are answered until it returns.
     fn client_frontend(&self, id: String) -> ClientFrontend {
-        let gateways = self.gateways.clone();
+        let open = self.open.clone();
         Box::new(move |bridge| {
             async move {
-                let mut opened = gateways.open(&id, bridge);
-                match opened.returned().await {
-                    Some(Returned::Ok(result)) => Ok(result),
-                    Some(Returned::Err(status)) => Err(to_proto::returned_error(&status)),
-                    None => Err(to_proto::returned_error(&rpc::Status {
-                        code: Code::Cancelled as i32,
-                        message: progress::CANCELED.to_owned(),
-                        details: Vec::new(),
-                    })),
+                match open.open(&id, bridge).returned().await {
+                    Returned::Ok(result) => Ok(result),
+                    Returned::Err(status) => Err(to_proto::returned_error(&status)),
                 }
             }
             .boxed()
@@ -161,7 +155,7 @@ impl Remembered<'_> {
     fn end(&mut self, outcome: Result<Built, rpc::Status>) -> Option<Task<()>> {
         let running = self.running.take()?;
         running.close();
-        self.control.collector.build_ended();
+        self.control.pruner.build_ended();
         let status = match &outcome {
             Ok(_) => "completed",
             Err(status) if status.message.contains(progress::CANCELED) => "canceled",

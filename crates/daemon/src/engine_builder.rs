@@ -28,7 +28,7 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Builder>, Error> {
     let engine = Engine::open(settings(config)?).await?;
     engine.catch_up();
     let worker = crate::to_proto::worker(engine.info(), &config.gc);
-    engine.serve_frontends(Arc::new(Pipes::new(vec![worker])));
+    engine.serve_frontends(Arc::new(Pipes::new(worker)));
     Ok(Arc::new(Building(engine)))
 }
 

@@ -3,7 +3,7 @@
 //! is a client that runs the frontend itself, and calls on the control socket; or it
 //! lives in a container, and calls over its standard input and output ([`Pipes`]).
 //!
-//! A build that waits for a client is opened with [`Gateways::open`]; calls find it by the
+//! A build that waits for a client is opened with [`OpenBuilds::open`]; calls find it by the
 //! build id in their metadata, answer from its `frontend::Bridge`, and `Return` ends it.
 
 mod containers;
@@ -39,17 +39,22 @@ pub(crate) type Returned = Result<FrontendResult, rpc::Status>;
 #[derive(Clone)]
 pub(crate) struct Gateways {
     open: Open,
-    workers: Arc<Vec<WorkerRecord>>,
+    /// What is told of the worker, but for the platforms, which may change.
+    worker: Arc<WorkerRecord>,
 }
 
 /// Whom a call is from.
 #[derive(Clone)]
 enum Open {
     /// The build its metadata names.
-    ById(Arc<ById>),
+    ById(OpenBuilds),
     /// Always the same.
     Only(Arc<OpenBuild>),
 }
+
+/// The builds whose frontends are their clients. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct OpenBuilds(Arc<ById>);
 
 #[derive(Default)]
 struct ById {
@@ -73,11 +78,11 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Waits for the client to return a result. `None` if the build was closed instead.
-    pub(crate) async fn returned(&mut self) -> Option<Returned> {
-        let returned = (&mut self.returned).await.ok();
+    /// Waits for the client to return a result.
+    pub(crate) async fn returned(mut self) -> Returned {
+        let returned = (&mut self.returned).await;
         self.build.containers.release_all().await;
-        returned
+        returned.expect("the build has the other end until it answers")
     }
 }
 
@@ -110,34 +115,34 @@ impl ById {
     }
 }
 
-impl Gateways {
-    pub(crate) fn new(workers: Vec<WorkerRecord>) -> Gateways {
-        Gateways {
-            open: Open::ById(Arc::default()),
-            workers: Arc::new(workers),
-        }
-    }
-
+impl OpenBuilds {
     /// Lets the client of build `id` ask `bridge`.
     pub(crate) fn open(&self, id: &str, bridge: Arc<dyn Bridge>) -> Opened {
         let (build, returned) = OpenBuild::new(bridge);
-        let Open::ById(builds) = &self.open else {
-            unreachable!("only the control socket's are opened by id");
-        };
-        builds.lock().insert(id.to_owned(), build.clone());
-        builds.changed.send_replace(());
+        self.0.lock().insert(id.to_owned(), build.clone());
+        self.0.changed.send_replace(());
         Opened {
-            builds: builds.clone(),
+            builds: self.0.clone(),
             id: id.to_owned(),
             build,
             returned,
+        }
+    }
+}
+
+impl Gateways {
+    /// Answers the clients of `builds`, on a worker like this.
+    pub(crate) fn new(builds: OpenBuilds, worker: WorkerRecord) -> Gateways {
+        Gateways {
+            open: Open::ById(builds),
+            worker: Arc::new(worker),
         }
     }
 
     async fn find<T>(&self, request: &Request<T>) -> Result<Arc<OpenBuild>, Status> {
         let builds = match &self.open {
             Open::Only(build) => return Ok(build.clone()),
-            Open::ById(builds) => builds,
+            Open::ById(OpenBuilds(builds)) => builds,
         };
         let id = request
             .metadata()

@@ -15,14 +15,14 @@ const SETTLE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Looks at the cache when builds have ended. Stops when dropped.
-pub(crate) struct Collector {
+pub(crate) struct Pruner {
     ended: mpsc::Sender<()>,
     _task: Task<()>,
 }
 
-impl Collector {
+impl Pruner {
     /// Keeps `builder`'s cache within `rules`.
-    pub(crate) fn new(builder: Arc<dyn Builder>, rules: Vec<GcRule>) -> Collector {
+    pub(crate) fn new(builder: Arc<dyn Builder>, rules: Vec<GcRule>) -> Pruner {
         // One place: a second build's end while one is noted already says nothing new.
         let (ended, mut noted) = mpsc::channel(1);
         let task = stdx::task::spawn("gc", async move {
@@ -49,7 +49,7 @@ impl Collector {
                 tokio::time::sleep(PAUSE).await;
             }
         });
-        Collector { ended, _task: task }
+        Pruner { ended, _task: task }
     }
 
     /// A build ended: the cache may have grown.
@@ -119,7 +119,7 @@ mod tests {
             max_used,
             ..GcRule::default()
         };
-        let collector = Collector::new(cache.clone(), vec![rule(1), rule(2)]);
+        let pruner = Pruner::new(cache.clone(), vec![rule(1), rule(2)]);
         let begun = Instant::now();
         let seconds = || {
             let pruned = cache.pruned.lock().expect("not poisoned");
@@ -129,7 +129,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(seconds(), [], "nothing was built");
         for _ in 0..10 {
-            collector.build_ended();
+            pruner.build_ended();
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
         tokio::time::sleep(Duration::from_secs(10)).await;

@@ -21,8 +21,8 @@ use crate::builds::Builds;
 use crate::config::Config;
 use crate::control::Control;
 use crate::debug::{self, Metrics, Shown};
-use crate::gateway::Gateways;
-use crate::gc::Collector;
+use crate::gateway::{Gateways, OpenBuilds};
+use crate::gc::Pruner;
 use crate::history::{Finalizers, History};
 use crate::listen::{self, Listener, Socket};
 use crate::traces::Traces;
@@ -47,7 +47,7 @@ impl Services {
         let (stop, stopping) = watch::channel(false);
         let builds = Builds::default();
         let worker = crate::to_proto::worker(&builder.worker(), &config.gc);
-        let gateways = Gateways::new(vec![worker]);
+        let open = OpenBuilds::default();
         let blobs = ContentServer::new(Blobs(builder.blobs()));
         let history = History::new(
             builder.archive()?,
@@ -70,12 +70,12 @@ impl Services {
         let finalizers = Finalizers::default();
         let control = Control {
             builds: builds.clone(),
-            gateways: gateways.clone(),
+            open: open.clone(),
             history,
             finalizers: finalizers.clone(),
             traces: traces.clone(),
             metrics: metrics.clone(),
-            collector: Collector::new(builder.clone(), config.gc.clone()),
+            pruner: Pruner::new(builder.clone(), config.gc.clone()),
             gc: config.gc.clone(),
             entitlements: config.entitlements.clone(),
             progress: progress::Options {
@@ -89,7 +89,7 @@ impl Services {
         let control = ControlServer::new(control)
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit);
-        let bridge = LlbBridgeServer::new(gateways)
+        let bridge = LlbBridgeServer::new(Gateways::new(open, worker))
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit);
         let (_, health) = tonic_health::server::health_reporter();
@@ -162,9 +162,21 @@ impl Services {
         }
     }
 
-    /// Answers at all `listeners` until `asked` says to stop; then refuses new builds,
-    /// cancels those that run, and lets them clean up.
+    /// Answers at all `listeners` until `asked` says to stop, or one of them cannot go on;
+    /// then refuses new builds, cancels those that run, and lets them clean up.
     pub async fn serve(
+        &self,
+        listeners: Vec<Listener>,
+        config: &Config,
+        asked: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        let served = self.serve_until(listeners, config, asked).await;
+        self.write_traces().await;
+        self.builder.close().await;
+        served
+    }
+
+    async fn serve_until(
         &self,
         listeners: Vec<Listener>,
         config: &Config,
@@ -184,10 +196,10 @@ impl Services {
             }
         };
         tokio::pin!(asked);
-        tokio::select! {
-            ended = servers.next() => return ended.unwrap_or(Ok(())),
-            () = &mut asked => {}
-        }
+        let served = tokio::select! {
+            ended = servers.next() => ended.unwrap_or(Ok(())),
+            () = &mut asked => Ok(()),
+        };
         tracing::info!("stopping");
         self.stop.send_replace(true);
         let builds_end = async {
@@ -207,9 +219,7 @@ impl Services {
             // Clients that keep their connections open do not hold us for ever.
             () = async { builds_end.await; tokio::time::sleep(GOODBYE).await } => {}
         }
-        self.write_traces().await;
-        self.builder.close().await;
-        Ok(())
+        served
     }
 
     async fn serve_one(

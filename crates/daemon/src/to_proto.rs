@@ -430,6 +430,17 @@ pub(crate) fn worker(worker: &Worker, gc: &[GcRule]) -> control::types::WorkerRe
     }
 }
 
+/// The same worker with what it can run now, as a build sees it.
+pub(crate) fn worker_now(
+    worker: &control::types::WorkerRecord,
+    bridge: &dyn frontend::Bridge,
+) -> control::types::WorkerRecord {
+    control::types::WorkerRecord {
+        platforms: bridge.platforms().iter().map(platform).collect(),
+        ..worker.clone()
+    }
+}
+
 /// A device that builds can ask for.
 pub(crate) fn device(device: DeviceInfo) -> control::types::CdiDevice {
     control::types::CdiDevice {

@@ -389,7 +389,7 @@ impl Bridge for BuildBridge {
     }
 
     fn platforms(&self) -> Vec<Platform> {
-        self.shared.engine.info().platforms.clone()
+        self.shared.engine.worker().platforms
     }
 
     async fn inputs(&self) -> frontend::Result<BTreeMap<String, llb::Definition>> {

@@ -61,8 +61,8 @@ pub trait FrontendServer: Send + Sync {
         line: Box<dyn Line>,
     ) -> Option<frontend::Result<FrontendResult>>;
 
-    /// What workers there are, for the frontend's environment: JSON as Go writes it.
-    fn workers(&self) -> String;
+    /// What workers there are for a build, for the frontend's environment: JSON as Go writes it.
+    fn workers(&self, bridge: &dyn Bridge) -> String;
 }
 
 /// Why a frontend's image gave no result.
@@ -184,7 +184,7 @@ pub(crate) async fn run(bridge: Arc<BuildBridge>) -> frontend::Result<FrontendRe
     let place = Starting {
         bridge: &bridge,
         config: &config,
-        workers: server.workers(),
+        workers: server.workers(&*bridge),
     };
     let (root, process) = place.process(&root, &own_graph).await.map_err(failed)?;
     let talk = Talk {

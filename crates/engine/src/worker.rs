@@ -163,7 +163,7 @@ pub(crate) struct Inner {
     /// What it can run now.
     found: Found,
     /// Network of steps that name none.
-    swept: SandboxNetwork,
+    network: SandboxNetwork,
     pub(crate) frontends: Frontends,
     /// Set once, by whoever speaks with frontends that are images.
     pub(crate) frontend_server: OnceLock<Arc<dyn FrontendServer>>,
@@ -182,7 +182,7 @@ impl Engine {
     pub fn catch_up(&self) {
         let engine = self.clone();
         let flushing = async move {
-            engine.0.swept.sweep().await;
+            engine.0.network.sweep().await;
             if let Err(failure) = engine.sync().await {
                 tracing::warn!(
                     error = failure.message,
@@ -233,7 +233,7 @@ impl Engine {
             LastTimes::open(db.clone()).map_err(|e| failed("what steps were like")(e.into()))?;
         // What a killed process left is gone before anything new begins.
         executor::sweep();
-        let swept = config.network.clone();
+        let network = config.network.clone();
         let mut labels = own_labels(snapshotter, &config);
         let executor = LazyExecutor::new(Setting {
             runner: config.runner,
@@ -272,7 +272,7 @@ impl Engine {
             registry,
             sessions: Sessions::new(),
             solver,
-            swept,
+            network,
             info: WorkerInfo {
                 id,
                 labels,

@@ -26,15 +26,14 @@ const GOODBYE: Duration = Duration::from_secs(10);
 
 /// Speaks with frontends that live in containers.
 pub(crate) struct Pipes {
-    workers: Arc<Vec<WorkerRecord>>,
-    described: String,
+    worker: Arc<WorkerRecord>,
 }
 
 impl Pipes {
-    pub(crate) fn new(workers: Vec<WorkerRecord>) -> Pipes {
+    /// On a worker like this. What it can run is asked of each build.
+    pub(crate) fn new(worker: WorkerRecord) -> Pipes {
         Pipes {
-            described: to_proto::workers_json(&workers),
-            workers: Arc::new(workers),
+            worker: Arc::new(worker),
         }
     }
 }
@@ -49,7 +48,7 @@ impl FrontendServer for Pipes {
         let (build, mut returned) = OpenBuild::new(bridge);
         let gateway = Gateways {
             open: Open::Only(build.clone()),
-            workers: self.workers.clone(),
+            worker: self.worker.clone(),
         };
         let serving = answer(gateway, line);
         tokio::pin!(serving);
@@ -66,8 +65,8 @@ impl FrontendServer for Pipes {
         result.map(|result| result.map_err(|status| said(&status)))
     }
 
-    fn workers(&self) -> String {
-        self.described.clone()
+    fn workers(&self, bridge: &dyn Bridge) -> String {
+        to_proto::workers_json(&[to_proto::worker_now(&self.worker, bridge)])
     }
 }
 

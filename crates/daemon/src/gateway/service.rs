@@ -67,11 +67,11 @@ impl LlbBridge for Gateways {
         &self,
         request: Request<wire::PingRequest>,
     ) -> Result<Response<wire::PongResponse>, Status> {
-        self.find(&request).await?;
+        let build = self.find(&request).await?;
         Ok(Response::new(wire::PongResponse {
             frontend_api_caps: caps(CAPS),
             llb_caps: caps(llb::caps::ALL),
-            workers: self.workers.to_vec(),
+            workers: vec![to_proto::worker_now(&self.worker, &*build.bridge)],
         }))
     }
 

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
-use crate::services::{daemon, for_build, solve};
+use crate::pretender::{daemon, for_build, solve};
 
 /// Runs nothing: its processes are small talk.
 struct Pretend {

@@ -10,7 +10,7 @@ use daemon::config::{Config, Name, Surroundings};
 use daemon::{Services, listen};
 use stdx::Kind;
 
-use crate::services::Pretender;
+use crate::pretender::Pretender;
 
 struct Running {
     dir: tempfile::TempDir,
@@ -113,4 +113,28 @@ async fn a_client_that_leaves_takes_its_build_along() {
         .expect("the build ends");
     running.stop.send(()).unwrap();
     running.serving.await;
+}
+
+/// A daemon that cannot go on lets go of what it keeps all the same.
+/// Rows: D01
+#[tokio::test]
+async fn a_listener_that_fails_ends_the_daemon_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = Some(dir.path().join("missing.pem"));
+    let flags = Flags {
+        addr: vec!["tcp://127.0.0.1:0".to_owned()],
+        root: Some(dir.path().join("state")),
+        tlscert: missing.clone(),
+        tlskey: missing,
+        ..Flags::default()
+    };
+    let surroundings = Surroundings::default();
+    let config = Config::resolve(File::default(), &flags, Name::Kiln, &surroundings).unwrap();
+    let builder = Arc::new(Pretender::default());
+    let services = Services::new(builder.clone(), &config).unwrap();
+    let listeners = listen::open(&config, 0).unwrap();
+    let served = services.serve(listeners, &config, std::future::pending());
+    let error = served.await.unwrap_err();
+    assert!(error.to_string().contains("missing.pem"), "{error}");
+    assert!(builder.is_closed());
 }

@@ -4,5 +4,6 @@ mod config;
 mod containers;
 mod life;
 mod listen;
+mod pretender;
 mod robust;
 mod services;

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::services::Pretender;
+use crate::pretender::Pretender;
 
 struct Running {
     dir: tempfile::TempDir,
