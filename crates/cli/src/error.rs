@@ -53,6 +53,11 @@ pub enum Error {
         /// The tag.
         tag: String,
     },
+    /// Several exporters made images that differ, and only one of them is told.
+    #[error(
+        "the image in the layout {0:?} has no name: another exporter of this build made another image; export them one by one"
+    )]
+    OtherImage(PathBuf),
     /// The Docker configuration cannot be read.
     #[error("reading logins from {0}")]
     BadLogins(String),
@@ -95,6 +100,7 @@ impl Error {
             | Error::NoContext(_)
             | Error::EmptyInput
             | Error::LargeDockerfile(_)
+            | Error::OtherImage(_)
             | Error::BadLogins(_)
             | Error::ChecksFailed(_) => Kind::InvalidInput,
             Error::NoDockerfile(_) | Error::NoTag { .. } | Error::NoDocker => Kind::NotFound,

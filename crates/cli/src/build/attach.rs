@@ -236,7 +236,7 @@ fn stores(plan: &mut Plan) -> Result<Stores, Error> {
             .unwrap_or_default();
         stores = stores.with(format!("local:{dir}"), Arc::new(Layout::new(dir)));
     }
-    for dir in layouts(plan) {
+    for (dir, _) in layouts(plan) {
         stores = stores.with(EXPORT, Arc::new(Layout::new(dir)));
     }
     Ok(stores)
@@ -245,10 +245,14 @@ fn stores(plan: &mut Plan) -> Result<Stores, Error> {
 /// What an engine calls the client's store an image is exported to blob by blob.
 const EXPORT: &str = "export";
 
-/// The directories images go to as layouts: `type=oci,tar=false,dest=DIRECTORY`.
-fn layouts(plan: &Plan) -> impl Iterator<Item = &Path> {
+/// The directories images go to as layouts, `type=oci,tar=false,dest=DIRECTORY`, and the names
+/// asked for there.
+fn layouts(plan: &Plan) -> impl Iterator<Item = (&Path, &str)> {
     plan.exports.iter().filter_map(|export| match &export.dest {
-        Dest::Layout(dir) => Some(dir.as_path()),
+        Dest::Layout(dir) => {
+            let names = export.attrs.get("name").map_or("", String::as_str);
+            Some((dir.as_path(), names))
+        }
         _ => None,
     })
 }
@@ -280,11 +284,15 @@ pub(crate) fn name_what_came(
     plan: &Plan,
     response: &BTreeMap<String, String>,
 ) -> Result<(), Error> {
-    name_images(plan, response)?;
+    for (dir, names) in layouts(plan) {
+        name_image(dir, names, response)?;
+    }
     tag_caches(plan, response)
 }
 
-fn name_images(plan: &Plan, response: &BTreeMap<String, String>) -> Result<(), Error> {
+/// The response has what all exporters said, the last word of each. Another one may have made
+/// another image (other layers, other statements), whose digest means nothing here.
+fn name_image(dir: &Path, asked: &str, response: &BTreeMap<String, String>) -> Result<(), Error> {
     let descriptor = response
         .get("containerimage.descriptor")
         .and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok())
@@ -292,20 +300,22 @@ fn name_images(plan: &Plan, response: &BTreeMap<String, String>) -> Result<(), E
     let Some(descriptor) = descriptor else {
         return Ok(());
     };
-    let names: Vec<oci::ImageName> = response
-        .get("image.name")
-        .into_iter()
-        .flat_map(|names| names.split(','))
-        .filter_map(|name| name.parse().ok())
-        .collect();
-    for dir in layouts(plan) {
-        let layout = Layout::new(dir);
-        if names.is_empty() {
-            layout.tag("latest", &descriptor)?;
-        }
-        for name in &names {
-            layout.name(name, &descriptor)?;
-        }
+    let layout = Layout::new(dir);
+    if !layout.has(&descriptor) {
+        return Err(Error::OtherImage(dir.to_owned()));
+    }
+    let named = match asked {
+        // What the image is called is known to who made it.
+        "*" => response.get("image.name").map_or("", String::as_str),
+        asked => asked,
+    };
+    let names = named.split(',').map(str::trim);
+    let names: Vec<oci::ImageName> = names.filter_map(|name| name.parse().ok()).collect();
+    if names.is_empty() {
+        layout.tag("latest", &descriptor)?;
+    }
+    for name in names {
+        layout.name(&name.or_latest(), &descriptor)?;
     }
     Ok(())
 }
@@ -327,4 +337,44 @@ fn tag_caches(plan: &Plan, response: &BTreeMap<String, String>) -> Result<(), Er
         Layout::new(dir).tag(tag, &descriptor)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows: E04, B05
+    #[test]
+    fn a_layout_names_only_what_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = dir.path().join("blobs/sha256");
+        std::fs::create_dir_all(&blobs).unwrap();
+        let digest = oci::Digest::of("{}");
+        std::fs::write(blobs.join(digest.hex()), "{}").unwrap();
+        let response = |digest: &oci::Digest| {
+            let json = format!(r#"{{"digest":"{digest}","size":2}}"#);
+            let descriptor = base64::engine::general_purpose::STANDARD.encode(json);
+            let told = [
+                ("containerimage.descriptor", descriptor),
+                ("image.name", "registry.example/theirs:1".to_owned()),
+            ];
+            BTreeMap::from(told.map(|(key, value)| (key.to_owned(), value)))
+        };
+        // The names are those of this export, whatever another one was called.
+        for (asked, tag) in [("", "latest"), ("app:2,b:3", "2"), ("*", "1")] {
+            name_image(dir.path(), asked, &response(&digest)).unwrap();
+            let found = Layout::new(dir.path()).resolve(tag).unwrap();
+            assert_eq!(found, Some(digest), "{asked}");
+        }
+        let before = std::fs::read(dir.path().join("index.json")).unwrap();
+        let text = String::from_utf8(before.clone()).unwrap();
+        assert!(text.contains("docker.io/library/app:2"), "{text}");
+        assert_eq!(text.matches("theirs").count(), 1, "{text}");
+        // Another exporter's image is not here.
+        let other = response(&oci::Digest::of("another image"));
+        let error = name_image(dir.path(), "app:2", &other).unwrap_err();
+        assert!(error.to_string().contains("another image"), "{error}");
+        let after = std::fs::read(dir.path().join("index.json")).unwrap();
+        assert_eq!(before, after);
+    }
 }

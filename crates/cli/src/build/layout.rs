@@ -40,6 +40,14 @@ impl Layout {
             .join(digest.hex())
     }
 
+    /// Whether what a descriptor points at is here.
+    pub(crate) fn has(&self, descriptor: &Value) -> bool {
+        let digest = descriptor["digest"].as_str().unwrap_or_default();
+        digest
+            .parse()
+            .is_ok_and(|digest| self.path(&digest).exists())
+    }
+
     fn index_path(&self) -> PathBuf {
         self.dir.join("index.json")
     }
