@@ -76,15 +76,6 @@ impl Op for SourceOp {
         })
     }
 
-    async fn content_key(
-        &self,
-        _: &OpContext,
-        _: usize,
-        _: &Output,
-    ) -> Result<Option<Digest>, OpError> {
-        Ok(None)
-    }
-
     async fn run(&self, cx: &OpContext, _: Vec<Output>) -> Result<Vec<Output>, OpError> {
         let fetched = self
             .source

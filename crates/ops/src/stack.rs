@@ -47,15 +47,6 @@ impl Op for MergeOp {
         Ok(map(&preimage::merge(&self.op), self.inputs))
     }
 
-    async fn content_key(
-        &self,
-        _: &OpContext,
-        _: usize,
-        _: &Output,
-    ) -> Result<Option<Digest>, OpError> {
-        Ok(None)
-    }
-
     async fn run(&self, _: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {
         let mut merged: Vec<Ref> = Vec::new();
         for number in &self.op.inputs {
@@ -98,15 +89,6 @@ impl Op for DiffOp {
         Ok(map(&preimage::diff(&self.op), self.inputs))
     }
 
-    async fn content_key(
-        &self,
-        _: &OpContext,
-        _: usize,
-        _: &Output,
-    ) -> Result<Option<Digest>, OpError> {
-        Ok(None)
-    }
-
     async fn run(&self, _: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {
         let (lower, upper) = (pick(&inputs, self.op.lower)?, pick(&inputs, self.op.upper)?);
         let refs = self.deeds.parts.refs.clone();
@@ -135,15 +117,6 @@ impl Op for PassthroughOp {
 
     async fn cache_map(&self, _: &OpContext, _: usize) -> Result<CacheMap, OpError> {
         Ok(map(&preimage::passthrough(&self.op), self.inputs))
-    }
-
-    async fn content_key(
-        &self,
-        _: &OpContext,
-        _: usize,
-        _: &Output,
-    ) -> Result<Option<Digest>, OpError> {
-        Ok(None)
     }
 
     async fn run(&self, _: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {

@@ -45,13 +45,16 @@ pub trait Op: Send + Sync {
     async fn cache_map(&self, cx: &OpContext, index: usize) -> Result<CacheMap, OpError>;
 
     /// The digest of the part of an input that counts; asked only for inputs
-    /// with `by_content`. `None` when this input cannot be seen that way.
+    /// with `by_content`. `None` when this input cannot be seen that way, as it is unless the op
+    /// says otherwise. Who wraps another op has to hand this on.
     async fn content_key(
         &self,
-        cx: &OpContext,
-        input: usize,
-        output: &Self::Output,
-    ) -> Result<Option<Digest>, OpError>;
+        _cx: &OpContext,
+        _input: usize,
+        _output: &Self::Output,
+    ) -> Result<Option<Digest>, OpError> {
+        Ok(None)
+    }
 
     /// Does the work. Gives as many outputs as the vertex has.
     async fn run(
