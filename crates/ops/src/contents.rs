@@ -58,29 +58,16 @@ impl ContentsCache {
         of: &Ref,
         selectors: Vec<Selector>,
     ) -> Result<(Option<Vec<Digest>>, Vec<Selector>)> {
-        let id = of.id().to_owned();
-        let tree = self.of(&id);
-        let of = of.clone();
-        let looked = stdx::task::blocking(move || {
-            let mut tree = tree.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_new = tree.is_none();
-            let contents = match &mut *tree {
-                Some(contents) => contents,
-                none => none.insert(noted(&of)?),
-            };
+        self.with(of, false, move |contents| {
             let known = |selector| contents.known(selector).map_err(failed(selector));
             let known = selectors.iter().map(known).collect::<Result<_>>()?;
-            let names = is_new.then(|| contents.names());
-            Ok::<_, Error>((known, selectors, names))
-        });
-        let (known, selectors, names) = looked.await?;
-        if let Some(names) = names {
-            self.weigh(&id, names);
-        }
-        Ok((known, selectors))
+            Ok((known, selectors))
+        })
+        .await
     }
 
-    /// What those digests are made of, at most `limit` names for each part.
+    /// What those digests are made of, about `limit` names in all. Parts that come after so many
+    /// are not listed.
     pub async fn list(
         &self,
         of: &Ref,
@@ -89,13 +76,16 @@ impl ContentsCache {
         build: &Build,
         step: &StepProgress,
     ) -> Result<Vec<Listed>> {
-        let lists = self.of_each(
-            of,
-            selectors,
-            build,
-            step,
-            move |contents, root, selector| contents.list(root, selector, limit),
-        );
+        let mut left = limit;
+        let list = move |contents: &mut Contents, root: &Root, selector: &Selector| {
+            if left == 0 {
+                return Ok(Vec::new());
+            }
+            let listed = contents.list(root, selector, left)?;
+            left = left.saturating_sub(listed.len());
+            Ok(listed)
+        };
+        let lists = self.of_each(of, selectors, build, step, list);
         Ok(lists.await?.into_iter().flatten().collect())
     }
 
@@ -105,35 +95,48 @@ impl ContentsCache {
         selectors: Vec<Selector>,
         build: &Build,
         step: &StepProgress,
-        ask: impl Fn(&mut Contents, &Root, &Selector) -> contenthash::Result<T> + Send + 'static,
+        mut ask: impl FnMut(&mut Contents, &Root, &Selector) -> contenthash::Result<T> + Send + 'static,
     ) -> Result<Vec<T>> {
         let tree = of.tree(&*build.provider, step).await?;
-        let id = of.id().to_owned();
-        let known = self.of(&id);
-        let of = of.clone();
-        let done = stdx::task::blocking(move || {
-            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_new = known.is_none();
-            let contents = match &mut *known {
-                Some(contents) => contents,
-                none => none.insert(noted(&of)?),
-            };
+        self.with(of, true, move |contents| {
             let answer = |selector: &Selector| {
                 ask(contents, tree.root(), selector).map_err(failed(selector))
             };
-            let answers: Vec<T> = selectors.iter().map(answer).collect::<Result<_>>()?;
-            let note = contents.unsaved();
-            if let Some(note) = &note {
-                of.set_note(NOTE, note)?;
+            selectors.iter().map(answer).collect()
+        })
+        .await
+    }
+
+    /// Asks what is known of a tree. `learns` when more may be known afterwards, which is then
+    /// noted.
+    async fn with<T: Send + 'static>(
+        &self,
+        of: &Ref,
+        learns: bool,
+        ask: impl FnOnce(&mut Contents) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let tree = self.of(of.id());
+        let asked = of.clone();
+        let done = stdx::task::blocking(move || {
+            let mut tree = tree.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut changed = tree.is_none();
+            let contents = match &mut *tree {
+                Some(contents) => contents,
+                none => none.insert(noted(&asked)?),
+            };
+            let answer = ask(contents)?;
+            if learns && let Some(note) = contents.unsaved() {
+                asked.set_note(NOTE, &note)?;
+                changed = true;
             }
-            let names = (is_new || note.is_some()).then(|| contents.names());
-            Ok::<_, Error>((answers, names))
+            let names = changed.then(|| contents.names());
+            Ok::<_, Error>((answer, names))
         });
-        let (answers, names) = done.await?;
+        let (answer, names) = done.await?;
         if let Some(names) = names {
-            self.weigh(&id, names);
+            self.weigh(of.id(), names);
         }
-        Ok(answers)
+        Ok(answer)
     }
 
     /// A tree is of this size now. What was not used for longest makes room.

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use contenthash::{Listed, Selector};
 use llb::{Exec, OpKind};
 use oci::Digest;
+use refs::Ref;
 use serde::{Deserialize, Serialize};
 use solver::{CacheMap, Miss, Missed, Op, OpContext, OpError};
 use stdx::patterns::Patterns;
@@ -29,6 +30,8 @@ use memory::{Place, Slots};
 
 /// Names of files kept of one input.
 const MAX_FILES: usize = 1000;
+/// Bytes of those names.
+const MAX_NAMES: usize = 64 << 10;
 /// Names said in one line.
 const NAMES_SAID: usize = 3;
 /// The session is there when its files were read; else this is not worth waiting for.
@@ -55,6 +58,12 @@ struct Input {
     id: String,
     /// Its files, where those count and not the result as a whole.
     files: Option<BTreeMap<String, String>>,
+    /// Those are not all.
+    #[serde(default)]
+    cut: bool,
+    /// Digest of all files that count, named or not.
+    #[serde(default)]
+    all: String,
 }
 
 /// An op that says why it is done.
@@ -128,10 +137,7 @@ impl Explained {
             let Some(found) = &output.0 else { continue };
             input.id = found.id().to_owned();
             if let Some(Some(parts)) = self.parts.get(number) {
-                let (parts, build) = (parts.clone(), &self.deeds.build);
-                let contents = &self.deeds.parts.contents;
-                let listed = contents.list(found, parts, MAX_FILES, build, &cx.step);
-                input.files = listed.await.ok().map(names);
+                self.look_at(cx, found, parts, input).await;
             }
         }
         let (memory, asked) = (self.deeds.parts.last_times.clone(), slots.clone());
@@ -143,6 +149,17 @@ impl Explained {
             cx.step.not_cached(&why);
         }
         (slots, now)
+    }
+
+    /// The files of an input that count.
+    async fn look_at(&self, cx: &OpContext, found: &Ref, parts: &[Selector], input: &mut Input) {
+        let (contents, build) = (&self.deeds.parts.contents, &self.deeds.build);
+        let digests = contents.digests(found, parts.to_vec(), build, &cx.step);
+        let Ok(digests) = digests.await else { return };
+        let listed = contents.list(found, parts.to_vec(), MAX_FILES, build, &cx.step);
+        let Ok(listed) = listed.await else { return };
+        input.all = token(digests.iter().map(Digest::to_string).collect::<String>());
+        input.name_files(listed);
     }
 
     /// What this build is of: steps of other projects may have the same text.
@@ -226,8 +243,11 @@ fn why(missed: &Missed, then: Option<&Shape>, now: &Shape) -> Option<String> {
 }
 
 fn of_inputs(then: &Input, now: &Input) -> Option<String> {
-    if let (Some(then), Some(files)) = (&then.files, &now.files) {
-        return of_files(then, files, &now.name);
+    if let (Some(before), Some(after)) = (&then.files, &now.files) {
+        let cut = then.cut || now.cut;
+        let other = !then.all.is_empty() && then.all != now.all;
+        return of_files(before, after, cut, &now.name)
+            .or_else(|| other.then(|| format!("changed in {}: other files", now.name)));
     }
     if then.id == now.id && then.name == now.name && then.pin == now.pin {
         return None;
@@ -249,10 +269,13 @@ fn of_inputs(then: &Input, now: &Input) -> Option<String> {
 fn of_files(
     then: &BTreeMap<String, String>,
     now: &BTreeMap<String, String>,
+    cut: bool,
     from: &str,
 ) -> Option<String> {
     let mut by_kind: BTreeMap<Change, Vec<String>> = BTreeMap::new();
-    for (change, path) in changed(then, now) {
+    // Where not all are named, one that is named only once may have been there all the time.
+    let sure = |change: Change| !cut || change == Change::Other;
+    for (change, path) in changed(then, now).into_iter().filter(|(c, _)| sure(*c)) {
         by_kind.entry(change).or_default().push(path.to_owned());
     }
     let said = by_kind.iter().map(|(change, paths)| {
@@ -317,19 +340,33 @@ fn token(value: impl AsRef<[u8]>) -> String {
     Digest::of(value).hex()[..12].to_owned()
 }
 
-fn names(listed: Vec<Listed>) -> BTreeMap<String, String> {
-    let name = |one: &Listed| {
-        let path = one.path.to_string_lossy();
-        match (one.dir, one.whole) {
-            (false, _) => path.into_owned(),
-            (true, false) => format!("{path}/"),
-            (true, true) => format!("{path}/**"),
+impl Input {
+    /// Takes the names of its files, as many as are kept.
+    fn name_files(&mut self, listed: Vec<Listed>) {
+        let name = |one: &Listed| {
+            let path = one.path.to_string_lossy();
+            match (one.dir, one.whole) {
+                (false, _) => path.into_owned(),
+                (true, false) => format!("{path}/"),
+                (true, true) => format!("{path}/**"),
+            }
+        };
+        self.cut = listed.len() >= MAX_FILES;
+        let mut left = MAX_NAMES;
+        let mut files = BTreeMap::new();
+        for one in &listed {
+            let name = name(one);
+            match left.checked_sub(name.len()) {
+                Some(less) => left = less,
+                None => {
+                    self.cut = true;
+                    break;
+                }
+            }
+            files.insert(name, token(one.digest.to_string()));
         }
-    };
-    listed
-        .iter()
-        .map(|one| (name(one), token(one.digest.to_string())))
-        .collect()
+        self.files = Some(files);
+    }
 }
 
 fn of_input(vertex: &llb::Vertex) -> Input {

@@ -18,8 +18,11 @@ const TABLES: &[&str] = &["
     CREATE INDEX last_times_by_number ON last_times (number);
 "];
 
-/// Steps remembered. Most take less than a kilobyte, the largest some fifty.
+/// Names that steps are remembered under, two for most. What is under most of them takes less than
+/// a kilobyte, where files are named some fifty.
 const MOST: i64 = 4000;
+/// What takes more than this many bytes is not remembered: others wait while it is written.
+const MOST_BYTES: usize = 256 << 10;
 /// How many are put before the oldest are swept away.
 const PUT_BETWEEN: u32 = 200;
 
@@ -106,6 +109,13 @@ impl LastTimes {
     pub(super) fn put(&self, slots: &Slots, shape: &Shape) {
         let Some(inner) = &self.0 else { return };
         let bytes = serde_json::to_vec(shape).expect("text is always JSON");
+        if bytes.len() > MOST_BYTES {
+            tracing::debug!(
+                bytes = bytes.len(),
+                "what a step was like is too much to keep"
+            );
+            return;
+        }
         let sweep = inner.put.fetch_add(1, Ordering::Relaxed) % PUT_BETWEEN == 0;
         let put = inner.db.write(|tx| -> Result<(), db::Error> {
             for slot in slots.by_number.iter().chain([&slots.by_text]) {

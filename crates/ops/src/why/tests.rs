@@ -27,7 +27,7 @@ fn shape() -> Shape {
         name: "docker.io/library/alpine:3".into(),
         pin: format!("sha256:{}", "1".repeat(64)),
         id: "a".into(),
-        files: None,
+        ..Input::default()
     };
     let step = Input {
         name: "`[2/3] RUN make`".into(),
@@ -131,6 +131,68 @@ fn files_are_named_a_few_at_a_time() {
         |now| now.inputs[2].id = "another state".into(),
         "its earlier result was pruned",
     );
+}
+
+fn file(path: &str, digest: &str) -> Listed {
+    Listed {
+        path: path.into(),
+        dir: false,
+        whole: false,
+        digest: Digest::of(digest),
+    }
+}
+
+/// Of many files, or of long names, some are not named. What is said stays true.
+///
+/// Rows: K4
+#[test]
+fn what_is_not_named_is_not_made_up() {
+    let many = |first: usize, of_300: &str| {
+        let mut input = Input::default();
+        let files = (first..first + MAX_FILES).map(|n| match n {
+            300 => file("300", of_300),
+            n => file(&n.to_string(), ""),
+        });
+        input.name_files(files.collect());
+        (input.all, input.name) = (format!("{first} {of_300}"), "the build context".into());
+        input
+    };
+    let said = |then: &Input, now: &Input| of_inputs(then, now).unwrap_or_default();
+    let then = many(0, "");
+    assert!(then.cut);
+    assert_eq!(said(&then, &then), "");
+    assert_eq!(
+        said(&then, &many(0, "x")),
+        "changed in the build context: 300"
+    );
+    assert_eq!(
+        said(&then, &many(1, "")),
+        "changed in the build context: other files"
+    );
+
+    let mut long = Input::default();
+    let name = |n: usize| format!("{n}{}", "x".repeat(4000));
+    long.name_files((0..100).map(|n| file(&name(n), "")).collect());
+    let names = long.files.unwrap();
+    assert!(long.cut && names.keys().map(String::len).sum::<usize>() <= MAX_NAMES);
+    assert_eq!(names.len(), 16);
+}
+
+/// Rows: K4
+#[test]
+fn what_is_too_large_is_not_kept() {
+    let memory = LastTimes::open(Arc::new(Db::memory().unwrap())).unwrap();
+    let (place, _) = Place::of("name");
+    for (bytes, kept) in [(1 << 10, true), (1 << 20, false)] {
+        let slots = place.slots("", &bytes.to_string());
+        let text = "x".repeat(bytes);
+        let shape = Shape {
+            text: text.clone(),
+            ..shape()
+        };
+        memory.put(&slots, &shape);
+        assert_eq!(memory.get(&slots, &text).is_some(), kept, "{bytes}");
+    }
 }
 
 /// Rows: K4

@@ -58,6 +58,22 @@ async fn privileged_a_changed_file_changes_the_key_and_its_time_does_not() {
 
     std::fs::write(path("sub/a"), "1").unwrap();
     assert_eq!(keys().await, first, "as it was at first");
+
+    let fetched = source.fetch(&build.source_context(&step)).await;
+    let fetched = fetched.unwrap().unwrap();
+    let parts = ["sub/a", "b", "sub"].map(Selector::path).to_vec();
+    let contents = &world.parts.contents;
+    let listed = contents.list(&fetched, parts, 2, build, &step);
+    let listed = listed.await.unwrap();
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|one| one.path.to_str().unwrap())
+        .collect();
+    assert_eq!(
+        listed,
+        ["sub/a", "b"],
+        "the limit is for all parts together"
+    );
 }
 
 /// Keys that are known need no tree: here there is none any more. A build with a thousand cached
