@@ -1,45 +1,30 @@
 //! `docker buildx` with kiln's daemon behind its remote driver.
 
 use std::fs;
-use std::process::Command;
 
-use crate::harness::{BaseImage, Daemon, Layout, Peers, Place, Ran, Real, json};
+use crate::harness::{BaseImage, Buildx, Daemon, Layout, Peers, Place, Ran, Real, json};
 
 /// A daemon and a buildx that knows it as `k`.
 pub(crate) struct Scene<'a> {
     place: &'a Place,
-    peers: Peers,
+    buildx: Buildx<'a>,
     daemon: Daemon<'a>,
 }
 
 impl<'a> Scene<'a> {
     pub(crate) fn new(place: &'a Place) -> Option<Scene<'a>> {
-        let peers = Peers::get()?;
+        Peers::get()?;
         let daemon = Daemon::start(place, "insecure-entitlements = [\"network.host\"]\n");
-        let address = daemon.address();
-        let scene = Scene {
+        let buildx = Buildx::with(place, &daemon.address())?;
+        Some(Scene {
             place,
-            peers,
+            buildx,
             daemon,
-        };
-        let create = ["create", "--name", "k", "--driver", "remote", &address];
-        scene.run(&create).ok();
-        Some(scene)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.peers.command(&[&["docker", "buildx"], args].concat());
-        command
-            .current_dir(self.place.root())
-            .env("DOCKER_CONFIG", self.place.path("docker"))
-            .env("BUILDX_BUILDER", "k")
-            .env("NO_COLOR", "1")
-            .env_remove("SOURCE_DATE_EPOCH");
-        command
+        })
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
-        self.place.start(self.command(args)).wait()
+        self.buildx.run(args)
     }
 
     /// `docker buildx build --progress=plain ARGS ctx`
@@ -232,14 +217,14 @@ fn secrets_contexts_hosts_and_standard_input_reach_the_build() {
     assert_eq!(read("out/limit"), "1000\n");
     let dockerfile = format!("FROM {}\nRUN echo piped > /piped\n", BaseImage::name());
     place.write("stdin", dockerfile);
-    let mut command = scene.command(&[
+    let mut command = scene.buildx.command(&[
         "build",
         "--progress=plain",
         "--output=type=local,dest=out2",
         "-",
     ]);
     command.stdin(fs::File::open(place.path("stdin")).expect("a file"));
-    place.start(command).wait().ok();
+    place.start_with_input(command).wait().ok();
     assert_eq!(read("out2/piped"), "piped\n");
     scene.stop();
 }

@@ -3,11 +3,12 @@
 
 use std::fs;
 
+use oci::Digest;
 use serde_json::Value;
 use testkit::image::Blob;
 use testkit::registry::{Effect, Fault};
 
-use crate::harness::{BaseImage, Daemon, Docker, Memory, Place, Ran, Real, json};
+use crate::harness::{BaseImage, Buildx, Daemon, Docker, Memory, Place, Ran, Real, json};
 
 /// Stages, files of the context, a copy by link, a mount of another stage, metadata.
 fn write(place: &Place) {
@@ -73,6 +74,13 @@ struct Way {
     image: Option<String>,
 }
 
+impl Way {
+    /// What a build is told that reads it again.
+    fn read(&self) -> [&str; 3] {
+        ["--cache-from", &self.from, "--output=type=local,dest=out"]
+    }
+}
+
 fn ways(registry: &Real, team: &str) -> Vec<Way> {
     let ways = WAYS.iter().enumerate().map(|(number, (to, from))| {
         let cache = format!("{}/{team}/cache:{number}", registry.host());
@@ -88,15 +96,20 @@ fn ways(registry: &Real, team: &str) -> Vec<Way> {
     ways.collect()
 }
 
-/// Nothing had to be made again, and the cache was read without a complaint.
+/// Nothing had to be made again, the cache was read without a complaint, and the result is
+/// the right one.
 #[track_caller]
-fn assert_hit(ran: &Ran, way: &Way) {
+fn assert_hit(place: &Place, ran: Ran, way: &Way) {
+    let ran = ran.ok();
     assert_eq!(ran.made(), Vec::<String>::new(), "{}: {ran}", way.from);
     assert!(
         ran.stderr.contains("importing cache manifest from"),
         "{ran}"
     );
     assert!(!ran.stderr.contains("ERROR"), "{ran}");
+    let all = fs::read_to_string(place.path("out/w/all")).expect("a file of the image");
+    assert_eq!(all, "tool\nnone\ntwo\ntwo\n", "{}", way.from);
+    fs::remove_dir_all(place.path("out")).expect("it is ours");
 }
 
 fn forget(place: &Place) {
@@ -124,16 +137,9 @@ fn kiln_hits_what_buildkit_wrote() {
         docker
             .build("default", &[&["--cache-to", &*way.to], &push[..]].concat())
             .ok();
-        let ran = place.build(&[
-            "--cache-from",
-            &way.from,
-            "--network=none",
-            "--output=type=local,dest=out",
-        ]);
-        let ran = ran.ok();
-        assert_hit(&ran, &way);
-        let all = fs::read_to_string(place.path("out/w/all")).expect("a file of the image");
-        assert_eq!(all, "tool\nnone\ntwo\ntwo\n", "{}", way.from);
+        let read = way.read();
+        let ran = place.build(&[&["--network=none"], &read[..]].concat());
+        assert_hit(&place, ran, &way);
         forget(&place);
         docker.forget();
     }
@@ -157,11 +163,8 @@ fn buildkit_hits_what_kiln_wrote() {
         if way.image.is_some() {
             written.says(&["preparing layers for inline cache"]);
         }
-        let out = ["--cache-from", &*way.from, "--output=type=local,dest=out"];
-        let ran = docker.build("default", &out).ok();
-        assert_hit(&ran, &way);
-        let all = fs::read_to_string(place.path("out/w/all")).expect("a file of the image");
-        assert_eq!(all, "tool\nnone\ntwo\ntwo\n", "{}", way.from);
+        let ran = docker.build("default", &way.read());
+        assert_hit(&place, ran, &way);
         forget(&place);
         docker.forget();
     }
@@ -178,9 +181,9 @@ fn buildx_carries_caches_between_the_two() {
         return;
     };
     let daemon = Daemon::start(&place, "");
-    let address = daemon.address();
-    let create = ["buildx", "create", "--name=k", "--driver=remote", &address];
-    docker.run(&create).ok();
+    let Some(buildx) = Buildx::with(&place, &daemon.address()) else {
+        return;
+    };
     let reference = |name: &str| format!("type=registry,ref={}/both:{name}", registry.host());
     // Two at once.
     let (first, second) = (
@@ -200,9 +203,7 @@ fn buildx_carries_caches_between_the_two() {
     docker
         .build("default", &["--cache-to", &to, "--build-arg=WORD=b"])
         .ok();
-    docker
-        .run(&["buildx", "prune", "--builder=k", "--all", "--force"])
-        .ok();
+    buildx.run(&["prune", "--all", "--force"]).ok();
     let (none, some) = (reference("none"), reference("b"));
     let args = [
         "--cache-from",
@@ -214,7 +215,7 @@ fn buildx_carries_caches_between_the_two() {
     let ran = docker.build("k", &args).ok();
     assert_eq!(ran.made(), Vec::<String>::new(), "{ran}");
     assert!(ran.stderr.contains("ERROR"), "{ran}");
-    docker.run(&["buildx", "rm", "k"]).ok();
+    buildx.run(&["rm", "k"]).ok();
     daemon.stop();
     docker.stop();
     place.assert_nothing_left();
@@ -258,6 +259,27 @@ impl Cached {
     fn manifest(&self) -> Value {
         let (_, bytes) = self.registry.manifest("cache", "1").expect("a cache");
         json(&bytes)
+    }
+
+    /// The layers of the steps, bottom first. The manifest has them in another order.
+    fn own_layers(&self) -> Vec<Digest> {
+        let digest = |value: &Value| value.as_str().expect("text").parse().expect("a digest");
+        let config = digest(&self.manifest()["config"]["digest"]);
+        let config = self.registry.blob("cache", config).expect("a config");
+        let config = json(&config);
+        let layers = config["layers"].as_array().expect("layers");
+        let above = |parent: i64| {
+            let is_above = |layer: &Value| layer["parent"].as_i64().unwrap_or(0) == parent;
+            let at = layers.iter().position(is_above)?;
+            Some((
+                i64::try_from(at).expect("a few"),
+                digest(&layers[at]["blob"]),
+            ))
+        };
+        // The first one is the base.
+        let (base, _) = above(-1).expect("a base");
+        let chain = std::iter::successors(above(base), |(number, _)| above(*number));
+        chain.map(|(_, digest)| digest).collect()
     }
 
     /// Another manifest, under another tag.
@@ -315,7 +337,7 @@ fn caches_that_make_no_sense_are_refused_in_words() {
         cached.put(tag, &manifest);
     };
     let record = |link: usize| {
-        let digest = oci::Digest::of("record");
+        let digest = Digest::of("record");
         format!(r#"{{"digest":"{digest}","inputs":[[{{"link":{link}}}]]}}"#)
     };
     let cycle = format!(r#"{{"records":[{},{}]}}"#, record(1), record(0));
@@ -346,34 +368,33 @@ fn caches_that_make_no_sense_are_refused_in_words() {
     cached.place.assert_nothing_left();
 }
 
-/// The step whose layer is gone is made again and says so; the others are found.
+/// A step is made again, and says so, when a layer of its result is gone: its own, or one of
+/// those below. The others are found.
 ///
 /// Rows: I41, X3, K11
 #[test]
-fn a_layer_that_is_missing_costs_only_its_step() {
+fn layers_that_are_missing_cost_their_steps_and_no_others() {
     let cached = Cached::new();
-    let layers = cached.manifest()["layers"].clone();
-    let base = cached.registry.manifest("base", "1").expect("the base");
-    let base = json(&base.1)["layers"][0]["digest"].clone();
-    let own = layers.as_array().expect("layers").iter();
-    let own: Vec<String> = own
-        .filter(|layer| layer["digest"] != base)
-        .map(|layer| layer["digest"].as_str().expect("a digest").to_owned())
-        .collect();
+    let own = cached.own_layers();
     assert_eq!(own.len(), 3, "one for each step");
-    for digest in &own {
-        cached
-            .registry
-            .remove_blob("cache", digest.parse().expect("a digest"));
+    let steps = ["RUN echo one", "COPY file", "RUN cat"];
+    for (from, digest) in own.iter().enumerate().rev() {
+        cached.registry.remove_blob("cache", *digest);
+        let ran = cached.import();
+        let mut made = ran.made();
+        // `[2/4]` comes before `[3/4]`.
+        made.sort();
+        assert_eq!(made.len(), steps.len() - from, "{ran}");
+        for (made, step) in made.iter().zip(&steps[from..]) {
+            assert!(made.contains(step), "{made} is not {step}: {ran}");
+        }
+        assert!(
+            ran.stderr.contains("a cached result cannot be loaded: "),
+            "{ran}"
+        );
+        let why = ran.step(steps[from]).why.expect("a reason");
+        assert_eq!(why, "its cached result is not there any more");
     }
-    let ran = cached.import();
-    assert_eq!(ran.made().len(), 3, "{ran}");
-    assert!(
-        ran.stderr.contains("a cached result cannot be loaded: "),
-        "{ran}"
-    );
-    let why = ran.step("RUN echo one").why.expect("a reason");
-    assert_eq!(why, "its cached result is not there any more");
     cached.place.assert_nothing_left();
 }
 
@@ -442,7 +463,7 @@ fn nothing_is_moved_that_need_not_be() {
     let metadata = json(&metadata);
     let written = metadata["cache.manifest"].as_str().expect("the cache");
     let written = json(written.as_bytes());
-    assert_eq!(written["digest"], oci::Digest::of(bytes).to_string());
+    assert_eq!(written["digest"], Digest::of(bytes).to_string());
     let said = [
         "inferred cache manifest type: application/vnd.oci.image.manifest.v1+json",
         "preparing build cache for export",

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use testkit::image::Image;
 use testkit::tar::Entry;
 
-use crate::harness::{BaseImage, Daemon, Layout, Memory, Peers, Place};
+use crate::harness::{BaseImage, Buildx, Daemon, Layout, Memory, Peers, Place};
 
 /// What the upstream frontend's image says it understands.
 const CAPS: &str = "moby.buildkit.frontend.inputs,moby.buildkit.frontend.subrequests,\
@@ -236,32 +236,6 @@ fn a_daemon_says_which_frontends_may_be_used() {
     place.assert_nothing_left();
 }
 
-/// `docker buildx` with a daemon.
-fn buildx(
-    place: &Place,
-    peers: Peers,
-    daemon: &Daemon<'_>,
-    args: &[&str],
-) -> std::process::Command {
-    let docker = place.path("docker");
-    if !docker.exists() {
-        let create = [
-            "docker", "buildx", "create", "--name", "k", "--driver", "remote",
-        ];
-        let mut command = peers.command(&[&create[..], &[&daemon.address()]].concat());
-        command.env("DOCKER_CONFIG", &docker);
-        place.start(command).wait().ok();
-    }
-    let mut command = peers.command(args);
-    command
-        .current_dir(place.root())
-        .env("DOCKER_CONFIG", &docker)
-        .env("BUILDX_BUILDER", "k")
-        .env("BUILDX_EXPERIMENTAL", "1")
-        .env("NO_COLOR", "1");
-    command
-}
-
 /// Rows: P05, G03, A15
 #[test]
 fn source_policies_hold_for_frontends_and_for_what_they_resolve() {
@@ -275,9 +249,11 @@ fn source_policies_hold_for_frontends_and_for_what_they_resolve() {
         "# syntax={name}\nFROM {}\nRUN true\n",
         BaseImage::name()
     ));
-    let build = ["docker", "buildx", "build", "--progress=plain", "ctx"];
+    let Some(buildx) = Buildx::with(&place, &daemon.address()) else {
+        return;
+    };
     let run = |policy: Option<&str>| {
-        let mut command = buildx(&place, peers, &daemon, &build);
+        let mut command = buildx.command(&["build", "--progress=plain", "ctx"]);
         if let Some(denied) = policy {
             let rule = serde_json::json!({"rules": [{
                 "action": "DENY",
@@ -304,16 +280,19 @@ fn source_policies_hold_for_frontends_and_for_what_they_resolve() {
 /// Rows: G09, A16, V2
 #[test]
 fn buildx_opens_a_shell_where_a_step_failed() {
-    let Some(peers) = Peers::get() else { return };
     let place = Place::new();
     let daemon = Daemon::start(&place, "");
+    let Some(buildx) = Buildx::with(&place, &daemon.address()) else {
+        return;
+    };
     place.context(&format!(
         "FROM {}\nENV X=1\nRUN echo made > /made && exit 4\n",
         BaseImage::name()
     ));
     // It wants a terminal.
     let debug = "docker buildx debug --invoke /bin/sh --on=error build --progress=plain ctx";
-    let mut command = buildx(&place, peers, &daemon, &["script", "-qefc", debug, "typed"]);
+    let mut command = buildx.program(&["script", "-qefc", debug, "typed"]);
+    command.env("BUILDX_EXPERIMENTAL", "1");
     let (read, write) = rustix::pipe::pipe().expect("a pipe");
     command.stdin(Stdio::from(read));
     let running = place.start_with_input(command);

@@ -3,6 +3,7 @@
 
 mod archive;
 mod binary;
+mod buildx;
 mod daemon;
 mod docker;
 mod leaks;
@@ -13,9 +14,10 @@ mod registry;
 mod running;
 
 pub(crate) use archive::{Layout, entries, json, unpacked};
+pub(crate) use buildx::Buildx;
 pub(crate) use daemon::Daemon;
-pub(crate) use docker::Docker;
+pub(crate) use docker::{Docker, WITH_BUILDKIT, docker, dockerd};
 pub(crate) use peers::Peers;
 pub(crate) use place::Place;
-pub(crate) use registry::{BaseImage, Memory, Real, free_port, golden};
+pub(crate) use registry::{BaseImage, Memory, Real, free_port, golden, mirror};
 pub(crate) use running::{Ran, Running};

@@ -1,29 +1,28 @@
 //! The tools of others take what we write.
 
 use std::fs;
-use std::process::Command;
-use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
-use crate::harness::{BaseImage, Peers, Place, Ran, Real, json};
+use crate::harness::{BaseImage, Docker, Peers, Place, Ran, Real, json};
 
 struct Scene<'a> {
     place: &'a Place,
     peers: Peers,
 }
 
-impl Scene<'_> {
-    fn command(&self, args: &[&str]) -> Command {
+impl<'a> Scene<'a> {
+    /// None if the tools of others are not wanted.
+    fn new(place: &'a Place) -> Option<Scene<'a>> {
+        let peers = Peers::get()?;
+        write(place);
+        Some(Scene { place, peers })
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
         let mut command = self.peers.command(args);
         command
             .current_dir(self.place.root())
             .env("DOCKER_CONFIG", self.place.path("docker"));
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Ran {
-        self.place.start(self.command(args)).wait()
+        self.place.start(command).wait()
     }
 }
 
@@ -45,14 +44,9 @@ fn write(place: &Place) {
 #[test]
 fn skopeo_crane_and_umoci_take_every_compression() {
     let place = Place::new();
-    let Some(peers) = Peers::get() else {
+    let Some(scene) = Scene::new(&place) else {
         return;
     };
-    let scene = Scene {
-        place: &place,
-        peers,
-    };
-    write(&place);
     for (number, options) in [
         "compression=gzip",
         "compression=zstd,force-compression=true,oci-mediatypes=true",
@@ -115,14 +109,9 @@ fn skopeo_crane_and_umoci_take_every_compression() {
 #[test]
 fn an_image_goes_blob_by_blob_into_a_layout() {
     let place = Place::new();
-    let Some(peers) = Peers::get() else {
+    let Some(scene) = Scene::new(&place) else {
         return;
     };
-    let scene = Scene {
-        place: &place,
-        peers,
-    };
-    write(&place);
     for (names, layout) in [("", "oci:dir:latest"), (",name=app:1", "oci:dir:1")] {
         place
             .build(&["-o", &format!("type=oci,tar=false,dest=dir{names}")])
@@ -148,14 +137,9 @@ fn an_image_goes_blob_by_blob_into_a_layout() {
 fn crane_finds_a_pushed_image_valid() {
     let place = Place::new();
     let registry = Real::start(&place);
-    let Some(peers) = Peers::get() else {
+    let Some(scene) = Scene::new(&place) else {
         return;
     };
-    let scene = Scene {
-        place: &place,
-        peers,
-    };
-    write(&place);
     let image = format!("{}/app:1", registry.host());
     for options in ["compression=gzip", "oci-mediatypes=false"] {
         let output = format!("type=image,push=true,name={image},{options}");
@@ -186,12 +170,8 @@ fn crane_finds_a_pushed_image_valid() {
 #[test]
 fn docker_loads_what_we_write() {
     let place = Place::new();
-    let Some(peers) = Peers::get() else {
+    let Some(docker) = Docker::start_with(&place, "--storage-driver=vfs") else {
         return;
-    };
-    let scene = Scene {
-        place: &place,
-        peers,
     };
     write(&place);
     let output = format!(
@@ -199,39 +179,13 @@ fn docker_loads_what_we_write() {
         place.path("docker.tar").display()
     );
     place.build(&["-o", &output]).ok();
-    let (socket, data) = (place.path("docker.sock"), place.path("docker-data"));
-    let host = format!("unix://{}", socket.display());
-    let (exec, pid) = (place.path("docker-exec"), place.path("docker.pid"));
-    let flags = [
-        format!("--host={host}"),
-        format!("--data-root={}", data.display()),
-        format!("--exec-root={}", exec.display()),
-        format!("--pidfile={}", pid.display()),
-    ];
-    let mut args = vec![
-        "dockerd",
-        "--bridge=none",
-        "--iptables=false",
-        "--ip6tables=false",
-        "--storage-driver=vfs",
-    ];
-    args.extend(flags.iter().map(String::as_str));
-    let mut dockerd = place.start(scene.command(&args));
-    let deadline = Instant::now() + Duration::from_secs(40);
-    while scene.run(&["docker", "--host", &host, "version"]).code() != Some(0) {
-        assert!(!dockerd.ended(), "dockerd ended:\n{}", dockerd.said());
-        assert!(Instant::now() < deadline, "no answer:\n{}", dockerd.said());
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    let docker = |args: &[&str]| scene.run(&[&["docker", "--host", &*host], args].concat());
-    docker(&["load", "--input", "docker.tar"]).ok();
-    let shown = docker(&["image", "inspect", "kiln/app:1"]).ok().text();
+    docker.run(&["load", "--input", "docker.tar"]).ok();
+    let shown = docker.run(&["image", "inspect", "kiln/app:1"]).ok().text();
     let shown = json(shown.as_bytes());
     assert_eq!(shown[0]["Config"]["WorkingDir"], "/w");
     assert_eq!(
         shown[0]["RootFS"]["Layers"].as_array().map(Vec::len),
         Some(6)
     );
-    dockerd.signal(Signal::TERM);
-    dockerd.wait();
+    docker.stop();
 }

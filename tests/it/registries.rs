@@ -4,7 +4,7 @@ use testkit::image::Image;
 use testkit::registry::{Effect, Fault, Login};
 use testkit::tar::Entry;
 
-use crate::harness::{BaseImage, Memory, Place, Ran};
+use crate::harness::{BaseImage, Memory, Place, Ran, mirror};
 
 /// A registry with the base image as `base:1`, and a place with a Dockerfile that runs a step on it.
 fn scene() -> (Memory, Place) {
@@ -286,11 +286,7 @@ fn a_mirror_comes_from_the_settings_of_a_build_too() {
     BaseImage::put(&registry, "library/base", "1");
     let place = Place::new();
     place.context("FROM base:1\nRUN true\n");
-    let settings = format!(
-        "[registry.\"docker.io\"]\nmirrors = [\"{}\"]\n",
-        registry.host()
-    );
-    place.write("kiln.toml", settings);
+    place.write("kiln.toml", mirror(&registry.host()));
     place.build(&["--config=kiln.toml"]).ok();
     assert!(registry.count("GET", "/library/base/") > 0);
     place.assert_nothing_left();

@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{BaseImage, Memory, Peers, Place, Ran, Running};
+use crate::harness::{
+    BaseImage, Buildx, Memory, Peers, Place, Ran, Running, WITH_BUILDKIT, docker, dockerd, mirror,
+};
 
 /// Times in results are this, so that they can be compared: 2023-11-14.
 const EPOCH: &str = "1700000000";
@@ -71,35 +73,19 @@ impl Rig {
         let peers = Peers::get()?;
         let (place, registry) = (Place::new(), Memory::start());
         BaseImage::put(&registry, "library/base", "1");
-        let mirror = format!(
-            "[registry.\"docker.io\"]\nmirrors = [\"{}\"]\n",
-            registry.host()
+        let settings = format!(
+            "insecure-entitlements = [\"network.host\", \"security.insecure\"]\n{}",
+            mirror(&registry.host())
         );
-        let settings =
-            format!("insecure-entitlements = [\"network.host\", \"security.insecure\"]\n{mirror}");
         let config = place.write("kiln.toml", settings);
-        let mut command = place.kiln(&["daemon", "--addr"]);
-        command.arg(format!("unix://{}", place.path("kiln.sock").display()));
+        let address = format!("unix://{}", place.path("kiln.sock").display());
+        let mut command = place.kiln(&["daemon", "--addr", &address]);
         command.arg("--config").arg(config);
         command.arg("--root").arg(place.path("state"));
         let kiln = place.start(command);
-        let at = |name: &str| place.path(name).display().to_string();
-        let flags = [
-            format!("--host=unix://{}", at("docker.sock")),
-            format!("--data-root={}", at("docker-data")),
-            format!("--exec-root={}", at("docker-exec")),
-            format!("--pidfile={}", at("docker.pid")),
-            format!("--registry-mirror=http://{}", registry.host()),
-        ];
-        let fixed = [
-            "dockerd",
-            "--bridge=none",
-            "--iptables=false",
-            "--ip6tables=false",
-            "--feature=containerd-snapshotter=true",
-        ];
-        let flags = fixed.into_iter().chain(flags.iter().map(String::as_str));
-        let dockerd = place.start(peers.command(&flags.collect::<Vec<_>>()));
+        let from = format!("--registry-mirror=http://{}", registry.host());
+        let dockerd = dockerd(&place, peers, &[WITH_BUILDKIT, &from]);
+        Buildx::with(&place, &address)?;
         let rig = Rig {
             peers,
             registry,
@@ -111,43 +97,26 @@ impl Rig {
         Some(rig)
     }
 
+    /// Until kiln answers.
     fn wait(&self) {
-        let root = self.place.root();
-        let address = format!("unix://{}", self.place.path("kiln.sock").display());
-        let create = ["create", "--name=k", "--driver=remote", &address];
         let deadline = Instant::now() + Duration::from_secs(60);
-        let ready = |who: Who, args: &[&str]| {
-            while self
-                .place
-                .start(self.command(who, root, args))
-                .wait()
-                .code()
-                != Some(0)
-            {
-                assert!(Instant::now() < deadline, "{who:?} does not answer");
-                std::thread::sleep(Duration::from_millis(100));
-            }
-        };
-        ready(Who::Docker, &["inspect", "default"]);
-        ready(Who::Docker, &create);
-        ready(Who::Kiln, &["inspect", "k"]);
+        let looked = || self.command(Who::Kiln, self.place.root(), &["inspect", "k"]);
+        while self.place.start(looked()).wait().code() != Some(0) {
+            assert!(Instant::now() < deadline, "kiln does not answer");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// `docker buildx ARGS` in `folder`.
     fn command(&self, who: Who, folder: &Path, args: &[&str]) -> Command {
-        let args = [&["docker", "buildx"], args].concat();
-        let mut command = self.peers.command(&args);
+        let mut command = docker(&self.place, self.peers, &[&["buildx"], args].concat());
         let builder = match who {
             Who::Docker => "default",
             Who::Kiln => "k",
         };
-        let socket = self.place.path("docker.sock");
         command
             .current_dir(folder)
-            .env("DOCKER_CONFIG", self.place.path("config"))
-            .env("DOCKER_HOST", format!("unix://{}", socket.display()))
             .env("BUILDX_BUILDER", builder)
-            .env("NO_COLOR", "1")
             .env("SOURCE_DATE_EPOCH", EPOCH)
             .env_remove("BUILDKIT_PROGRESS");
         command

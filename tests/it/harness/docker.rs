@@ -17,51 +17,28 @@ pub(crate) struct Docker<'a> {
 }
 
 impl<'a> Docker<'a> {
-    /// Starts one with its data in `place`; nothing if the tools of others are not wanted.
+    /// Starts one with BuildKit, and its data in `place`; nothing if the tools of others are
+    /// not wanted.
     #[track_caller]
     pub(crate) fn start(place: &'a Place) -> Option<Docker<'a>> {
+        Docker::start_with(place, WITH_BUILDKIT)
+    }
+
+    /// The same, with this flag for where it stores images.
+    #[track_caller]
+    pub(crate) fn start_with(place: &'a Place, flag: &str) -> Option<Docker<'a>> {
         let peers = Peers::get()?;
-        let path = |name: &str| place.path(name).display().to_string();
-        let flags = [
-            format!("--host={}", host(place)),
-            format!("--data-root={}", path("docker-data")),
-            format!("--exec-root={}", path("docker-exec")),
-            format!("--pidfile={}", path("docker.pid")),
-        ];
-        let mut args = vec![
-            "dockerd",
-            "--bridge=none",
-            "--iptables=false",
-            "--ip6tables=false",
-            "--feature=containerd-snapshotter=true",
-        ];
-        args.extend(flags.iter().map(String::as_str));
-        let running = place.start(peers.command(&args));
-        let mut docker = Docker {
+        let running = dockerd(place, peers, &[flag]);
+        Some(Docker {
             place,
             peers,
             running,
-        };
-        let deadline = Instant::now() + Duration::from_secs(40);
-        while docker.run(&["version"]).code() != Some(0) {
-            let said = docker.running.said();
-            assert!(!docker.running.ended(), "dockerd ended:\n{said}");
-            assert!(Instant::now() < deadline, "no answer:\n{said}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        Some(docker)
+        })
     }
 
     /// `docker ARGS`
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.peers.command(&[&["docker"], args].concat());
-        command
-            .current_dir(self.place.root())
-            .env("DOCKER_HOST", host(self.place))
-            .env("DOCKER_CONFIG", self.place.path("docker"))
-            .env("NO_COLOR", "1")
-            .env_remove("SOURCE_DATE_EPOCH");
-        command
+        docker(self.place, self.peers, args)
     }
 
     /// The same, to its end.
@@ -97,6 +74,51 @@ impl<'a> Docker<'a> {
         self.running.signal(Signal::TERM);
         self.running.wait();
     }
+}
+
+/// The flag that makes Docker build with a BuildKit that has all it can do.
+pub(crate) const WITH_BUILDKIT: &str = "--feature=containerd-snapshotter=true";
+
+/// Starts a `dockerd` with its data in `place` and these flags more, and waits for its answer.
+#[track_caller]
+pub(crate) fn dockerd(place: &Place, peers: Peers, flags: &[&str]) -> Running {
+    let path = |name: &str| place.path(name).display().to_string();
+    let own = [
+        format!("--host={}", host(place)),
+        format!("--data-root={}", path("docker-data")),
+        format!("--exec-root={}", path("docker-exec")),
+        format!("--pidfile={}", path("docker.pid")),
+    ];
+    let mut args = vec![
+        "dockerd",
+        "--bridge=none",
+        "--iptables=false",
+        "--ip6tables=false",
+    ];
+    args.extend(own.iter().map(String::as_str));
+    args.extend(flags);
+    let mut running = place.start(peers.command(&args));
+    let deadline = Instant::now() + Duration::from_secs(40);
+    let answers = || place.start(docker(place, peers, &["version"])).wait();
+    while answers().code() != Some(0) {
+        let said = running.said();
+        assert!(!running.ended(), "dockerd ended:\n{said}");
+        assert!(Instant::now() < deadline, "no answer:\n{said}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    running
+}
+
+/// `docker ARGS`, a client of the daemon in `place`.
+pub(crate) fn docker(place: &Place, peers: Peers, args: &[&str]) -> Command {
+    let mut command = peers.command(&[&["docker"], args].concat());
+    command
+        .current_dir(place.root())
+        .env("DOCKER_HOST", host(place))
+        .env("DOCKER_CONFIG", place.path("docker"))
+        .env("NO_COLOR", "1")
+        .env_remove("SOURCE_DATE_EPOCH");
+    command
 }
 
 fn host(place: &Place) -> String {

@@ -116,10 +116,7 @@ impl BaseImage {
 
     /// Settings that make that registry the mirror of Docker Hub.
     pub(crate) fn mirror() -> String {
-        format!(
-            "[registry.\"docker.io\"]\nmirrors = [\"{}\"]\n",
-            BaseImage::host()
-        )
+        mirror(&BaseImage::host())
     }
 
     /// Puts it into a registry.
@@ -153,6 +150,11 @@ impl BaseImage {
         let digest = index["manifests"][0]["digest"].as_str().expect("a digest");
         blob(oci::media_type::OCI_MANIFEST, digest)
     }
+}
+
+/// Settings that make a registry the mirror of Docker Hub.
+pub(crate) fn mirror(host: &str) -> String {
+    format!("[registry.\"docker.io\"]\nmirrors = [\"{host}\"]\n")
 }
 
 /// Where the golden data lies.

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::{Stop, Who, both_ok};
-use crate::harness::{Daemon, Peers, Place, json};
+use crate::harness::{Buildx, Daemon, Place, json};
 
 /// Rows: A12, A13, A14, P10, D29
 #[test]
@@ -148,19 +148,12 @@ fn blobs(place: &Place) -> Vec<(String, u64)> {
 /// Rows: A08, A09, A13, P10
 #[test]
 fn what_is_pruned_and_forgotten_leaves_nothing() {
-    let Some(peers) = Peers::get() else { return };
     let place = Place::new();
     let daemon = Daemon::start(&place, "");
-    let address = daemon.address();
-    let buildx = |args: &[&str]| {
-        let mut command = peers.command(&[&["docker", "buildx"], args].concat());
-        command
-            .current_dir(place.root())
-            .env("DOCKER_CONFIG", place.path("docker"))
-            .env("BUILDX_BUILDER", "k");
-        place.start(command).wait()
+    let Some(buildx) = Buildx::with(&place, &daemon.address()) else {
+        return;
     };
-    buildx(&["create", "--name=k", "--driver=remote", &address]).ok();
+    let buildx = |args: &[&str]| buildx.run(args);
     place.context(&format!(
         "FROM {}\nRUN echo 1 > /1\n",
         crate::harness::BaseImage::name()
