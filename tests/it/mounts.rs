@@ -1,7 +1,6 @@
 //! What RUN may mount, and steps that run side by side.
 
 use std::fs;
-use std::time::Duration;
 
 use crate::harness::{BaseImage, Layout, Place, Ran};
 
@@ -30,9 +29,8 @@ fn stages_that_do_not_need_each_other_run_at_the_same_time() {
          COPY --from=left /l /l\n\
          COPY --from=right /r /r\n"
     ));
-    let (ran, files) = built(&place, &[]);
+    let (_, files) = built(&place, &[]);
     assert_eq!((&*files["l"], &*files["r"]), ("met\n", "met\n"));
-    assert!(ran.took < Duration::from_secs(20), "{ran}");
     place.assert_nothing_left();
 }
 

@@ -26,26 +26,46 @@ fn plugins(place: &Place) -> Option<(PathBuf, PathBuf)> {
     Some((dir, place.path("bin")))
 }
 
-fn links() -> Vec<String> {
-    let entries = std::fs::read_dir("/sys/class/net")
-        .expect("interfaces")
-        .flatten();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| name.starts_with("kt"))
-        .collect();
-    names.sort();
-    names
+/// A bridge of this run, with addresses of its own. It goes with us, even if the test fails.
+struct Bridge {
+    name: String,
+    /// The first three numbers of its addresses.
+    net: String,
 }
 
-/// The rules of this machine's firewall for addresses of our bridge.
-fn rules(path: &Path) -> Vec<String> {
-    let ran = Command::new(path.join("iptables"))
-        .args(["-t", "nat", "-S"])
-        .output();
-    let said = String::from_utf8_lossy(&ran.expect("it runs").stdout).into_owned();
-    let ours = said.lines().filter(|rule| rule.contains("10.214.0."));
-    ours.map(str::to_owned).collect()
+impl Bridge {
+    fn new() -> Bridge {
+        let pid = std::process::id();
+        let name = format!("kt{}", pid % 100_000);
+        // 10.192.0.0 and what follows: 16,384 networks for as many processes.
+        let net = format!("10.{}.{}", 192 + pid / 256 % 64, pid % 256);
+        Bridge { name, net }
+    }
+
+    fn is_there(&self) -> bool {
+        Path::new("/sys/class/net").join(&self.name).exists()
+    }
+
+    /// The rules of this machine's firewall for its addresses.
+    fn rules(&self, path: &Path) -> Vec<String> {
+        let ran = Command::new(path.join("iptables"))
+            .args(["-t", "nat", "-S"])
+            .output();
+        let said = String::from_utf8_lossy(&ran.expect("it runs").stdout).into_owned();
+        let net = format!("{}.", self.net);
+        let ours = said.lines().filter(|rule| rule.contains(&net));
+        ours.map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        if self.is_there() {
+            let delete = ["link", "delete", &self.name];
+            // The test has failed already if it cannot be removed.
+            let _ = Command::new("ip").args(delete).status();
+        }
+    }
 }
 
 /// Steps are on a bridge of our own: they reach this machine at its gateway, have a pool of
@@ -59,25 +79,27 @@ fn steps_are_on_our_own_bridge_and_it_goes_with_the_daemon() {
         return;
     };
     let base = BaseImage::name();
-    let bridge = format!("kt{}", std::process::id() % 100_000);
+    let bridge = Bridge::new();
+    let (name, net) = (&bridge.name, &bridge.net);
     let settings = format!(
-        "[worker.oci]\nnetworkMode = 'bridge'\nbridgeName = '{bridge}'\n\
-         bridgeSubnet = '10.214.0.0/24'\ncniPoolSize = 2\ncniBinaryPath = {plugins:?}\n"
+        "[worker.oci]\nnetworkMode = 'bridge'\nbridgeName = '{name}'\n\
+         bridgeSubnet = '{net}.0/24'\ncniPoolSize = 2\ncniBinaryPath = {plugins:?}\n"
     );
     let search = std::env::var("PATH").unwrap_or_default();
     let search = format!("{}:{search}", path.display());
     let variables = [("PATH", search.as_str())];
-    let before = rules(&path);
+    let before = bridge.rules(&path);
     let daemon = Daemon::start_with(&place, &settings, &variables);
-    assert_eq!(links(), [""; 0], "not before a step needs it");
+    assert!(!bridge.is_there(), "not before a step needs it");
     place.context(&format!(
         "FROM {base}\nRUN ip -o -4 addr show eth0; ip -o link | wc -l; grep outside /etc/hosts\n\
          RUN --network=none ip -o link | wc -l | sed 's/^/alone:/'\n"
     ));
     let build = daemon.build(&["--add-host", "outside=host-gateway"]).ok();
-    build.says(&["inet 10.214.0.", "10.214.0.1\toutside", "alone:1"]);
-    assert_eq!(links(), [bridge.as_str()]);
-    let listener = TcpListener::bind("10.214.0.1:0").expect("the gateway is this machine");
+    let (address, gateway) = (format!("inet {net}."), format!("{net}.1"));
+    build.says(&[&address, &format!("{gateway}\toutside"), "alone:1"]);
+    assert!(bridge.is_there());
+    let listener = TcpListener::bind((&*gateway, 0)).expect("the gateway is this machine");
     let port = listener.local_addr().expect("it listens").port();
     let greeting = std::thread::spawn(move || {
         let (mut connection, _) = listener.accept().expect("the step");
@@ -90,9 +112,9 @@ fn steps_are_on_our_own_bridge_and_it_goes_with_the_daemon() {
     build.says(&["we met"]);
     greeting.join().expect("it met the step");
     daemon.stop();
-    assert_eq!(links(), [""; 0], "our bridge goes with us");
+    assert!(!bridge.is_there(), "our bridge goes with us");
     let no_rules_stay = || {
-        let after = rules(&path);
+        let after = bridge.rules(&path);
         let left: Vec<&String> = after.iter().filter(|rule| !before.contains(rule)).collect();
         assert!(left.is_empty(), "rules of containers go: {left:?}");
     };
@@ -103,18 +125,14 @@ fn steps_are_on_our_own_bridge_and_it_goes_with_the_daemon() {
     for moment in [0, 15, 30, 60, 120] {
         let daemon = Daemon::start_with(&place, &settings, &variables);
         let mut build = daemon.start_build(&[]);
-        build.wait_for("again");
+        build.wait_for_output("again");
         std::thread::sleep(Duration::from_millis(moment));
         daemon.kill();
         build.wait();
         let daemon = Daemon::start_with(&place, &settings, &variables);
         let begun = Instant::now();
-        while links() != [""; 0] {
-            let left = links();
-            assert!(
-                begun.elapsed().as_secs() < 20,
-                "the next start removes it: {left:?}"
-            );
+        while bridge.is_there() {
+            assert!(begun.elapsed().as_secs() < 20, "the next start removes it");
             std::thread::sleep(Duration::from_millis(20));
         }
         daemon.stop();

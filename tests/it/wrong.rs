@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
 use crate::harness::{BaseImage, Place, Ran};
 
@@ -166,8 +165,7 @@ fn what_a_step_leaves_running_is_ended_with_it() {
         "FROM {}\nRUN sleep 1000 & (setsid sleep 1001 &) ; trap '' TERM; echo started > /s\n",
         BaseImage::name()
     ));
-    let ran = place.build(&[]).ok();
-    assert!(ran.took < Duration::from_secs(20), "{ran}");
+    place.build(&[]).ok();
     place.assert_nothing_left();
 }
 

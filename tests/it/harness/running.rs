@@ -22,7 +22,6 @@ pub(crate) struct Running {
     child: Child,
     stdout: PathBuf,
     stderr: PathBuf,
-    since: Instant,
 }
 
 impl Running {
@@ -34,8 +33,7 @@ impl Running {
         let (stdout, stderr) = (said.join("stdout"), said.join("stderr"));
         let open = |path: &Path| Stdio::from(File::create(path).expect("a file"));
         let what = format!("{command:?}");
-        let since = Instant::now();
-        if !keep_input && !what.contains("--file=-") && !what.ends_with("\"-\"") {
+        if !keep_input {
             command.stdin(Stdio::null());
         }
         let child = command
@@ -49,7 +47,6 @@ impl Running {
             child,
             stdout,
             stderr,
-            since,
         }
     }
 
@@ -76,20 +73,27 @@ impl Running {
         self.child.try_wait().expect("it is our child").is_some()
     }
 
-    /// Waits until standard error has this text.
+    /// Waits until a step of this build has said so: its program runs. The step's name does
+    /// not count, which has the text, too, and is shown before there is a container.
     #[track_caller]
-    pub(crate) fn wait_for(&mut self, text: &str) {
+    pub(crate) fn wait_for_output(&mut self, text: &str) {
         let deadline = Instant::now() + PATIENCE;
-        while !self.said().contains(text) {
+        let said = |build: &Running| {
+            let mut logs = Step::all(&build.said())
+                .into_iter()
+                .flat_map(|step| step.log);
+            logs.any(|line| line.contains(text))
+        };
+        while !said(self) {
             assert!(
-                !self.ended() || self.said().contains(text),
-                "{} ended without saying {text:?}:\n{}",
+                !self.ended() || said(self),
+                "{} ended and no step said {text:?}:\n{}",
                 self.what,
                 self.said()
             );
             assert!(
                 Instant::now() < deadline,
-                "{} does not say {text:?}:\n{}",
+                "no step of {} says {text:?}:\n{}",
                 self.what,
                 self.said()
             );
@@ -118,7 +122,6 @@ impl Running {
             status,
             stdout: fs::read(&self.stdout).unwrap_or_default(),
             stderr: self.said(),
-            took: self.since.elapsed(),
         }
     }
 }
@@ -138,8 +141,6 @@ pub(crate) struct Ran {
     pub(crate) stdout: Vec<u8>,
     /// Its standard error.
     pub(crate) stderr: String,
-    /// From start to end.
-    pub(crate) took: Duration,
 }
 
 impl Ran {

@@ -72,7 +72,7 @@ fn a_build_that_is_interrupted_ends_everywhere() {
     stop.dockerfile("FROM BASE\nRUN echo began; sleep 1234567\n");
     let args = ["build", "--progress=plain", "--network=none", "ctx"];
     let mut running = stop.start(stop.command(Who::Kiln, &args));
-    running.wait_for(" began");
+    running.wait_for_output("began");
     let since = Instant::now();
     running.signal(Signal::INT);
     let ran = running.wait().fails();
