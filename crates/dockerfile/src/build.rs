@@ -242,7 +242,7 @@ fn assembled(ui: &Ui<'_>, parts: Vec<Part>) -> FrontendResult {
             platform: &part.platform,
         })
         .collect();
-    let list = crate::json::to_string(&BTreeMap::from([("Platforms", entries)]));
+    let list = oci::go_json::compact(&BTreeMap::from([("Platforms", entries)]));
     let mut metadata = BTreeMap::from([(metadata_key::PLATFORMS.to_owned(), Bytes::from(list))]);
     if let Some(epoch) = ui.options.epoch {
         metadata.insert(

@@ -193,7 +193,7 @@ impl Image {
 
     /// The config as JSON, as Go would write it.
     pub fn to_json(&self) -> String {
-        crate::json::to_string(self)
+        oci::go_json::compact(self)
     }
 
     /// Adds what a step did to the history.

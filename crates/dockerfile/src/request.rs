@@ -157,7 +157,7 @@ fn answer_with(json: &Value, text: Option<String>) -> FrontendResult {
     let mut metadata = BTreeMap::from([
         (
             metadata_key::RESULT_JSON.to_owned(),
-            Bytes::from(crate::json::to_pretty(json)),
+            Bytes::from(oci::go_json::indented(json)),
         ),
         (
             metadata_key::RESULT_VERSION.to_owned(),

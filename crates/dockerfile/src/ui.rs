@@ -196,7 +196,7 @@ impl<'a> Ui<'a> {
                     &local,
                     &[
                         (llb::attr::LOCAL_DIFFER, "none".into()),
-                        (llb::attr::LOCAL_FOLLOW, crate::json::to_string(&paths)),
+                        (llb::attr::LOCAL_FOLLOW, oci::go_json::compact(&paths)),
                         (llb::attr::LOCAL_SESSION, self.session_of(&local)),
                         (llb::attr::LOCAL_SHARED_KEY, local.clone()),
                     ],
@@ -240,7 +240,7 @@ impl<'a> Ui<'a> {
                 (llb::attr::LOCAL_DIFFER, "none".into()),
                 (
                     llb::attr::LOCAL_FOLLOW,
-                    crate::json::to_string(&[".dockerignore"]),
+                    oci::go_json::compact(&[".dockerignore"]),
                 ),
                 (llb::attr::LOCAL_SESSION, self.session_of(&name)),
                 (llb::attr::LOCAL_SHARED_KEY, format!("{name}-.dockerignore")),

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use layer::tar::{Entry, Kind, Writer as TarWriter};
-use oci::{Descriptor, ImageName};
+use oci::{Descriptor, ImageName, go_json};
 use tokio::sync::mpsc;
 
 use crate::image::{Context, Written};
 use crate::push::read;
-use crate::{Error, Result, Stamp, document, go_json};
+use crate::{Error, Result, Stamp, document};
 
 /// Who the archive is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

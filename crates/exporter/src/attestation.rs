@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use attest::{PackageKind, Subject, package_url};
 use bytes::Bytes;
-use oci::{Descriptor, ImageName, Platform, media_type as media};
+use oci::{Descriptor, ImageName, Platform, go_json, media_type as media};
 use serde_json::value::RawValue;
 use stdx::sys::{FileKind, Root};
 
 use crate::document::{self, Parts};
-use crate::{About, Error, Result, Statement, go_json};
+use crate::{About, Error, Result, Statement};
 
 const ARTIFACT_TYPE: &str = "application/vnd.docker.attestation.manifest.v1+json";
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
@@ -104,7 +104,7 @@ fn in_toto(
     if own.is_empty() {
         own.push(Subject::new("_", &image.digest));
     }
-    Ok(go_json::compact(&whole(statement, &own)?))
+    Ok(go_json::compact(&whole(statement, &own)?).into_bytes())
 }
 
 /// The predicate with what it speaks of; `own` is the result.
@@ -215,6 +215,7 @@ fn legacy_config(layers: &[Descriptor]) -> Vec<u8> {
         "config": {},
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     }))
+    .into_bytes()
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use oci::{DiffId, Platform};
+use oci::{DiffId, Platform, go_json};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::history::{Made, clamped, normalized};
-use crate::{Error, History, Result, Stamp, go_json};
+use crate::{Error, History, Result, Stamp};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -81,7 +81,7 @@ pub fn default_config(platform: &Platform) -> Vec<u8> {
     if !platform.os_version.is_empty() {
         value["os.version"] = platform.os_version.clone().into();
     }
-    go_json::compact(&value)
+    go_json::compact(&value).into_bytes()
 }
 
 /// The config with `patch` applied: compact, keys sorted.
@@ -109,8 +109,7 @@ pub(crate) fn patched(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>> {
         (None, _) => history.iter().rev().find_map(|entry| entry.created),
     };
     let rootfs = serde_json::json!({ "type": "layers", "diff_ids": patch.diff_ids });
-    let mut set = |key: &str, value: Vec<u8>| {
-        let text = String::from_utf8(value).expect("JSON is UTF-8");
+    let mut set = |key: &str, text: String| {
         fields.insert(
             key.to_owned(),
             RawValue::from_string(text).expect("it is JSON"),
@@ -126,7 +125,7 @@ pub(crate) fn patched(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>> {
     let members: Vec<String> = fields
         .iter()
         .map(|(key, value)| {
-            let key = String::from_utf8(go_json::compact(key)).expect("JSON is UTF-8");
+            let key = go_json::compact(key);
             format!("{key}:{}", go_json::squeezed(value.get()))
         })
         .collect();

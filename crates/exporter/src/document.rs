@@ -2,35 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci::{Descriptor, media_type as media};
-use serde::Serialize;
-
-use crate::go_json;
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest<'a> {
-    schema_version: u8,
-    media_type: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    artifact_type: Option<&'a str>,
-    config: &'a Descriptor,
-    layers: &'a [Descriptor],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<&'a Descriptor>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: &'a BTreeMap<String, String>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Index<'a> {
-    schema_version: u8,
-    media_type: &'a str,
-    manifests: &'a [Descriptor],
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: &'a BTreeMap<String, String>,
-}
+use oci::{Descriptor, Index, Manifest, go_json, media_type as media};
 
 /// The parts of a manifest.
 #[derive(Default)]
@@ -53,15 +25,12 @@ pub(crate) fn manifest(
         media::DOCKER_MANIFEST
     };
     let manifest = Manifest {
-        schema_version: 2,
-        media_type,
         artifact_type: parts.artifact_type,
-        config,
-        layers,
         subject: parts.subject,
-        annotations: &parts.annotations,
+        annotations: parts.annotations.clone(),
+        ..Manifest::new(media_type, config, layers)
     };
-    (media_type, go_json::indented(&manifest))
+    (media_type, go_json::indented(&manifest).into_bytes())
 }
 
 /// An index and its media type.
@@ -76,12 +45,10 @@ pub(crate) fn index(
         media::DOCKER_LIST
     };
     let index = Index {
-        schema_version: 2,
-        media_type,
-        manifests,
-        annotations,
+        annotations: annotations.clone(),
+        ..Index::new(media_type, manifests)
     };
-    (media_type, go_json::indented(&index))
+    (media_type, go_json::indented(&index).into_bytes())
 }
 
 /// A layer's descriptor as a manifest shows it: in the family of the manifest, and

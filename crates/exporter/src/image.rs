@@ -10,7 +10,7 @@ use content::Provider;
 use futures::TryStreamExt as _;
 use futures::stream::{self, StreamExt as _};
 use lease::{Lease, Thing};
-use oci::{Descriptor, DiffId, ImageName, media_type as media};
+use oci::{Descriptor, DiffId, ImageName, go_json, media_type as media};
 use progress::StepProgress;
 use refs::{BlobOptions, Create, LayerBlob, Refs};
 
@@ -18,7 +18,7 @@ use crate::config::{Base, Patch, default_config, patched};
 use crate::document::{self, Parts, public_layer};
 use crate::history::Made;
 use crate::{
-    Error, ImageOptions, PlatformResult, Result, Source, Stamp, attestation, go_json, rewrite, sbom,
+    Error, ImageOptions, PlatformResult, Result, Source, Stamp, attestation, rewrite, sbom,
 };
 
 /// What an export works with.

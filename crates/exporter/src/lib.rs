@@ -13,7 +13,6 @@ mod config;
 mod document;
 mod error;
 pub mod files;
-mod go_json;
 mod history;
 pub mod image;
 mod options;

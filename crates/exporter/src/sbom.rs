@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
+use oci::go_json;
 use refs::{LayerBlob, Ref};
 use serde_json::{Value, json};
 
 use crate::image::Context;
-use crate::{PlatformResult, Result, Statement, go_json};
+use crate::{PlatformResult, Result, Statement};
 
 /// Who added to the list: the version as the daemon tells it to BuildKit's clients.
 const TOOL: &str = concat!("Tool: buildkit-v", env!("CARGO_PKG_VERSION"));

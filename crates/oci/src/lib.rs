@@ -7,7 +7,9 @@
 mod chain;
 mod descriptor;
 mod digest;
+pub mod go_json;
 mod image_name;
+mod manifest;
 pub mod media_type;
 mod platform;
 
@@ -15,4 +17,5 @@ pub use chain::{ChainId, DiffId, chain_id};
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use image_name::{ImageName, InvalidImageName};
+pub use manifest::{Index, Manifest};
 pub use platform::{InvalidPlatform, Platform};

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use oci::media_type::{
     CACHE_CONFIG, DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_LAYER, OCI_MANIFEST,
 };
-use oci::{Descriptor, Digest};
-use serde::{Deserialize, Serialize};
+use oci::{Descriptor, Digest, Index, Manifest};
+use serde::Deserialize;
 
 use crate::spec::Form;
 use crate::{Error, Result};
@@ -82,25 +82,6 @@ impl Container {
     }
 }
 
-#[derive(Serialize)]
-struct ManifestOut<'a> {
-    #[serde(rename = "schemaVersion")]
-    schema_version: u8,
-    #[serde(rename = "mediaType")]
-    media_type: &'static str,
-    config: &'a Descriptor,
-    layers: &'a [Descriptor],
-}
-
-#[derive(Serialize)]
-struct IndexOut<'a> {
-    #[serde(rename = "schemaVersion")]
-    schema_version: u8,
-    #[serde(rename = "mediaType")]
-    media_type: &'static str,
-    manifests: Vec<&'a Descriptor>,
-}
-
 /// The media type and bytes of the document around a config and its layers. Compact JSON.
 pub fn write(form: Form, config: &Descriptor, layers: &[Descriptor]) -> (&'static str, Vec<u8>) {
     let media_type = match form {
@@ -109,19 +90,10 @@ pub fn write(form: Form, config: &Descriptor, layers: &[Descriptor]) -> (&'stati
         Form::DockerList => DOCKER_LIST,
     };
     let bytes = if form == Form::Image {
-        serde_json::to_vec(&ManifestOut {
-            schema_version: 2,
-            media_type,
-            config,
-            layers,
-        })
+        serde_json::to_vec(&Manifest::new(media_type, config, layers))
     } else {
-        let manifests = layers.iter().chain([config]).collect();
-        serde_json::to_vec(&IndexOut {
-            schema_version: 2,
-            media_type,
-            manifests,
-        })
+        let manifests = [layers, std::slice::from_ref(config)].concat();
+        serde_json::to_vec(&Index::new(media_type, &manifests))
     };
     (media_type, bytes.expect("descriptors are always JSON"))
 }

@@ -11,9 +11,9 @@ use serde::Serialize;
 use crate::context::{Context, Sources};
 use crate::error::Result;
 use crate::file;
-use crate::go_json;
 use crate::identifier::{BlobId, BlobPlace};
 use crate::source::Key;
+use oci::go_json;
 
 /// One blob as a file.
 #[derive(Clone)]

@@ -22,7 +22,6 @@ mod credentials;
 mod error;
 mod file;
 mod git;
-mod go_json;
 mod http;
 mod identifier;
 mod image;

@@ -13,9 +13,9 @@ use stdx::sys::Root;
 
 use crate::context::{Context, Sources};
 use crate::error::Result;
-use crate::go_json;
 use crate::identifier::LocalId;
 use crate::source::Key;
+use oci::go_json;
 
 /// The note beside a ref with what is known of its files by content. It moves
 /// with a kept directory from build to build, so whoever changes the directory

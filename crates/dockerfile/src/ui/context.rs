@@ -61,11 +61,11 @@ impl LocalContext {
         if !self.ignored.is_empty() {
             attrs.push((
                 llb::attr::LOCAL_EXCLUDE,
-                crate::json::to_string(&self.ignored),
+                oci::go_json::compact(&self.ignored),
             ));
         }
         if !paths.is_empty() {
-            attrs.push((llb::attr::LOCAL_FOLLOW, crate::json::to_string(&paths)));
+            attrs.push((llb::attr::LOCAL_FOLLOW, oci::go_json::compact(&paths)));
         }
         let name = format!("[context {}] load from client", self.key);
         (local_source(&self.directory, &attrs), About::named(name))
@@ -225,7 +225,7 @@ impl Ui<'_> {
                 (llb::attr::LOCAL_DIFFER, "none".into()),
                 (
                     llb::attr::LOCAL_FOLLOW,
-                    crate::json::to_string(&[".dockerignore"]),
+                    oci::go_json::compact(&[".dockerignore"]),
                 ),
                 (llb::attr::LOCAL_SESSION, session.clone()),
                 (

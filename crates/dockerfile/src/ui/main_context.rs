@@ -192,11 +192,11 @@ impl Ui<'_> {
         if !self.ignored.is_empty() {
             attrs.push((
                 llb::attr::LOCAL_EXCLUDE,
-                crate::json::to_string(&self.ignored),
+                oci::go_json::compact(&self.ignored),
             ));
         }
         if !paths.is_empty() {
-            attrs.push((llb::attr::LOCAL_FOLLOW, crate::json::to_string(&paths)));
+            attrs.push((llb::attr::LOCAL_FOLLOW, oci::go_json::compact(&paths)));
         }
         plan.fill(
             open,

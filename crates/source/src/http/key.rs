@@ -3,8 +3,8 @@
 use oci::Digest;
 use serde::Serialize;
 
-use crate::go_json;
 use crate::identifier::HttpId;
+use oci::go_json;
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -98,7 +98,7 @@ mod tests {
         let digest = Digest::of("x");
         let plain = id("https://h/a", &[]);
         assert_eq!(
-            go_json::to_string(&preimage(&plain, "a&b", &digest, None)),
+            go_json::compact(&preimage(&plain, "a&b", &digest, None)),
             format!(r#"{{"Filename":"a\u0026b","Perm":0,"UID":0,"GID":0,"Checksum":"{digest}"}}"#)
         );
         let full = id(
@@ -113,7 +113,7 @@ mod tests {
         );
         let time = "Sun, 06 Nov 1994 08:49:37 GMT";
         assert_eq!(
-            go_json::to_string(&preimage(&full, "a", &digest, Some(time))),
+            go_json::compact(&preimage(&full, "a", &digest, Some(time))),
             format!(
                 r#"{{"Filename":"a","Perm":420,"UID":7,"GID":0,"Checksum":"{digest}","LastModTime":"{time}","AuthHeaderSecret":"s","Header":[{{"Name":"Accept","Value":"x"}}]}}"#
             )

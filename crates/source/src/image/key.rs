@@ -5,7 +5,7 @@ use oci::{DiffId, Digest, Platform};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::go_json;
+use oci::go_json;
 
 /// Key 0: this manifest on this platform.
 pub(crate) fn manifest(digest: &Digest, platform: &Platform, limit: Option<usize>) -> Digest {
@@ -107,7 +107,7 @@ mod tests {
             .."linux/arm/v7".parse().unwrap()
         };
         assert_eq!(
-            go_json::to_string(&Preimage::new(&digest, &arm, Some(2))),
+            go_json::compact(&Preimage::new(&digest, &arm, Some(2))),
             format!(
                 r#"{{"Digest":"{BASE}","OS":"linux","Arch":"arm","Variant":"v7","OSVersion":"1\u003c2","OSFeatures":["f"],"Limit":2}}"#
             )

@@ -3,20 +3,27 @@
 
 use serde::Serialize;
 
+use crate::Digest;
+
 /// One line.
-pub(crate) fn compact(value: &impl Serialize) -> Vec<u8> {
+pub fn compact(value: &impl Serialize) -> String {
     let text = serde_json::to_string(value).expect("our own values can be written");
-    escape(&text).into_bytes()
+    escape(&text)
 }
 
 /// Two spaces a level, no newline at the end.
-pub(crate) fn indented(value: &impl Serialize) -> Vec<u8> {
+pub fn indented(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value).expect("our own values can be written");
-    escape(&text).into_bytes()
+    escape(&text)
+}
+
+/// The digest of that one line.
+pub fn digest(value: &impl Serialize) -> Digest {
+    Digest::of(compact(value))
 }
 
 /// Someone else's JSON without the space between its parts, otherwise as it was.
-pub(crate) fn squeezed(raw: &str) -> String {
+pub fn squeezed(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     let (mut in_text, mut escaped) = (false, false);
     for c in raw.chars() {
@@ -57,5 +64,12 @@ mod tests {
     fn space_goes_and_texts_stay() {
         let raw = "{ \"a b\" : [ 1.0 , \"x \\\" y\\\\\" ] ,\n\t\"<\": null }";
         assert_eq!(squeezed(raw), r#"{"a b":[1.0,"x \" y\\"],"\u003c":null}"#);
+    }
+    #[test]
+    fn what_html_would_misread_is_escaped() {
+        let text = ["a<b>&\u{2028}"];
+        assert_eq!(compact(&text), r#"["a\u003cb\u003e\u0026\u2028"]"#);
+        assert_eq!(indented(&text).lines().count(), 3);
+        assert_eq!(digest(&text), Digest::of(compact(&text)));
     }
 }
