@@ -14,7 +14,7 @@ use crate::{PlatformResult, Result, Statement};
 const TOOL: &str = concat!("Tool: buildkit-v", env!("CARGO_PKG_VERSION"));
 
 /// The statements, with layers in the list of contents of the result itself. A document that
-/// cannot be read, or that is not SPDX, stays as it is.
+/// cannot be read, that is not SPDX, or that would be too large with them, stays as it is.
 pub(crate) async fn with_layers(
     statements: Vec<Statement>,
     result: &PlatformResult,
@@ -36,21 +36,41 @@ pub(crate) async fn with_layers(
 }
 
 async fn supplemented(
-    predicate: &[u8],
+    predicate: &Bytes,
     files: &Ref,
     layers: &[LayerBlob],
     cx: &Context,
 ) -> Result<Option<Bytes>> {
-    let Some(mut document) = spdx(predicate) else {
+    // These documents have many megabytes.
+    let predicate = predicate.clone();
+    let read = stdx::task::blocking(move || {
+        let mut document = spdx(&predicate)?;
+        let mut names = HashSet::new();
+        each_file(&mut document, &mut |name, _| {
+            names.insert(name.to_owned());
+        });
+        Some((document, names))
+    });
+    let Some((document, names)) = read.await else {
         return Ok(None);
     };
-    let mut names = HashSet::new();
-    each_file(&mut document, &mut |name, _| {
-        names.insert(name.to_owned());
-    });
     let places = files.places(names, &*cx.provider, &cx.step).await?;
-    add(&mut document, &places, layers);
-    Ok(Some(go_json::compact(&document).into()))
+    let layers = layers.to_vec();
+    let limit = attest::MAX_STATEMENT_SIZE;
+    let told = move || told(document, &places, &layers, limit);
+    Ok(stdx::task::blocking(told).await)
+}
+
+/// The document with what was found; nothing if it is too large then, though it was not before.
+fn told(
+    mut document: Value,
+    places: &HashMap<String, usize>,
+    layers: &[LayerBlob],
+    limit: u64,
+) -> Option<Bytes> {
+    add(&mut document, places, layers);
+    let text = go_json::compact(&document);
+    (text.len() as u64 <= limit).then(|| text.into())
 }
 
 /// The document, if it is one.
@@ -151,6 +171,12 @@ mod tests {
                 "creationInfo": {"creators": [TOOL]},
             })
         );
+        let whole = go_json::compact(&document);
+        let none = HashMap::new();
+        let limit = whole.len() as u64;
+        let again = || spdx(text).unwrap();
+        assert!(told(again(), &none, &[], limit).is_some());
+        assert_eq!(told(again(), &none, &[], text.len() as u64 / 2), None);
         for other in [
             &b"[]"[..],
             b"{",
