@@ -30,7 +30,7 @@ pub async fn build(bridge: &dyn Bridge) -> Result<FrontendResult, frontend::Erro
     }
     let mut ui = Ui::open(bridge, options).await.map_err(without_place)?;
     let file = ui.file.clone();
-    if let Some(syntax) = other_frontend(&ui) {
+    if let Some(syntax) = other_frontend(&ui).map_err(without_place)? {
         return forward(&ui, syntax).await;
     }
     if file.data.is_empty() {
@@ -85,27 +85,29 @@ impl Source {
     }
 }
 
-/// The frontend the file or the client wants instead of us.
-fn other_frontend(ui: &Ui<'_>) -> Option<Syntax> {
+/// The frontend the file or the client wants instead of us. An image the client gave in place
+/// of one that is built in is wanted.
+fn other_frontend(ui: &Ui<'_>) -> Result<Option<Syntax>, Error> {
     let options = ui.bridge.options();
     if options.get("cmdline").is_some() {
         // We are the one.
-        return None;
+        return Ok(None);
     }
-    if let Some(line) = options.text("build-arg:BUILDKIT_SYNTAX") {
-        let image = line
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        let asked = Syntax {
-            image,
+    let asked = match options.text("build-arg:BUILDKIT_SYNTAX") {
+        Some(line) => Some(Syntax {
+            image: line
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
             command_line: line.to_owned(),
             lines: Lines::default(),
-        };
-        return Some(asked).filter(|syntax| !is_ours(&syntax.image));
-    }
-    detect_syntax(&String::from_utf8_lossy(&ui.file.data)).filter(|syntax| !is_ours(&syntax.image))
+        }),
+        None => detect_syntax(&String::from_utf8_lossy(&ui.file.data)),
+    };
+    let Some(asked) = asked else { return Ok(None) };
+    let replaced = ui.named_context(&asked.image, &ui.build_platform())?;
+    Ok(Some(asked).filter(|asked| replaced.is_some() || !is_ours(&asked.image)))
 }
 
 /// The newest `docker/dockerfile:1.N` whose language we speak.
@@ -197,10 +199,11 @@ async fn build_one(
         tell(ui, &warnings).await?;
     }
     let lowered = lowered?;
+    let core = scanner.map(|_| lowered.definition.clone());
     let reference = ui
         .bridge
         .solve(SolveRequest {
-            definition: lowered.definition.clone(),
+            definition: lowered.definition,
             cache_imports: ui.options.cache_imports.clone(),
             evaluate: false,
         })
@@ -212,9 +215,9 @@ async fn build_one(
     let platform = platform.normalized();
     let id = platform.to_string();
     let mut attestations = Vec::new();
-    if let Some(scanner) = scanner {
-        let (core, scan) = (&lowered.definition, &lowered.scan);
-        let made = scanner.scan(ui.bridge, &id, core, &scan.extras, scan.ignore_cache);
+    if let (Some(scanner), Some(core)) = (scanner, core) {
+        let scan = &lowered.scan;
+        let made = scanner.scan(ui.bridge, &id, &core, &scan.extras, scan.ignore_cache);
         attestations.push(made.await?);
     }
     Ok(Part {

@@ -49,8 +49,8 @@ impl Lowering<'_> {
     /// value is true or false, or a list of stages.
     fn is_on(&self, index: usize, name: &str) -> bool {
         let stage = &self.stages[index];
-        let own = stage.args.iter().rev().filter(|arg| arg.name == name);
-        let own = own.filter_map(|arg| arg.value.as_deref()).next();
+        let mut own = stage.args.iter().rev().filter(|arg| arg.name == name);
+        let own = own.find_map(|arg| arg.value.as_deref());
         match own.or(self.args.get(name)) {
             None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
             Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,

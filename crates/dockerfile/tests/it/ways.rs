@@ -297,6 +297,22 @@ async fn another_frontend_is_asked_when_the_file_says_so() {
     let bridge = FakeBridge::new("# syntax=docker/dockerfile:1.7\nFROM base:1\n");
     built(&bridge).await;
     assert!(bridge.nested.lock().unwrap().is_empty(), "it is built in");
+    // Unless the client gives another image in its place.
+    for (file, argument) in [
+        ("# syntax=docker/dockerfile:1\nFROM base:1\n", ""),
+        ("FROM base:1\n", "docker/dockerfile:1"),
+    ] {
+        let fork = ("context:docker/dockerfile:1", "docker-image://my/fork");
+        let argument = ("build-arg:BUILDKIT_SYNTAX", argument);
+        let options = [fork, argument];
+        let given = if argument.1.is_empty() { 1 } else { 2 };
+        let bridge = FakeBridge::new(file).options(&options[..given]);
+        built(&bridge).await;
+        let nested = std::mem::take(&mut *bridge.nested.lock().unwrap());
+        assert_eq!(nested[0].frontend, "gateway.v0");
+        assert_eq!(nested[0].options["source"], "docker/dockerfile:1");
+        assert_eq!(nested[0].options[fork.0], fork.1);
+    }
 }
 
 /// Rows: F01, F02, F22
