@@ -88,11 +88,13 @@ impl ImageName {
         })
     }
 
-    /// As people write it: without `docker.io/` and `library/`.
+    /// As people write it: without `docker.io/` and `library/`, unless what is left would be
+    /// read as another registry.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
         match full.strip_prefix("docker.io/") {
             None => full,
+            Some(rest) if split_registry(rest).1 != rest => full,
             Some(rest) => match rest.strip_prefix("library/") {
                 Some(official) if !self.repository["library/".len()..].contains('/') => {
                     official.to_owned()
@@ -283,6 +285,16 @@ mod tests {
                 "library/a/b",
             ),
             ("localhost/a", "localhost/a", "localhost/a"),
+            (
+                "docker.io/not.a.registry/a",
+                "docker.io/not.a.registry/a",
+                "docker.io/not.a.registry/a",
+            ),
+            (
+                "docker.io/docker.io/a",
+                "docker.io/docker.io/a",
+                "docker.io/docker.io/a",
+            ),
             (
                 "localhost:5000/a/b:t",
                 "localhost:5000/a/b:t",
