@@ -246,6 +246,17 @@ fn real_plugins() -> Option<PathBuf> {
     found
 }
 
+/// The bridge of a configuration file is its owner's: gone when the test ends, even if it fails.
+struct Gone(String);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let delete = ["link", "delete", &self.0];
+        // It has said why if it could not.
+        let _ = std::process::Command::new("ip").args(delete).output();
+    }
+}
+
 /// A container on a real bridge reaches the host and nothing of it stays.
 /// Rows: X07
 #[tokio::test(flavor = "multi_thread")]
@@ -257,12 +268,16 @@ async fn privileged_a_real_bridge_carries_and_leaves_nothing() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let bridge = format!("kt{}", std::process::id());
+    let pid = std::process::id();
+    let bridge = format!("kt{pid}");
+    let _gone = Gone(bridge.clone());
+    // Addresses of this run: those of another one may be taken.
+    let net = format!("10.{}.{}", 128 + pid / 256 % 64, pid % 256);
     let list = json!({
         "cniVersion": "1.0.0", "name": format!("kiln-test-{}", std::process::id()),
         "plugins": [{"type": "bridge", "bridge": bridge, "isDefaultGateway": true,
             "ipam": {"type": "host-local", "dataDir": dir.path().join("leases"),
-                "ranges": [[{"subnet": "10.213.77.0/24"}]]}}],
+                "ranges": [[{"subnet": format!("{net}.0/24")}]]}}],
     });
     let config = dir.path().join("net.conflist");
     std::fs::write(&config, list.to_string()).unwrap();
@@ -274,7 +289,7 @@ async fn privileged_a_real_bridge_carries_and_leaves_nothing() {
         init_lock: Some(dir.path().join("lock")),
     };
     let native = start(options).await;
-    let listener = TcpListener::bind("10.213.77.1:0").unwrap();
+    let listener = TcpListener::bind(format!("{net}.1:0")).unwrap();
     let port = listener.local_addr().unwrap().port();
     let answering = std::thread::spawn(move || {
         let (mut connection, from) = listener.accept().unwrap();
@@ -293,7 +308,7 @@ async fn privileged_a_real_bridge_carries_and_leaves_nothing() {
     assert_eq!(ran.out, "world", "{ran:?}");
     let (asked, from) = answering.join().unwrap();
     assert_eq!(&asked, b"hello");
-    assert!(from.starts_with("10.213.77."), "{from}");
+    assert!(from.starts_with(&format!("{net}.")), "{from}");
     native.close().await;
     let leases = std::fs::read_dir(
         dir.path()
@@ -306,8 +321,4 @@ async fn privileged_a_real_bridge_carries_and_leaves_nothing() {
         .map(|entry| entry.file_name().into_string().unwrap());
     let addresses: Vec<String> = names.filter(|name| name.starts_with("10.")).collect();
     assert_eq!(addresses, [""; 0], "addresses are given back");
-    // The bridge of a configuration file is its owner's.
-    let _gone = std::process::Command::new("ip")
-        .args(["link", "del", &bridge])
-        .status();
 }
