@@ -145,7 +145,10 @@ impl Reading {
                 Ok(piece) => return Ok(piece),
                 Err(error) if error.retryable() => {
                     self.open = None;
-                    self.since_fault = 0;
+                    if std::mem::take(&mut self.since_fault) >= PROGRESS_THAT_FORGIVES {
+                        let delays = self.repository.writer.retry_delays.iter();
+                        self.delays = delays.copied().collect();
+                    }
                     let Some(delay) = self.delays.pop_front() else {
                         return Err(error);
                     };
@@ -188,10 +191,6 @@ impl Reading {
             }
             self.offset += piece.len() as u64;
             self.since_fault += piece.len() as u64;
-            if self.since_fault >= PROGRESS_THAT_FORGIVES {
-                let delays = self.repository.writer.retry_delays.iter();
-                self.delays = delays.copied().collect();
-            }
             return Ok(Some(piece));
         }
     }
