@@ -3,7 +3,7 @@
 //! A record's node is found again by its digest and the nodes that lead to it: adding it twice
 //! gives one node with both sets of results.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use oci::{Descriptor, Digest};
 use solver::Created;
@@ -46,13 +46,30 @@ pub(crate) struct Node {
     children: BTreeMap<(usize, String, Digest), BTreeSet<NodeId>>,
 }
 
+/// More was looked at than the graph allows.
+#[derive(Debug)]
+struct Tangled;
+
 /// Keys and results.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Chains {
     pub(crate) nodes: Vec<Node>,
     roots: HashMap<Digest, NodeId>,
     /// Nodes found to be another one.
     merged: HashMap<NodeId, NodeId>,
+    /// How many nodes may still be looked at to find loops.
+    looks: usize,
+}
+
+impl Default for Chains {
+    fn default() -> Chains {
+        Chains {
+            nodes: Vec::new(),
+            roots: HashMap::new(),
+            merged: HashMap::new(),
+            looks: usize::MAX,
+        }
+    }
 }
 
 impl Chains {
@@ -69,8 +86,18 @@ impl Chains {
         inputs: &[Vec<Way>],
         results: Vec<Stored>,
     ) -> Option<NodeId> {
+        let added = self.try_add(digest, inputs, results);
+        added.expect("a graph of our own may be looked at without end")
+    }
+
+    fn try_add(
+        &mut self,
+        digest: Digest,
+        inputs: &[Vec<Way>],
+        results: Vec<Stored>,
+    ) -> Result<Option<NodeId>, Tangled> {
         if inputs.iter().any(Vec::is_empty) {
-            return None;
+            return Ok(None);
         }
         let inputs: Vec<Vec<Way>> = inputs
             .iter()
@@ -90,7 +117,7 @@ impl Chains {
                 }
             }
         } else {
-            self.find_or_make(digest, &inputs)
+            self.find_or_make(digest, &inputs)?
         };
         let node = &mut self.nodes[id.0];
         for result in results {
@@ -98,7 +125,7 @@ impl Chains {
                 node.results.push(result);
             }
         }
-        Some(id)
+        Ok(Some(id))
     }
 
     fn make(&mut self, digest: Digest, inputs: usize) -> NodeId {
@@ -113,7 +140,7 @@ impl Chains {
         NodeId(self.nodes.len() - 1)
     }
 
-    fn find_or_make(&mut self, digest: Digest, inputs: &[Vec<Way>]) -> NodeId {
+    fn find_or_make(&mut self, digest: Digest, inputs: &[Vec<Way>]) -> Result<NodeId, Tangled> {
         let mut same: Option<BTreeSet<NodeId>> = None;
         for (index, ways) in inputs.iter().enumerate() {
             let mut reached = BTreeSet::new();
@@ -130,7 +157,7 @@ impl Chains {
         let known = same.first().copied();
         let id = known.unwrap_or_else(|| self.make(digest, inputs.len()));
         for other in same.iter().skip(1) {
-            self.merge(*other, id);
+            self.merge(*other, id)?;
         }
         // What lies below is looked for only if there is a new way: equal records are many.
         let mut below = None;
@@ -140,14 +167,19 @@ impl Chains {
                 if there.is_some_and(|there| there.contains(way)) {
                     continue;
                 }
-                let below =
-                    below.get_or_insert_with(|| known.map(|id| self.below(id)).unwrap_or_default());
+                let below = match &below {
+                    Some(below) => below,
+                    None => below.insert(match known {
+                        Some(id) => self.below(id)?,
+                        None => HashSet::new(),
+                    }),
+                };
                 if !below.contains(&way.0) {
                     self.link(way.0, index, &way.1, id);
                 }
             }
         }
-        id
+        Ok(id)
     }
 
     fn link(&mut self, from: NodeId, index: usize, selector: &str, to: NodeId) {
@@ -166,20 +198,21 @@ impl Chains {
     }
 
     /// The node itself and all it leads to.
-    fn below(&self, id: NodeId) -> BTreeSet<NodeId> {
-        let mut seen = BTreeSet::new();
+    fn below(&mut self, id: NodeId) -> Result<HashSet<NodeId>, Tangled> {
+        let mut seen = HashSet::new();
         let mut look = vec![id];
         while let Some(at) = look.pop() {
+            self.looks = self.looks.checked_sub(1).ok_or(Tangled)?;
             if seen.insert(at) {
                 look.extend(self.nodes[at.0].children.values().flatten());
             }
         }
-        seen
+        Ok(seen)
     }
 
     /// `other` turns out to be `id`: what leads to and from it now leads to and from `id`.
-    fn merge(&mut self, other: NodeId, id: NodeId) {
-        let below = self.below(id);
+    fn merge(&mut self, other: NodeId, id: NodeId) -> Result<(), Tangled> {
+        let below = self.below(id)?;
         let gone = &mut self.nodes[other.0];
         let (inputs, children) = (
             std::mem::take(&mut gone.inputs),
@@ -213,6 +246,7 @@ impl Chains {
             }
         }
         self.merged.insert(other, id);
+        Ok(())
     }
 
     /// The node that a node has become.

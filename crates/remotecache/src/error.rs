@@ -26,6 +26,9 @@ pub enum ParseError {
     /// More than any cache has.
     #[error("the results have more layers than kiln reads from one cache")]
     TooManyLayers,
+    /// Records that turn out to be the same, or to have more ways to them, again and again.
+    #[error("the records are too tangled to be read")]
+    Tangled,
     /// A digest that is none.
     #[error("failed to add record {record}")]
     Digest {

@@ -149,7 +149,7 @@ impl<O: Clone + Send + Sync + 'static> Imported<O> {
             let read = match reading.await {
                 Ok(chains) => {
                     step.complete(false);
-                    Read::new(&chains)
+                    stdx::task::blocking(move || Read::new(chains)).await
                 }
                 Err(error) => {
                     step.fail(&chain(&error));
@@ -188,13 +188,13 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Read {
-    fn new(chains: &Chains) -> Read {
+    fn new(mut chains: Chains) -> Read {
         let names = chains.names();
         let index = MemoryIndex::new();
         let mut results = HashMap::new();
         let mut entries = Vec::new();
         for id in chains.in_order() {
-            let node = &chains.nodes[id.0];
+            let node = &mut chains.nodes[id.0];
             let key = KeyId(names[&id]);
             let mut links = Vec::new();
             for (input, ways) in node.inputs.iter().enumerate() {
@@ -216,7 +216,7 @@ impl Read {
                     result: None,
                 });
             }
-            for stored in &node.results {
+            for stored in std::mem::take(&mut node.results) {
                 let digests: String = stored
                     .layers
                     .iter()
@@ -228,7 +228,7 @@ impl Read {
                     nodes: Vec::new(),
                     result,
                 });
-                results.insert(name, stored.clone());
+                results.insert(name, stored);
             }
         }
         index.save(&entries).expect("memory does not fail");

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use oci::{Descriptor, Digest};
 
-use super::{Chains, NodeId, Stored, Way};
+use super::{Chains, NodeId, Stored, Tangled, Way};
 use crate::config::{CacheConfig, CacheRecord};
 use crate::error::ParseError;
 use crate::when;
@@ -12,6 +12,10 @@ use crate::when;
 /// Layers of all results together. Large caches have some hundred thousand; a small document
 /// can ask for millions of millions.
 const MAX_LAYERS: usize = 1 << 19;
+
+/// Nodes that are looked at, all in all, to find that no way makes a loop. It happens where a
+/// record has more ways than its twin before; a small document can ask for millions of millions.
+const MAX_LOOKS: usize = 1 << 22;
 
 impl Chains {
     /// Reads a config. `blobs` has the layers that are there: a result that needs another one
@@ -34,6 +38,7 @@ impl Chains {
         let order = inputs_first(&config.records)?;
         let mut nodes: Vec<Option<NodeId>> = vec![None; config.records.len()];
         let mut left = MAX_LAYERS;
+        self.looks = MAX_LOOKS;
         for number in order {
             let record = &config.records[number];
             if record.digest.starts_with("random:") {
@@ -53,8 +58,10 @@ impl Chains {
                 inputs.push(ways.collect());
             }
             let results = results(config, number, blobs, &mut left)?;
-            nodes[number] = self.add(digest, &inputs, results);
+            let added = self.try_add(digest, &inputs, results);
+            nodes[number] = added.map_err(|Tangled| ParseError::Tangled)?;
         }
+        self.looks = usize::MAX;
         Ok(())
     }
 }

@@ -217,6 +217,26 @@ fn large_and_hostile_configs_cost_what_they_weigh() {
         many.join(",")
     );
     assert_eq!(check(&config).unwrap_err(), ParseError::TooManyLayers);
+    // A record on top of a long chain, told again and again with one way more.
+    let (root, above) = (key("root"), key("above"));
+    let mut records =
+        format!(r#"{{"digest":"{root}"}},{{"digest":"{above}","inputs":[[{{"link":0}}]]}}"#);
+    let count = 5_000;
+    for number in 0..count {
+        let digest = key(&number.to_string());
+        let link = number + 1;
+        let _ = write!(
+            records,
+            r#",{{"digest":"{digest}","inputs":[[{{"link":{link}}}]]}}"#
+        );
+    }
+    for number in 0..count {
+        let selector = key(&number.to_string());
+        let ways = format!(r#"{{"link":0}},{{"link":0,"selector":"{selector}"}}"#);
+        let _ = write!(records, r#",{{"digest":"{above}","inputs":[[{ways}]]}}"#);
+    }
+    let config = format!(r#"{{"records":[{records}]}}"#);
+    assert_eq!(check(&config).unwrap_err(), ParseError::Tangled);
 }
 
 /// Rows: I31, X29
