@@ -3,13 +3,15 @@
 //!
 //! A module is named after its package: [`pb`] for the graph,
 //! [`moby::buildkit::v1`] for the daemon's API, [`moby::filesync::v1`] for the
-//! files of a session, and so on. Package names, message names and field numbers
+//! files of a session, and so on; [`Raw`] carries messages nobody looks into. Package names, message names and field numbers
 //! are a contract with every other program that speaks to us; see the `.proto`
 //! files for what each field means.
 
 pub mod details;
+mod raw;
 
 pub use packages::{containerd, errdefs, fsutil, google, grpc, moby, opentelemetry, pb, stack};
+pub use raw::Raw;
 
 /// The descriptors of everything here, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
