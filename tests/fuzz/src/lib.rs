@@ -18,5 +18,5 @@ mod mutate;
 mod run;
 mod targets;
 
-pub use run::{Budget, Outcome, run};
+pub use run::{Budget, Outcome, Until, run};
 pub use targets::{Target, all};

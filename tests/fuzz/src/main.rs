@@ -30,7 +30,8 @@ fn main() -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for target in chosen {
         let time = Duration::from_secs(seconds);
-        match fuzz::run(target, fuzz::Budget { time, seed }) {
+        let until = fuzz::Until::Passed(time);
+        match fuzz::run(target, fuzz::Budget { until, seed }) {
             Ok(outcome) => println!("{} (seed {seed}): {outcome:?}", target.name),
             Err(error) => {
                 eprintln!("seed {seed}: {error}");

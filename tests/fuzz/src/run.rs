@@ -12,13 +12,22 @@ use crate::cover::Coverage;
 use crate::meter::Meter;
 use crate::mutate::Mutator;
 
-/// How long to go on, and from where.
+/// How long to go on, and from where. The corpus is played whole.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
-    /// Time for mutated inputs; the corpus is played whole.
-    pub time: Duration,
+    /// When there are enough mutated inputs.
+    pub until: Until,
     /// Where the mutator's dice begin.
     pub seed: u64,
+}
+
+/// When to stop making inputs.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// After so many: the same ones each time, on any machine.
+    Made(usize),
+    /// After this time.
+    Passed(Duration),
 }
 
 /// What was done.
@@ -78,7 +87,11 @@ pub fn run(target: &Target, budget: Budget) -> Result<Outcome, String> {
         longest: target.longest,
     };
     let begin = Instant::now();
-    while begin.elapsed() < budget.time {
+    let enough = |made: usize| match budget.until {
+        Until::Made(count) => made >= count,
+        Until::Passed(time) => begin.elapsed() >= time,
+    };
+    while !enough(outcome.made) {
         let input = mutator.make(&pool);
         if let Err(error) = play(target, &input, &mut outcome) {
             let smallest = smaller(target, input);

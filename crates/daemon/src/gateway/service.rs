@@ -86,6 +86,9 @@ impl LlbBridge for Gateways {
                 "source policies of a frontend are not supported yet",
             ));
         }
+        if request.r#ref.is_empty() {
+            return Err(Status::invalid_argument("the request names no image"));
+        }
         let lookup = from_proto::image_lookup(&request)?;
         let image = build
             .bridge
