@@ -116,8 +116,9 @@ impl Cgroups {
         let Ok(parent) = check_parent(parent) else {
             return;
         };
-        let hosts = Parents::discover();
-        let roots = hosts.v2.iter().chain(hosts.v1.iter().map(|(_, root)| root));
+        // In all of them: a runtime binary has cgroups also where we need none.
+        let mut roots: Vec<OwnedFd> = mounted().into_iter().map(|(_, root)| root).collect();
+        roots.extend(Parents::discover().v2);
         for root in roots {
             Hold::sweep(root.as_fd(), &parent, instances);
         }
@@ -205,26 +206,20 @@ impl Parents {
     /// Reads the mount table. A host without a cgroup v2 mount still has the
     /// hierarchy: it is then mounted for us alone.
     fn discover() -> Parents {
-        let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let mut parents = Parents {
             v2: None,
             v1: Vec::new(),
         };
-        for line in table.lines() {
-            let fields: Vec<&str> = line.split(' ').collect();
-            let [_, path, kind, options, ..] = fields[..] else {
+        for (options, root) in mounted() {
+            let Some(options) = options else {
+                parents.v2.get_or_insert(root);
                 continue;
             };
-            let Ok(root) = dir::open(path) else { continue };
-            if kind == "cgroup2" && parents.v2.is_none() {
-                parents.v2 = Some(root);
-            } else if kind == "cgroup" {
-                for controller in CONTROLLERS {
-                    if options.split(',').any(|option| option == *controller)
-                        && let Ok(root) = root.try_clone()
-                    {
-                        parents.v1.push(((*controller).to_string(), root));
-                    }
+            for controller in CONTROLLERS {
+                if options.split(',').any(|option| option == *controller)
+                    && let Ok(root) = root.try_clone()
+                {
+                    parents.v1.push(((*controller).to_string(), root));
                 }
             }
         }
@@ -233,6 +228,23 @@ impl Parents {
         }
         parents
     }
+}
+
+/// The roots of all hierarchies that are mounted: of those of the first version with their mount
+/// options, which name the controllers.
+fn mounted() -> Vec<(Option<String>, OwnedFd)> {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let found = table.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (path, kind, options) = (fields.next()?, fields.next()?, fields.next()?);
+        let options = match kind {
+            "cgroup" => Some(options.to_string()),
+            "cgroup2" => None,
+            _ => return None,
+        };
+        Some((options, dir::open(path).ok()?))
+    });
+    found.collect()
 }
 
 impl ContainerCgroup {

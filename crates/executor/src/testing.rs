@@ -46,7 +46,8 @@ macro_rules! executor_suite {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 if let Some(executor) = $make().await {
-                    $crate::testing::$test(executor).await;
+                    $crate::testing::$test(executor.clone()).await;
+                    executor.close().await;
                 }
             }
         )*
@@ -151,6 +152,16 @@ pub async fn run_with(
     })
 }
 
+/// Runs `process` and expects it to succeed.
+///
+/// # Panics
+/// When it does not.
+pub async fn succeeds(executor: &dyn Executor, process: Process) -> Ran {
+    let ran = run(executor, process).await.expect("it runs");
+    assert!(ran.exit.success(), "{ran:?}");
+    ran
+}
+
 /// Everything a channel gives, as text.
 pub async fn gather(mut from: tokio::sync::mpsc::Receiver<Bytes>) -> String {
     let mut all = Vec::new();
@@ -163,7 +174,5 @@ pub async fn gather(mut from: tokio::sync::mpsc::Receiver<Bytes>) -> String {
 /// Runs `script` in a fresh busybox and expects it to succeed; its output.
 pub async fn output(executor: &dyn Executor, script: &str) -> String {
     let rootfs = Rootfs::busybox();
-    let ran = run(executor, rootfs.sh(script)).await.expect("it runs");
-    assert!(ran.exit.success(), "{script}: {ran:?}");
-    ran.out
+    succeeds(executor, rootfs.sh(script)).await.out
 }

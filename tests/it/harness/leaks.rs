@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use super::place::Place;
@@ -94,8 +95,7 @@ impl Place {
         pids.into_iter().map(|pid| format!("/kiln-instance-{pid}-"))
     }
 
-    /// Cgroups of processes started here, and parents of them that are empty and were not
-    /// there before.
+    /// Cgroups of processes started here, and parents of them that are empty.
     fn cgroups(&self) -> Vec<String> {
         let found = all_cgroups();
         let ours: Vec<String> = self.names().collect();
@@ -105,11 +105,7 @@ impl Place {
             .map(str::to_owned)
             .collect();
         let empty = empty_parents(&found);
-        left.extend(
-            empty
-                .into_iter()
-                .filter(|line| !self.empty_before.contains(line)),
-        );
+        left.extend(empty);
         left.iter().map(|line| format!("cgroup: {line}")).collect()
     }
 
@@ -127,23 +123,39 @@ impl Place {
 
 /// A line for each cgroup, in the hierarchies this machine shows and in the second version's,
 /// which may be mounted nowhere.
-pub(super) fn all_cgroups() -> String {
-    let script =
-        "mount -t cgroup2 none /mnt 2>/dev/null; find /sys/fs/cgroup /mnt -type d 2>/dev/null";
+fn all_cgroups() -> String {
+    with_cgroups("find /sys/fs/cgroup /mnt -type d")
+}
+
+/// Removes empty parents of kiln's cgroups that were left by who does not run any more, so that
+/// those left by the tests are seen. Once for all tests of a process.
+pub(super) fn remove_empty_parents() {
+    static REMOVED: Once = Once::new();
+    REMOVED.call_once(|| {
+        let names =
+            PARENTS.map(|name| format!("/sys/fs/cgroup{name} /sys/fs/cgroup/*{name} /mnt{name}"));
+        with_cgroups(&format!("rmdir {}", names.join(" ")));
+    });
+}
+
+/// What a command says where all hierarchies are mounted, the second version's at `/mnt`.
+fn with_cgroups(command: &str) -> String {
+    let script = format!("{{ mount -t cgroup2 none /mnt; {command}; }} 2>/dev/null");
     let found = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", script])
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
         .output()
         .expect("unshare can be run");
     String::from_utf8_lossy(&found.stdout).into_owned()
 }
 
+/// Parents of kiln's cgroups, with the built-in executor and with a binary.
+const PARENTS: [&str; 2] = ["/kiln", "/kiln-runtime"];
+
 /// The parents of kiln's cgroups that have nothing in them.
-pub(super) fn empty_parents(cgroups: &str) -> Vec<String> {
+fn empty_parents(cgroups: &str) -> Vec<String> {
     let empty = |line: &&str| {
         let inside = format!("{line}/");
-        ["/kiln", "/kiln-runtime"]
-            .iter()
-            .any(|name| line.ends_with(name))
+        PARENTS.iter().any(|name| line.ends_with(name))
             && !cgroups.lines().any(|other| other.starts_with(&inside))
     };
     cgroups.lines().filter(empty).map(str::to_owned).collect()

@@ -20,8 +20,6 @@ pub(crate) struct Place {
     runs: AtomicU32,
     /// The processes started here.
     pub(super) pids: Mutex<Vec<u32>>,
-    /// Empty cgroups that others had left before.
-    pub(super) empty_before: Vec<String>,
 }
 
 impl Place {
@@ -38,11 +36,11 @@ impl Place {
             .tempdir_in("/tmp")
             .expect("a folder in /tmp");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        leaks::remove_empty_parents();
         Place {
             dir,
             runs: AtomicU32::new(0),
             pids: Mutex::default(),
-            empty_before: leaks::empty_parents(&leaks::all_cgroups()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use executor::testing::{self, Rootfs, run, run_with};
+use executor::testing::{self, Rootfs, run, run_with, succeeds};
 use executor::{Control, Error, Native, NativeOptions};
 
 fn processes_with(word: &str) -> usize {
@@ -91,6 +91,16 @@ pub(crate) fn cgroups(parent: &str) -> usize {
         .sum()
 }
 
+/// Waits for the helper, which cleans up after us.
+pub(crate) async fn until_no_cgroups(parent: &str) {
+    let begun = Instant::now();
+    while cgroups(parent) > 0 {
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_secs(10), "cgroups stay at {parent}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Killed together with its helper in one blow, it leaves no process; its cgroups go
 /// when the next executor starts. Killed alone, its helper cleans up at once.
 /// Rows: X17
@@ -105,11 +115,7 @@ async fn privileged_killing_the_owner_kills_its_containers() {
     child.wait().unwrap();
     wait_until_gone("98765");
     wait_until_gone("98766");
-    let begun = Instant::now();
-    while cgroups(parent) > 0 && begun.elapsed() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(cgroups(parent), 0, "the helper leaves cgroups behind");
+    until_no_cgroups(parent).await;
 
     let mut child = victim(parent);
     let helper = helper_of(child.id()).unwrap();
@@ -123,19 +129,9 @@ async fn privileged_killing_the_owner_kills_its_containers() {
         ..NativeOptions::default()
     };
     let native = Native::start(options).await.unwrap();
-    assert!(
-        run(&native, Rootfs::busybox().sh("true"))
-            .await
-            .unwrap()
-            .exit
-            .success()
-    );
+    succeeds(&native, Rootfs::busybox().sh("true")).await;
     drop(native);
-    let begun = Instant::now();
-    while cgroups(parent) > 0 && begun.elapsed() < Duration::from_secs(10) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(cgroups(parent), 0, "stale cgroups are not swept");
+    until_no_cgroups(parent).await;
 }
 
 /// Not a test: starts one short container after the other until it is killed.
@@ -208,13 +204,7 @@ async fn privileged_killing_the_owner_at_any_moment_leaves_nothing() {
             ..NativeOptions::default()
         };
         let native = Native::start(options).await.unwrap();
-        assert!(
-            run(&native, rootfs.sh("true"))
-                .await
-                .unwrap()
-                .exit
-                .success()
-        );
+        succeeds(&native, rootfs.sh("true")).await;
         drop(native);
         if cgroups(parent) == 0 || begun.elapsed() > Duration::from_secs(10) {
             break;
@@ -250,13 +240,7 @@ async fn privileged_killing_the_helper_is_an_error_and_the_next_run_works() {
     assert!(matches!(result, Err(Error::Helper { .. })), "{result:?}");
     wait_until_gone("98767");
     wait_until_gone("98768");
-    assert!(
-        run(&native, rootfs.sh("true"))
-            .await
-            .unwrap()
-            .exit
-            .success()
-    );
+    succeeds(&native, rootfs.sh("true")).await;
 }
 
 fn parent_of(word: &str) -> Option<rustix::process::Pid> {

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use executor::testing::{self, Rootfs, run};
+use executor::testing::{self, Rootfs, run, succeeds};
 use executor::{
     CniNetwork, CniOptions, Executor, HostIp, Native, NativeOptions, Network, SandboxNetwork,
 };
@@ -57,17 +57,32 @@ impl Plugins {
             .collect()
     }
 
+    /// How many calls there were of this kind so far.
+    fn count(&self, what: &str) -> usize {
+        let calls = self.calls();
+        calls
+            .iter()
+            .filter(|(line, _)| line.starts_with(what))
+            .count()
+    }
+
     fn notes(&self) -> usize {
         std::fs::read_dir(self.0.path().join("state")).map_or(0, Iterator::count)
     }
 }
 
-async fn start(options: CniOptions) -> Native {
+async fn start(options: CniOptions) -> executor::Result<Native> {
     let options = NativeOptions {
         network: SandboxNetwork::Cni(options),
         ..NativeOptions::default()
     };
-    Native::start(options).await.unwrap()
+    Native::start(options).await
+}
+
+/// A name for the machine a container is on.
+fn outside() -> Vec<HostIp> {
+    let host = "outside".into();
+    vec![HostIp { host, ip: None }]
 }
 
 /// Rows: X07
@@ -77,15 +92,12 @@ async fn privileged_plugins_are_called_in_order_and_asked_to_undo_it() {
         return;
     }
     let plugins = Plugins::new();
-    let native = start(plugins.options(0)).await;
+    let native = start(plugins.options(0)).await.unwrap();
     // One namespace is made at the start, to see that it works, and undone at once.
     let rootfs = Rootfs::busybox();
     let mut process = rootfs.sh("ip -o link | wc -l; cat /etc/hosts");
     process.hostname = "box".into();
-    process.extra_hosts = vec![HostIp {
-        host: "outside".into(),
-        ip: None,
-    }];
+    process.extra_hosts = outside();
     let ran = run(&native, process).await.unwrap();
     assert!(
         ran.out.starts_with("1\n"),
@@ -128,51 +140,25 @@ async fn privileged_namespaces_of_the_pool_are_used_again_and_undone_at_the_end(
         return;
     }
     let plugins = Plugins::new();
-    let native = start(plugins.options(2)).await;
+    let native = start(plugins.options(2)).await.unwrap();
     let rootfs = Rootfs::busybox();
-    let adds = || {
-        let calls = plugins.calls();
-        calls
-            .iter()
-            .filter(|(line, _)| line.starts_with("ADD first"))
-            .count()
-    };
-    while adds() < 2 {
+    while plugins.count("ADD first") < 2 {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     for _ in 0..5 {
-        assert!(
-            run(&native, rootfs.sh("true"))
-                .await
-                .unwrap()
-                .exit
-                .success()
-        );
+        succeeds(&native, rootfs.sh("true")).await;
     }
-    assert_eq!(adds(), 2, "two were ready");
+    assert_eq!(plugins.count("ADD first"), 2, "two were ready");
     let mut process = rootfs.sh("true");
     process.network = Network::None;
-    assert!(run(&native, process).await.unwrap().exit.success());
+    succeeds(&native, process).await;
     let mut process = rootfs.sh("true");
     process.security = executor::Security::Insecure;
-    assert!(run(&native, process).await.unwrap().exit.success());
-    assert_eq!(adds(), 2);
-    assert!(
-        run(&native, rootfs.sh("true"))
-            .await
-            .unwrap()
-            .exit
-            .success()
-    );
+    succeeds(&native, process).await;
+    assert_eq!(plugins.count("ADD first"), 2);
+    succeeds(&native, rootfs.sh("true")).await;
     native.close().await;
-    let calls = plugins.calls();
-    let count = |what: &str| {
-        calls
-            .iter()
-            .filter(|(line, _)| line.starts_with(what))
-            .count()
-    };
-    assert_eq!(count("ADD first"), count("DEL first"));
+    assert_eq!(plugins.count("ADD first"), plugins.count("DEL first"));
     assert_eq!(plugins.notes(), 0);
 }
 
@@ -184,20 +170,12 @@ async fn privileged_a_plugin_that_fails_says_why_and_what_was_done_is_undone() {
     }
     let plugins = Plugins::new();
     std::fs::write(plugins.0.path().join("fail-ADD"), "").unwrap();
-    let options = NativeOptions {
-        network: SandboxNetwork::Cni(plugins.options(0)),
-        ..NativeOptions::default()
-    };
-    let Err(error) = Native::start(options).await else {
+    let Err(error) = start(plugins.options(0)).await else {
         panic!("it must not start")
     };
     let text = error.to_string();
     assert!(text.contains("first (ADD): no luck: today"), "{text}");
-    let calls = plugins.calls();
-    assert!(
-        calls.iter().any(|(line, _)| line.starts_with("DEL second")),
-        "{calls:?}"
-    );
+    assert_eq!(plugins.count("DEL second"), 1);
     assert_eq!(plugins.notes(), 0);
 }
 
@@ -288,7 +266,7 @@ async fn privileged_a_real_bridge_carries_and_leaves_nothing() {
         state: dir.path().join("state"),
         init_lock: Some(dir.path().join("lock")),
     };
-    let native = start(options).await;
+    let native = start(options).await.unwrap();
     let listener = TcpListener::bind(format!("{net}.1:0")).unwrap();
     let port = listener.local_addr().unwrap().port();
     let answering = std::thread::spawn(move || {
@@ -300,10 +278,7 @@ async fn privileged_a_real_bridge_carries_and_leaves_nothing() {
     });
     let rootfs = Rootfs::busybox();
     let mut process = rootfs.sh(&format!("printf hello | nc outside {port}"));
-    process.extra_hosts = vec![HostIp {
-        host: "outside".into(),
-        ip: None,
-    }];
+    process.extra_hosts = outside();
     let ran = run(&native, process).await.unwrap();
     assert_eq!(ran.out, "world", "{ran:?}");
     let (asked, from) = answering.join().unwrap();

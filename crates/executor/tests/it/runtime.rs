@@ -1,16 +1,59 @@
 //! Runtime binaries keep the same promises, where they are installed.
 
+use std::fs::File;
 use std::sync::Arc;
 
-use executor::{Executor, Runtime, RuntimeOptions, testing};
+use async_trait::async_trait;
+use executor::{
+    Control, ExecProcess, Executor, Exit, Io, Process, Runtime, RuntimeOptions, testing,
+};
 
-async fn start(binary: &str) -> Option<Arc<dyn Executor>> {
+/// An executor that the last of all tests which run closes. Closing removes the parent of all
+/// cgroups, which the binary does not expect while it makes one in it.
+struct LastCloses {
+    runtime: Runtime,
+    /// The test program itself, locked by all who run, also in other processes of it.
+    lock: File,
+}
+
+#[async_trait]
+impl Executor for LastCloses {
+    async fn run(&self, process: Process, io: Io, control: Control) -> executor::Result<Exit> {
+        self.runtime.run(process, io, control).await
+    }
+
+    async fn exec(
+        &self,
+        name: &str,
+        exec: ExecProcess,
+        io: Io,
+        control: Control,
+    ) -> executor::Result<Exit> {
+        self.runtime.exec(name, exec, io, control).await
+    }
+
+    async fn close(&self) {
+        self.lock.unlock().unwrap();
+        if self.lock.try_lock().is_ok() {
+            self.runtime.close().await;
+            self.lock.unlock().unwrap();
+        }
+    }
+}
+
+async fn start(binary: &str, cgroup_parent: Option<&str>) -> Option<Arc<LastCloses>> {
     if !testing::is_root() {
         return None;
     }
     let state = std::env::temp_dir().join(format!("kiln-test-{binary}"));
-    match Runtime::start(RuntimeOptions::new(binary, state)).await {
-        Ok(runtime) => Some(Arc::new(runtime)),
+    let lock = File::open(std::env::current_exe().unwrap()).unwrap();
+    lock.lock_shared().unwrap();
+    let mut options = RuntimeOptions::new(binary, state);
+    if let Some(parent) = cgroup_parent {
+        options.cgroup_parent = parent.into();
+    }
+    match Runtime::start(options).await {
+        Ok(runtime) => Some(Arc::new(LastCloses { runtime, lock })),
         Err(error) => {
             assert_eq!(error.kind(), stdx::Kind::Unsupported, "{error}");
             testing::skip(&error.to_string());
@@ -20,11 +63,11 @@ async fn start(binary: &str) -> Option<Arc<dyn Executor>> {
 }
 
 async fn runc() -> Option<Arc<dyn Executor>> {
-    start("runc").await
+    Some(start("runc", None).await?)
 }
 
 async fn crun() -> Option<Arc<dyn Executor>> {
-    start("crun").await
+    Some(start("crun", None).await?)
 }
 
 macro_rules! promises {
@@ -82,7 +125,10 @@ mod privileged_crun {
 /// Rows: X13
 #[tokio::test]
 async fn privileged_runc_runs_hooks_and_leaves_no_cgroup() {
-    let Some(runc) = runc().await else { return };
+    let parent = format!("kiln-runtime/test-{}", std::process::id());
+    let Some(runc) = start("runc", Some(&parent)).await else {
+        return;
+    };
     let rootfs = testing::Rootfs::busybox();
     let dir = tempfile::tempdir().unwrap();
     let told = dir.path().join("told");
@@ -96,7 +142,12 @@ async fn privileged_runc_runs_hooks_and_leaves_no_cgroup() {
         env: vec!["WHO=hook".into()],
         timeout: Some(10),
     }];
-    assert!(testing::run(&*runc, process).await.unwrap().exit.success());
+    testing::succeeds(&*runc, process).await;
     assert_eq!(std::fs::read_to_string(told).unwrap(), "hook\n");
-    runc.close().await;
+    assert!(crate::crash::cgroups(&parent) > 0);
+    // When all others are done.
+    runc.lock.unlock().unwrap();
+    runc.lock.lock().unwrap();
+    runc.runtime.close().await;
+    assert_eq!(crate::crash::cgroups(&parent), 0);
 }
