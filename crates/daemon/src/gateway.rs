@@ -8,6 +8,7 @@
 
 mod containers;
 mod exec;
+mod files;
 mod pipes;
 mod service;
 mod signals;

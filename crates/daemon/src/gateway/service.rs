@@ -10,6 +10,7 @@ use proto::moby::buildkit::v1::frontend as wire;
 use proto::moby::buildkit::v1::frontend::llb_bridge_server::LlbBridge;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::files::Place;
 use super::{Gateways, OpenBuild, exec};
 use crate::{from_proto, to_proto};
 
@@ -53,8 +54,17 @@ fn caps(names: &[&str]) -> Vec<ApiCap> {
         .collect()
 }
 
+fn refuse_policies<T>(policies: &[T]) -> Result<(), Status> {
+    match policies.is_empty() {
+        true => Ok(()),
+        false => Err(Status::unimplemented(
+            "source policies of a frontend are not supported yet",
+        )),
+    }
+}
+
 /// A ref named in a request.
-fn named(id: &str) -> Result<RefId, Status> {
+pub(super) fn named(id: &str) -> Result<RefId, Status> {
     if id.is_empty() {
         return Err(Status::invalid_argument("the request names no result"));
     }
@@ -81,11 +91,7 @@ impl LlbBridge for Gateways {
     ) -> Result<Response<wire::ResolveImageConfigResponse>, Status> {
         let build = self.find(&request).await?;
         let request = request.into_inner();
-        if !request.source_policies.is_empty() {
-            return Err(Status::unimplemented(
-                "source policies of a frontend are not supported yet",
-            ));
-        }
+        refuse_policies(&request.source_policies)?;
         if request.r#ref.is_empty() {
             return Err(Status::invalid_argument("the request names no image"));
         }
@@ -175,11 +181,7 @@ impl LlbBridge for Gateways {
     ) -> Result<Response<wire::SolveResponse>, Status> {
         let build = self.find(&request).await?;
         let request = request.into_inner();
-        if !request.source_policies.is_empty() {
-            return Err(Status::unimplemented(
-                "source policies of a frontend are not supported yet",
-            ));
-        }
+        refuse_policies(&request.source_policies)?;
         let (inline, arrays, last) = (
             request.allow_result_return,
             request.allow_result_array_ref,
@@ -223,13 +225,18 @@ impl LlbBridge for Gateways {
     ) -> Result<Response<wire::ReadFileResponse>, Status> {
         let build = self.find(&request).await?;
         let request = request.into_inner();
-        let range = from_proto::file_range(request.range)?;
-        let data = build
-            .bridge
-            .read_file(&named(&request.r#ref)?, &request.file_path, range)
-            .await
-            .map_err(|error| build.asked(&error))?;
-        Ok(Response::new(wire::ReadFileResponse { data }))
+        let place = Place::Result(named(&request.r#ref)?);
+        place.read_file(&build, request).await
+    }
+
+    async fn read_file_container(
+        &self,
+        request: Request<wire::ReadFileRequest>,
+    ) -> Result<Response<wire::ReadFileResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let place = Place::mount(&build, &request.r#ref, request.mount_index)?;
+        place.read_file(&build, request).await
     }
 
     async fn read_dir(
@@ -238,15 +245,18 @@ impl LlbBridge for Gateways {
     ) -> Result<Response<wire::ReadDirResponse>, Status> {
         let build = self.find(&request).await?;
         let request = request.into_inner();
-        let include = Some(request.include_pattern.as_str()).filter(|pattern| !pattern.is_empty());
-        let entries = build
-            .bridge
-            .read_dir(&named(&request.r#ref)?, &request.dir_path, include)
-            .await
-            .map_err(|error| build.asked(&error))?;
-        Ok(Response::new(wire::ReadDirResponse {
-            entries: entries.into_iter().map(to_proto::stat).collect(),
-        }))
+        let place = Place::Result(named(&request.r#ref)?);
+        place.read_dir(&build, request).await
+    }
+
+    async fn read_dir_container(
+        &self,
+        request: Request<wire::ReadDirRequest>,
+    ) -> Result<Response<wire::ReadDirResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let place = Place::mount(&build, &request.r#ref, request.mount_index)?;
+        place.read_dir(&build, request).await
     }
 
     async fn stat_file(
@@ -255,14 +265,18 @@ impl LlbBridge for Gateways {
     ) -> Result<Response<wire::StatFileResponse>, Status> {
         let build = self.find(&request).await?;
         let request = request.into_inner();
-        let stat = build
-            .bridge
-            .stat_file(&named(&request.r#ref)?, &request.path)
-            .await
-            .map_err(|error| build.asked(&error))?;
-        Ok(Response::new(wire::StatFileResponse {
-            stat: Some(to_proto::stat(stat)),
-        }))
+        let place = Place::Result(named(&request.r#ref)?);
+        place.stat_file(&build, request).await
+    }
+
+    async fn stat_file_container(
+        &self,
+        request: Request<wire::StatFileRequest>,
+    ) -> Result<Response<wire::StatFileResponse>, Status> {
+        let build = self.find(&request).await?;
+        let request = request.into_inner();
+        let place = Place::mount(&build, &request.r#ref, request.mount_index)?;
+        place.stat_file(&build, request).await
     }
 
     async fn evaluate(
@@ -363,62 +377,6 @@ impl LlbBridge for Gateways {
         let stream = exec::serve(build, request.into_inner());
         Ok(Response::new(Box::pin(stream)))
     }
-
-    async fn read_file_container(
-        &self,
-        request: Request<wire::ReadFileRequest>,
-    ) -> Result<Response<wire::ReadFileResponse>, Status> {
-        let build = self.find(&request).await?;
-        let request = request.into_inner();
-        let range = from_proto::file_range(request.range)?;
-        let data = build
-            .containers
-            .get(&request.r#ref)?
-            .read_file(mount(request.mount_index)?, &request.file_path, range)
-            .await
-            .map_err(|error| build.asked(&error))?;
-        Ok(Response::new(wire::ReadFileResponse { data }))
-    }
-
-    async fn read_dir_container(
-        &self,
-        request: Request<wire::ReadDirRequest>,
-    ) -> Result<Response<wire::ReadDirResponse>, Status> {
-        let build = self.find(&request).await?;
-        let request = request.into_inner();
-        let include = Some(request.include_pattern.as_str()).filter(|pattern| !pattern.is_empty());
-        let entries = build
-            .containers
-            .get(&request.r#ref)?
-            .read_dir(mount(request.mount_index)?, &request.dir_path, include)
-            .await
-            .map_err(|error| build.asked(&error))?;
-        Ok(Response::new(wire::ReadDirResponse {
-            entries: entries.into_iter().map(to_proto::stat).collect(),
-        }))
-    }
-
-    async fn stat_file_container(
-        &self,
-        request: Request<wire::StatFileRequest>,
-    ) -> Result<Response<wire::StatFileResponse>, Status> {
-        let build = self.find(&request).await?;
-        let request = request.into_inner();
-        let stat = build
-            .containers
-            .get(&request.r#ref)?
-            .stat_file(mount(request.mount_index)?, &request.path)
-            .await
-            .map_err(|error| build.asked(&error))?;
-        Ok(Response::new(wire::StatFileResponse {
-            stat: Some(to_proto::stat(stat)),
-        }))
-    }
-}
-
-/// Which mount is meant.
-fn mount(index: i32) -> Result<usize, Status> {
-    usize::try_from(index).map_err(|_| Status::invalid_argument("a mount index cannot be negative"))
 }
 
 async fn solve(build: &OpenBuild, request: wire::SolveRequest) -> Result<FrontendResult, Status> {
