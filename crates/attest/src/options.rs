@@ -73,7 +73,8 @@ impl Options {
         let mut options = Options::default();
         for (key, value) in attrs {
             let wrong = |reason| wrong("provenance", key, value, reason);
-            let truth = || truth(value).ok_or_else(|| wrong("neither true nor false"));
+            let truth =
+                || stdx::text::go_bool(value).ok_or_else(|| wrong("neither true nor false"));
             match key.as_str() {
                 "mode" => {
                     options.mode = match value.as_str() {
@@ -125,15 +126,6 @@ fn wrong(kind: &str, key: &str, value: &str, reason: &'static str) -> Error {
     }
 }
 
-/// As Go's `strconv.ParseBool`.
-fn truth(value: &str) -> Option<bool> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 /// Finds the statements asked for among the frontend's options, which `each` gives one by
 /// one: by kind (`provenance`, `sbom`), with their settings. Those that are disabled are
 /// left out.
@@ -162,7 +154,7 @@ pub fn requests(
         let mut attrs: BTreeMap<String, String> = pairs.collect();
         match attrs.remove("disabled") {
             None => {}
-            Some(value) => match truth(&value) {
+            Some(value) => match stdx::text::go_bool(&value) {
                 Some(true) => continue,
                 Some(false) => {}
                 None => return Err(wrong(&kind, "disabled", &value, "neither true nor false")),

@@ -88,7 +88,7 @@ impl Failure {
 impl From<&crate::Error> for Failure {
     fn from(error: &crate::Error) -> Failure {
         let mut failure = Failure {
-            message: sentence(error),
+            message: stdx::text::sentence(error),
             ..Failure::default()
         };
         let crate::Error::Client(error) = error else {
@@ -142,20 +142,6 @@ fn hints(message: &str) -> Vec<String> {
         _ => return Vec::new(),
     };
     vec![hint.to_owned()]
-}
-
-/// An error and its causes as one line.
-pub fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            let _ = write!(text, ": {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

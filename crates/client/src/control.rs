@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use progress::Event;
 use proto::moby::buildkit::v1 as wire;
 use proto::moby::buildkit::v1::control_client::ControlClient;
+use stdx::text::sentence;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
@@ -72,16 +73,18 @@ impl Client {
                     }
                 });
                 endpoint("http://daemon")
-                    .map_err(|e| failed(say(&e)))?
+                    .map_err(|e| failed(sentence(&e)))?
                     .connect_with_connector(connect)
                     .await
             }
             Address::Tcp { authority, tls } => {
                 let scheme = if tls.is_some() { "https" } else { "http" };
-                let mut to =
-                    endpoint(&format!("{scheme}://{authority}")).map_err(|e| failed(say(&e)))?;
+                let mut to = endpoint(&format!("{scheme}://{authority}"))
+                    .map_err(|e| failed(sentence(&e)))?;
                 if let Some(tls) = tls {
-                    to = to.tls_config(tls.config()).map_err(|e| failed(say(&e)))?;
+                    to = to
+                        .tls_config(tls.config())
+                        .map_err(|e| failed(sentence(&e)))?;
                 }
                 to.connect().await
             }
@@ -92,13 +95,13 @@ impl Client {
                     async move { started }
                 });
                 endpoint("http://daemon")
-                    .map_err(|e| failed(say(&e)))?
+                    .map_err(|e| failed(sentence(&e)))?
                     .connect_with_connector(connect)
                     .await
             }
         };
         Ok(Client {
-            channel: channel.map_err(|e| failed(say(&e)))?,
+            channel: channel.map_err(|e| failed(sentence(&e)))?,
         })
     }
 
@@ -114,7 +117,7 @@ impl Client {
         });
         let failed = |e: tonic::transport::Error| Error::Connect {
             address: "a pipe".into(),
-            reason: say(&e),
+            reason: sentence(&e),
         };
         let channel = endpoint("http://daemon")
             .map_err(failed)?
@@ -299,20 +302,6 @@ impl Client {
         self.control().update_build_history(request).await?;
         Ok(())
     }
-}
-
-/// An error of the transport with its causes, which hold the reason.
-fn say(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 fn nanos(duration: Duration) -> i64 {

@@ -17,7 +17,7 @@ use crate::{from_proto, to_proto};
 pub(crate) struct Blobs(pub(crate) Arc<dyn Provider>);
 
 fn refused(error: content::Error) -> Status {
-    Status::new(to_proto::code(error.kind()), to_proto::sentence(&error))
+    Status::new(to_proto::code(error.kind()), stdx::text::sentence(&error))
 }
 
 fn read_only<T>() -> Result<T, Status> {

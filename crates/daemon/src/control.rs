@@ -193,7 +193,10 @@ impl Remembered<'_> {
                         .map(|status| status.message.as_str());
                     let trace = traces.finish(parent, &ended.progress, began, ended.at, error);
                     if let Err(error) = writer.set_trace(&ended.id, traces::MEDIA_TYPE, &trace) {
-                        tracing::warn!(error = to_proto::sentence(&error), "the trace is not kept");
+                        tracing::warn!(
+                            error = stdx::text::sentence(&error),
+                            "the trace is not kept"
+                        );
                     }
                 })
                 .await;

@@ -74,7 +74,7 @@ pub(crate) type Listening = (
 );
 
 pub(crate) fn refused(error: &Error) -> Status {
-    Status::new(to_proto::code(error.kind()), to_proto::sentence(error))
+    Status::new(to_proto::code(error.kind()), stdx::text::sentence(error))
 }
 
 impl History {
@@ -114,7 +114,7 @@ impl History {
         record.completed_at = Some(to_proto::timestamp(ended.at));
         if let Err(error) = self.archive(&mut record, ended) {
             tracing::warn!(
-                error = to_proto::sentence(&error),
+                error = stdx::text::sentence(&error),
                 build = ended.id,
                 "the build will not be remembered"
             );
@@ -125,7 +125,7 @@ impl History {
         drop(active);
         if let Err(error) = self.forget_old(ended.at) {
             tracing::warn!(
-                error = to_proto::sentence(&error),
+                error = stdx::text::sentence(&error),
                 "old builds stay remembered"
             );
         }

@@ -38,21 +38,7 @@ pub(crate) fn code(kind: Kind) -> Code {
     }
 }
 
-/// An error and all its causes as one line.
-pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // A transparent wrapper says what its cause says.
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}
+pub(crate) use stdx::text::sentence;
 
 /// A status with typed details (row A16).
 pub(crate) fn status(code: Code, message: String, details: &[Detail]) -> Status {

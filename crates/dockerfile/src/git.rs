@@ -107,9 +107,9 @@ impl GitAddress {
 
     fn flag(&self, key: &str, value: &str) -> Result<bool, Error> {
         match value {
-            "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            _ => Err(self.bad(format!("invalid {key} value: {value:?}"))),
+            "" => Ok(true),
+            value => stdx::text::go_bool(value)
+                .ok_or_else(|| self.bad(format!("invalid {key} value: {value:?}"))),
         }
     }
 

@@ -209,12 +209,7 @@ impl Image {
 
     /// Sets a variable where it stands, or as the last one.
     pub(crate) fn set_env(&mut self, name: &str, value: &str) {
-        let entry = format!("{name}={value}");
-        let is_it = |e: &&mut String| e.split('=').next() == Some(name);
-        match self.config.env.iter_mut().find(is_it) {
-            Some(old) => *old = entry,
-            None => self.config.env.push(entry),
-        }
+        frontend::set_env(&mut self.config.env, name, value);
     }
 
     /// What runs commands in shell form.

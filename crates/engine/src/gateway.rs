@@ -358,7 +358,7 @@ impl Starting<'_> {
         process.cgroup_parent.clone_from(&parts.cgroup_parent);
         process.remove_mount_stubs_recursive = true;
         let alone = self.config.label("moby.buildkit.frontend.network.none");
-        if frontend::parse_bool(alone) == Some(true) {
+        if stdx::text::go_bool(alone) == Some(true) {
             process.network = executor::Network::None;
         }
         Ok((begun, process))

@@ -138,12 +138,11 @@ impl Devices {
         let kind = name.split('=').next().unwrap_or_default();
         let annotations = self.annotations(name);
         let noted = annotations.get(AUTO_ALLOW).map(String::as_str);
-        let truth = ["1", "t", "T", "true", "TRUE", "True"];
         DeviceInfo {
             name: name.to_string(),
             auto_allow: self.auto_allowed.contains(name)
                 || self.auto_allowed.contains(kind)
-                || noted.is_some_and(|noted| truth.contains(&noted)),
+                || noted.and_then(stdx::text::go_bool) == Some(true),
             annotations,
         }
     }

@@ -138,9 +138,8 @@ impl ImageOptions {
 /// True or false as Go reads them; nothing at all is true.
 pub(crate) fn flag(key: &str, value: &str) -> Result<bool> {
     match value {
-        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(Error::NotBool(key.to_owned())),
+        "" => Ok(true),
+        value => stdx::text::go_bool(value).ok_or_else(|| Error::NotBool(key.to_owned())),
     }
 }
 

@@ -29,8 +29,8 @@ pub use container::{
     TerminalSize,
 };
 pub use error::{Error, Result};
-pub use options::{Options, parse_bool};
+pub use options::Options;
 pub use result::{Attestation, AttestationKind, FrontendResult, Refs, Subject, metadata_key};
-pub use scan::Scanner;
+pub use scan::{Scanner, set_env};
 pub use source_range::{Position, Range, SourceFile, SourceLocation};
 pub use warning::Warning;

@@ -29,7 +29,7 @@ impl Options {
         let Some(value) = self.text(name) else {
             return Ok(None);
         };
-        match parse_bool(value) {
+        match stdx::text::go_bool(value) {
             Some(flag) => Ok(Some(flag)),
             None => Err(Error::bad_option(name, value, "a boolean (true or false)")),
         }
@@ -69,16 +69,6 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Options {
                 .map(|(k, v)| (k.into(), v.into()))
                 .collect(),
         )
-    }
-}
-
-/// Go's `strconv.ParseBool`, which every client's flags go by.
-/// A boolean in Go's spellings.
-pub fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
     }
 }
 

@@ -81,10 +81,10 @@ impl Scanner {
             return Err(failed(doing(), Kind::InvalidInput, error));
         }
         let mut env = config.env.unwrap_or_default();
-        set(&mut env, "BUILDKIT_SCAN_DESTINATION", OUT_DIR);
-        set(&mut env, "BUILDKIT_SCAN_SOURCE", CORE_DIR);
+        set_env(&mut env, "BUILDKIT_SCAN_DESTINATION", OUT_DIR);
+        set_env(&mut env, "BUILDKIT_SCAN_SOURCE", CORE_DIR);
         for (name, value) in &sbom.parameters {
-            set(&mut env, &format!("BUILDKIT_SCAN_{name}"), value);
+            set_env(&mut env, &format!("BUILDKIT_SCAN_{name}"), value);
         }
         let dir = config.working_dir.unwrap_or_default();
         Ok(Scanner {
@@ -168,7 +168,7 @@ impl Scanner {
         mounts.push(MountSpec::root(Some(image)));
         let mut env = self.env.clone();
         if !extras.is_empty() {
-            set(&mut env, "BUILDKIT_SCAN_SOURCE_EXTRAS", EXTRAS_DIR);
+            set_env(&mut env, "BUILDKIT_SCAN_SOURCE_EXTRAS", EXTRAS_DIR);
         }
         let exec = Exec {
             env,
@@ -183,7 +183,7 @@ impl Scanner {
 }
 
 /// Sets a variable where it stands, or behind the others.
-fn set(env: &mut Vec<String>, name: &str, value: &str) {
+pub fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
     let entry = format!("{name}={value}");
     let same = |known: &&mut String| known.split('=').next() == Some(name);
     match env.iter_mut().find(same) {

@@ -49,7 +49,7 @@ impl Error {
     pub(crate) fn report(&self) -> String {
         match self {
             Error::Cli(error) => cli::report::Failure::from(error).text(),
-            other => format!("error: {}\n", cli::report::sentence(other)),
+            other => format!("error: {}\n", stdx::text::sentence(other)),
         }
     }
 }

@@ -28,10 +28,8 @@ pub(crate) fn read() -> Surroundings {
         notify_socket: path("NOTIFY_SOCKET"),
         listen_fds,
         cni_init_lock: path("BUILDKIT_CNI_INIT_LOCK_PATH"),
-        bridge_auto: matches!(
-            text("BUILDKIT_NETWORK_BRIDGE_AUTO").as_deref(),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True")
-        ),
+        bridge_auto: text("BUILDKIT_NETWORK_BRIDGE_AUTO")
+            .is_some_and(|text| stdx::text::go_bool(&text) == Some(true)),
         otel: std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(key, _)| key.starts_with("OTEL_"))

@@ -152,7 +152,7 @@ impl<O: Clone + Send + Sync + 'static> Imported<O> {
                     stdx::task::blocking(move || Read::new(chains)).await
                 }
                 Err(error) => {
-                    step.fail(&chain(&error));
+                    step.fail(&stdx::text::sentence(&error));
                     Read::default()
                 }
             };
@@ -174,17 +174,6 @@ impl<O: Clone + Send + Sync + 'static> Imported<O> {
             Err(_) => Arc::default(),
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 impl Read {

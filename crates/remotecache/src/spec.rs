@@ -91,19 +91,10 @@ fn boolean(attrs: &Attrs, name: &str, default: bool) -> Result<bool> {
     let Some(value) = attrs.get(name) else {
         return Ok(default);
     };
-    go_bool(value).ok_or_else(|| Error::Bool {
+    stdx::text::go_bool(value).ok_or_else(|| Error::Bool {
         name: name.to_owned(),
         value: value.clone(),
     })
-}
-
-/// What Go's `strconv.ParseBool` takes.
-fn go_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 fn image_name(attrs: &Attrs) -> Result<ImageName> {
@@ -179,7 +170,7 @@ fn ignore_error(attrs: &Attrs) -> bool {
     let Some(value) = attrs.get("ignore-error") else {
         return false;
     };
-    go_bool(value).unwrap_or_else(|| {
+    stdx::text::go_bool(value).unwrap_or_else(|| {
         debug!(
             value,
             "ignore-error is neither true nor false: taking false"

@@ -137,22 +137,7 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, Error> {
 }
 
 fn plain(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let code = text.get(text.len() - after.len()..text.len() - after.len() + 2);
-        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
-            Some(byte) if *first == b'%' => {
-                out.push(byte);
-                rest = &after[2..];
-            }
-            _ => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    String::from_utf8_lossy(&stdx::text::percent_decoded(text)).into_owned()
 }
 
 /// Where spans are handed in. Dropped, what waits is given up.

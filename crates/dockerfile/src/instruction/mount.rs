@@ -271,7 +271,7 @@ impl Reader {
             key: key.to_owned(),
             value: value.to_owned(),
         };
-        let flag = |value: &str| parse_bool(value).ok_or_else(|| wrong(value));
+        let flag = |value: &str| stdx::text::go_bool(value).ok_or_else(|| wrong(value));
         let number = |base: u32| u32::from_str_radix(&value, base).map_err(|_| wrong(&value));
         match key {
             "type" => {}
@@ -353,14 +353,6 @@ fn sharing(value: &str) -> Option<Sharing> {
         "shared" => Some(Sharing::Shared),
         "private" => Some(Sharing::Private),
         "locked" => Some(Sharing::Locked),
-        _ => None,
-    }
-}
-
-fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
         _ => None,
     }
 }

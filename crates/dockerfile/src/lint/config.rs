@@ -29,11 +29,7 @@ impl LintConfig {
                 "skip" => (&mut config.skip, &mut config.skip_all),
                 "experimental" => (&mut config.experimental, &mut config.experimental_all),
                 "error" => {
-                    config.error = match value.trim() {
-                        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                        _ => return Err(bad()),
-                    };
+                    config.error = stdx::text::go_bool(value.trim()).ok_or_else(bad)?;
                     continue;
                 }
                 _ => return Err(bad()),

@@ -52,9 +52,9 @@ impl Lowering<'_> {
         let mut own = stage.args.iter().rev().filter(|arg| arg.name == name);
         let own = own.find_map(|arg| arg.value.as_deref());
         match own.or(self.args.get(name)) {
-            None | Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
-            Some(stages) => stages.split(',').any(|one| one == stage.shown),
+            None => false,
+            Some(value) => stdx::text::go_bool(value)
+                .unwrap_or_else(|| value.split(',').any(|one| one == stage.shown)),
         }
     }
 }

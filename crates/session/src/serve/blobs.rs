@@ -56,19 +56,9 @@ fn status(error: &content::Error) -> Status {
         Kind::Unsupported => tonic::Code::Unimplemented,
         Kind::Internal => tonic::Code::Internal,
     };
-    Status::new(code, with_causes(error))
-}
-
-/// The other end has only this text: an error that keeps its reason in its cause must not
-/// lose it on the way.
-fn with_causes(error: &content::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    // The other end has only this text: an error that keeps its reason in its cause must not
+    // lose it on the way.
+    Status::new(code, stdx::text::sentence(error))
 }
 
 fn not_here<T>() -> Result<Response<T>, Status> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use oci::Digest;
 use progress::StepProgress;
+use stdx::text::sentence;
 use tracing::warn;
 
 use crate::Error;
@@ -45,7 +46,7 @@ impl Showing {
         let Some(step) = self.0.take() else { return };
         match result {
             Ok(_) => step.complete(cached),
-            Err(error) => step.fail(&chain(&**error)),
+            Err(error) => step.fail(&sentence(&**error)),
         }
     }
 }
@@ -56,21 +57,6 @@ impl Drop for Showing {
             step.cancel();
         }
     }
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 pub(super) async fn ask_map<O: Clone + Send + Sync + 'static>(
@@ -87,7 +73,7 @@ pub(super) async fn ask_map<O: Clone + Send + Sync + 'static>(
         Some(showing) => showing.end(&result, false),
         None => {
             if let Err(error) = &result {
-                cx.op.step.fail(&chain(&**error));
+                cx.op.step.fail(&sentence(&**error));
             }
         }
     }
@@ -104,7 +90,7 @@ pub(super) async fn find_content<O: Clone + Send + Sync + 'static>(
 ) -> Event<O, Error> {
     let result = op.content_key(&cx.op, input, &output).await;
     if let Err(error) = &result {
-        cx.op.step.fail(&chain(&**error));
+        cx.op.step.fail(&sentence(&**error));
     }
     let result = result.map_err(|cause| cx.error(Doing::ContentKey { input }, cause));
     Event::ContentFound { task, result }
@@ -139,7 +125,7 @@ pub(super) async fn load<O: Clone + Send + Sync + 'static>(
         None => Ok(None),
     };
     let output = loaded.unwrap_or_else(|error| {
-        let error = chain(&*error);
+        let error = sentence(&*error);
         warn!(step = cx.name, error, "a cached result cannot be loaded");
         let told = format!("a cached result cannot be loaded: {error}");
         cx.op.step.transfer(told).done();

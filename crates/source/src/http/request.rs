@@ -66,7 +66,7 @@ impl Web {
         let shown = redacted(url.as_str());
         let failed = move |error: reqwest::Error| Error::Http {
             url: shown.clone(),
-            reason: causes(&error.without_url()),
+            reason: stdx::text::sentence(&error.without_url()),
             status: None,
         };
         let client = self.client().await?;
@@ -87,19 +87,6 @@ impl Web {
             body,
         })
     }
-}
-
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// The headers of a request, with the login the build has for the host.
@@ -203,22 +190,7 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
 
 /// Percent escapes resolved, where they give text.
 pub(super) fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let hex = after.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match (first, hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            (byte, _) => {
-                bytes.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+    String::from_utf8(stdx::text::percent_decoded(text)).unwrap_or_else(|_| text.to_owned())
 }
 
 /// An address without the login in it.

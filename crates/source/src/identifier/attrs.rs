@@ -75,9 +75,9 @@ impl<'a> Attrs<'a> {
     /// `true` or `false`, in the spellings Go accepts.
     pub(super) fn truth(&mut self, name: &str) -> Result<bool> {
         let read = self.read(name, |value| match value {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" | "" => Ok(false),
-            other => Err(format!("`{other}` is neither true nor false")),
+            "" => Ok(false),
+            value => stdx::text::go_bool(value)
+                .ok_or_else(|| format!("`{value}` is neither true nor false")),
         })?;
         Ok(read.unwrap_or(false))
     }
