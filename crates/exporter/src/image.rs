@@ -174,7 +174,7 @@ pub async fn write(source: &Source, options: &ImageOptions, cx: &Context) -> Res
         for (at, statements) in statements.iter().enumerate() {
             let image = manifests[at].descriptor.clone();
             let platform = &source.results[at].platform;
-            if let Some(manifest) = writer.attestations(platform, &image, statements)? {
+            if let Some(manifest) = writer.attestations(platform, &image, statements).await? {
                 manifests.push(manifest);
             }
         }
@@ -387,7 +387,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn attestations(
+    async fn attestations(
         &mut self,
         platform: &oci::Platform,
         image: &Descriptor,
@@ -396,14 +396,14 @@ impl Writer<'_> {
         if statements.is_empty() {
             return Ok(None);
         }
-        let made = attestation::manifest(
-            statements,
-            image,
-            platform,
-            self.names,
-            self.options.oci(),
-            self.options.artifact(),
-        )?;
+        let (statements, image, platform) = (statements.to_vec(), image.clone(), platform.clone());
+        let names = self.names.to_vec();
+        let (oci, artifact) = (self.options.oci(), self.options.artifact());
+        // Statements have many megabytes, and are written anew.
+        let made = stdx::task::blocking(move || {
+            attestation::manifest(&statements, &image, &platform, &names, oci, artifact)
+        });
+        let made = made.await?;
         let mut blobs = Vec::new();
         for (descriptor, bytes) in &made.documents {
             self.put("attestation blob", &descriptor.media_type, bytes)?;

@@ -115,17 +115,24 @@ async fn image(
         return Ok(None);
     };
     let bytes = fetch(provider, config, limits.config).await?;
-    let image: Image = serde_json::from_slice(&bytes).map_err(Error::json("the image config"))?;
+    let (digest, entries) = (config.digest, manifest.entries.clone());
+    // Configs with caches have many megabytes.
+    stdx::task::blocking(move || records(digest, &bytes, &entries)).await
+}
+
+/// What the config of an image with these layers has.
+fn records(config: Digest, bytes: &[u8], entries: &[Descriptor]) -> Result<Option<Records>> {
+    let image: Image = serde_json::from_slice(bytes).map_err(Error::json("the image config"))?;
     let diff_ids = image.rootfs.diff_ids.unwrap_or_default();
-    if diff_ids.len() != manifest.entries.len() {
-        warn!(config = %config.digest, "invalid image with mismatching manifest and config");
+    if diff_ids.len() != entries.len() {
+        warn!(%config, "invalid image with mismatching manifest and config");
         return Ok(None);
     }
     let Some(cache) = image.cache else {
         return Ok(None);
     };
     let bytes = STANDARD.decode(cache).map_err(|source| Error::Base64 {
-        image: config.digest,
+        image: config,
         source,
     })?;
     let records: Vec<CacheRecord> =
@@ -135,7 +142,7 @@ async fn image(
     let mut history = history.iter().filter(|entry| !entry.empty_layer);
     let mut blobs = HashMap::new();
     let mut layers = Vec::new();
-    for (index, (layer, diff_id)) in manifest.entries.iter().zip(diff_ids).enumerate() {
+    for (index, (layer, diff_id)) in entries.iter().zip(diff_ids).enumerate() {
         let mut layer = layer.clone();
         let said = history.next();
         layer
