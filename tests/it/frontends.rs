@@ -202,6 +202,10 @@ fn a_frontend_gets_its_environment_and_what_it_complains_of_is_shown() {
         "frontend.bin",
         "exit code 5",
     ]);
+    // What is built in is asked no more when the client gives another image in its place.
+    place.context("# syntax=docker/dockerfile:1\nFROM scratch\n");
+    let context = format!("--build-context=docker/dockerfile:1=docker-image://{name}");
+    place.build(&[&context]).fails().says(&["exit code 5"]);
     place.assert_nothing_left();
 }
 
