@@ -122,6 +122,12 @@ fn an_image_goes_blob_by_blob_into_a_layout() {
     let copied = ["skopeo", "copy", "oci:dir:1", "oci-archive:all.tar"];
     scene.run(&copied).ok();
 
+    // The image of another exporter is not the one in the layout.
+    let zstd = "type=oci,dest=other.tar,compression=zstd,force-compression=true";
+    let both = ["-o", "type=oci,tar=false,dest=two", "-o", zstd];
+    place.build(&both).fails().says(&["another exporter"]);
+    assert!(!place.path("two/index.json").exists());
+
     // And back in, as another context.
     let context = format!("made=oci-layout://{}:1", place.path("dir").display());
     place.context("FROM made\nRUN grep -q file /file\n");
