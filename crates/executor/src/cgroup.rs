@@ -124,6 +124,22 @@ impl Cgroups {
         }
     }
 
+    /// Kills what is in a cgroup of somebody else's making, and removes it, in all hierarchies.
+    pub(crate) fn remove(path: &str) {
+        let Ok(path) = check_parent(path) else {
+            return;
+        };
+        for (_, root) in mounted() {
+            let top = Dir::root(root.as_fd());
+            let found = path
+                .iter()
+                .fold(top, |at, name| at.and_then(|at| at.child(name)));
+            if let Ok(dir) = found {
+                dir.kill_and_remove();
+            }
+        }
+    }
+
     /// What the helper removes when we are gone, by numbers that are never given again. More come
     /// and go with the parents that containers ask for.
     pub(crate) fn left(&self) -> BTreeMap<u64, Arc<Vec<Left>>> {

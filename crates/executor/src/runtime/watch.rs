@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{Bundle, Named, Shared, config};
+use crate::cgroup::Cgroups;
 use crate::error::Error;
 use crate::network::{Attached, Networks};
 use crate::prepare::{self, Handles, setup};
@@ -134,12 +135,14 @@ async fn run_attached(
     }
     let result =
         ended.and_then(|ended| ended.result(&spec, &bundle.dir.join("log.json"), &shared.binary));
-    let cgroup = cgroup_path(&shared, &process, &id);
+    let cgroup = cgroup_of(&shared, &process, &id);
     stdx::task::blocking(move || {
-        let oom = result.is_ok() && saw_oom(&cgroup);
+        let oom = result.is_ok() && saw_oom(&counts_in(&cgroup));
         if let Err(error) = shared.order(&["delete", "--force", &id]) {
             tracing::warn!(%error, id, "the runtime could not delete a container");
         }
+        // Some binaries give up when the last process is still on its way out.
+        Cgroups::remove(&cgroup);
         drop(bundle);
         drop(process);
         result.map(|exit| Exit { oom, ..exit })
@@ -166,10 +169,28 @@ pub(super) async fn exec(
     wait_until_running(&shared, &named.id).await?;
     let number = shared.next_id.fetch_add(1, Ordering::Relaxed);
     let dir = shared.home.join(format!("exec-{number}"));
+    let id = named.id.clone();
+    // The container's trees are let go of in there, and not held until this process ends.
+    let prepared = stdx::task::blocking(move || exec_bundle(dir, &named, &exec, io)).await;
+    let (bundle, spec, fds, ends) = prepared?;
+    let args = arguments(&shared.root(), &bundle.dir, "exec", &id);
+    let child = shared.launch("", &args, &fds)?;
+    drop(fds);
+    let ended = follow(&spec, &bundle, child, ends, control, abandoned, || {}).await?;
+    ended.result(&spec, &bundle.dir.join("log.json"), &shared.binary)
+}
+
+/// Writes what the binary is to start in a running container.
+fn exec_bundle(
+    dir: PathBuf,
+    named: &Named,
+    exec: &ExecProcess,
+    io: Io,
+) -> Result<(Bundle, Spec, Vec<OwnedFd>, Ends)> {
     std::fs::create_dir(&dir).map_err(setup("making a bundle"))?;
     let bundle = Bundle { dir, _stubs: None };
     // The binary applies the container's own profile.
-    let mut spec = Spec::of_exec(&named.process, &exec)?;
+    let mut spec = Spec::of_exec(&named.process, exec)?;
     let mut handles = Handles::default();
     handles.push(sys::memory_file(b"").map_err(setup("writing what to run"))?);
     let ends = ends(&mut spec, &mut handles, io, exec.tty)?;
@@ -177,11 +198,7 @@ pub(super) async fn exec(
     let bytes = serde_json::to_vec(&config::process(&spec)).expect("plain data always serialises");
     let file = bundle.dir.join("process.json");
     std::fs::write(&file, bytes).map_err(setup("writing process.json"))?;
-    let args = arguments(&shared.root(), &bundle.dir, "exec", &named.id);
-    let child = shared.launch("", &args, &handles.0)?;
-    drop(handles);
-    let ended = follow(&spec, &bundle, child, ends, control, abandoned, || {}).await?;
-    ended.result(&spec, &bundle.dir.join("log.json"), &shared.binary)
+    Ok((bundle, spec, handles.0, ends))
 }
 
 /// The binary refuses to enter a container that it is still starting.
@@ -394,14 +411,18 @@ impl Ended {
     }
 }
 
-/// Where the kernel's count of kills in a container may be.
-fn cgroup_path(shared: &Shared, process: &Process, id: &str) -> Vec<PathBuf> {
+/// The path of a container's cgroup in each hierarchy.
+fn cgroup_of(shared: &Shared, process: &Process, id: &str) -> String {
     let parent = process
         .cgroup_parent
         .as_deref()
         .unwrap_or(&shared.options.cgroup_parent);
-    let beneath = format!("{}/{}", parent.trim_matches('/'), shared.cgroup_name(id));
-    let at = |mount: &str, file: &str| Path::new(mount).join(&beneath).join(file);
+    format!("{}/{}", parent.trim_matches('/'), shared.cgroup_name(id))
+}
+
+/// Where the kernel's count of kills in a cgroup may be.
+fn counts_in(cgroup: &str) -> Vec<PathBuf> {
+    let at = |mount: &str, file: &str| Path::new(mount).join(cgroup).join(file);
     vec![
         at("/sys/fs/cgroup", "memory.events"),
         at("/sys/fs/cgroup/memory", "memory.oom_control"),

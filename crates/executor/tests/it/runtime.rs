@@ -46,14 +46,17 @@ async fn start(binary: &str, cgroup_parent: Option<&str>) -> Option<Arc<LastClos
         return None;
     }
     let state = std::env::temp_dir().join(format!("kiln-test-{binary}"));
-    let lock = File::open(std::env::current_exe().unwrap()).unwrap();
-    lock.lock_shared().unwrap();
     let mut options = RuntimeOptions::new(binary, state);
     if let Some(parent) = cgroup_parent {
         options.cgroup_parent = parent.into();
     }
     match Runtime::start(options).await {
-        Ok(runtime) => Some(Arc::new(LastCloses { runtime, lock })),
+        Ok(runtime) => {
+            // Only who may make a cgroup: nobody else keeps the last from closing.
+            let lock = File::open(std::env::current_exe().unwrap()).unwrap();
+            lock.lock_shared().unwrap();
+            Some(Arc::new(LastCloses { runtime, lock }))
+        }
         Err(error) => {
             assert_eq!(error.kind(), stdx::Kind::Unsupported, "{error}");
             testing::skip(&error.to_string());
