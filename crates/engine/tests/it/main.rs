@@ -1,3 +1,6 @@
 //! Whole builds in this process, without a wire.
 
+mod failed;
 mod statements;
+
+executor::helper_hook!();
