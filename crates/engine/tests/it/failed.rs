@@ -69,7 +69,7 @@ async fn privileged_what_is_left_of_a_failed_step_has_one_name() {
     let progress = Progress::new(progress::Options::default());
     let failure = engine.build(request, progress).await.unwrap_err();
     assert_eq!(failure.exit_code, Some(127), "{failure:?}");
-    let seen = seen.lock().unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
     let [first, again] = &seen[..] else {
         panic!("{failure:?}")
     };
