@@ -191,6 +191,34 @@ fn spans_go_on_to_a_collector() {
 }
 
 /// A whole request: head and body.
+/// Programs in steps are told of the socket for their spans, and reach it whoever they are.
+///
+/// Rows: D29, D33
+#[test]
+fn steps_have_a_socket_for_their_spans() {
+    let place = Place::new();
+    let base = BaseImage::name();
+    let socket = place.path("traces.sock");
+    let settings = format!("[otel]\nsocketPath = {:?}\n", socket.display().to_string());
+    let daemon = Daemon::start_with(&place, &settings, &[]);
+    place.context(&format!(
+        "FROM {base}\nUSER 1000\n\
+         RUN test -S /dev/otel-grpc.sock && test -w /dev/otel-grpc.sock && env | grep OTEL_\n\
+         FROM scratch\nCOPY --from=0 /dev /dev\n"
+    ));
+    let build = daemon.build(&["--output", "type=local,dest=out"]).ok();
+    build.says(&[
+        "OTEL_TRACES_EXPORTER=otlp",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=unix:///dev/otel-grpc.sock",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc",
+    ]);
+    let left = place.path("context/out/dev/otel-grpc.sock");
+    assert!(!left.exists(), "it is no file of the image");
+    daemon.stop();
+    assert!(!socket.exists(), "it goes with the daemon");
+    place.assert_nothing_left();
+}
+
 fn request(connection: &mut std::net::TcpStream) -> Vec<u8> {
     let mut heard = Vec::new();
     let mut buffer = [0; 4096];

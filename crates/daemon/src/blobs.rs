@@ -11,10 +11,17 @@ use proto::containerd::services::content::v1 as wire;
 use proto::containerd::services::content::v1::content_server::Content;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::builder::Builder;
 use crate::{from_proto, to_proto};
 
+/// Blobs told at a time.
+const AT_A_TIME: usize = 1000;
+
 /// Read access.
-pub(crate) struct Blobs(pub(crate) Arc<dyn Provider>);
+pub(crate) struct Blobs {
+    blobs: Arc<dyn Provider>,
+    builder: Arc<dyn Builder>,
+}
 
 fn refused(error: content::Error) -> Status {
     Status::new(to_proto::code(error.kind()), stdx::text::sentence(&error))
@@ -25,10 +32,18 @@ fn read_only<T>() -> Result<T, Status> {
 }
 
 impl Blobs {
+    /// What `builder` has.
+    pub(crate) fn new(builder: Arc<dyn Builder>) -> Blobs {
+        Blobs {
+            blobs: builder.blobs(),
+            builder,
+        }
+    }
+
     /// A blob that is there, with its size.
     async fn find(&self, digest: &str) -> Result<Descriptor, Status> {
         let mut blob = Descriptor::new("", from_proto::digest(digest)?, 0);
-        blob.size = self.0.size(&blob).await.map_err(refused)?;
+        blob.size = self.blobs.size(&blob).await.map_err(refused)?;
         Ok(blob)
     }
 }
@@ -66,7 +81,7 @@ impl Content for Blobs {
             .ok()
             .filter(|size| *size > 0)
             .unwrap_or(u64::MAX);
-        let bytes = self.0.read(&blob, offset).await.map_err(refused)?;
+        let bytes = self.blobs.read(&blob, offset).await.map_err(refused)?;
         let pieces = bytes.scan((offset, wanted), |(at, left), piece| {
             let answer = piece.map_err(refused).map(|mut data| {
                 data.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -85,11 +100,29 @@ impl Content for Blobs {
 
     async fn list(
         &self,
-        _: Request<wire::ListContentRequest>,
+        call: Request<wire::ListContentRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
-        Err(Status::unimplemented(
-            "blobs can be read by digest, not listed",
-        ))
+        if !call.get_ref().filters.is_empty() {
+            return Err(Status::unimplemented(
+                "not supported yet: filters of a list of blobs",
+            ));
+        }
+        let builder = self.builder.clone();
+        let blobs = stdx::task::blocking(move || builder.list_blobs()).await;
+        let info = blobs.map_err(refused)?.into_iter().map(|blob| {
+            let created = prost_types::Timestamp::from(blob.created);
+            wire::Info {
+                digest: blob.digest.to_string(),
+                size: i64::try_from(blob.size).unwrap_or(i64::MAX),
+                created_at: Some(created),
+                updated_at: Some(created),
+                ..wire::Info::default()
+            }
+        });
+        let answers = futures::stream::iter(info)
+            .chunks(AT_A_TIME)
+            .map(|info| Ok(wire::ListContentResponse { info }));
+        Ok(Response::new(answers.boxed()))
     }
 
     type WriteStream = BoxStream<'static, Result<wire::WriteContentResponse, Status>>;

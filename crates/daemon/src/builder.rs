@@ -53,6 +53,11 @@ pub trait Builder: Send + Sync + 'static {
     /// The blobs it keeps, to be read by clients.
     fn blobs(&self) -> Arc<dyn content::Provider>;
 
+    /// All of them. Blocks on the disk.
+    fn list_blobs(&self) -> Result<Vec<content::BlobInfo>, content::Error> {
+        Ok(Vec::new())
+    }
+
     /// Where records of its builds are kept.
     fn archive(&self) -> Result<Archive, ArchiveError>;
 

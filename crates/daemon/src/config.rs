@@ -168,6 +168,8 @@ pub struct Config {
     pub log_limits: progress::LogLimits,
     /// Where spans are sent on to.
     pub collector: Option<Collector>,
+    /// Where programs in steps send theirs.
+    pub trace_socket: Option<PathBuf>,
     /// How long the list of emulated platforms is believed; `None` for ever.
     pub platforms_max_age: Option<Duration>,
 }
@@ -230,6 +232,15 @@ impl Config {
         labels.extend(flags::labels(&flags.oci_worker_labels)?);
         let history = file.history.unwrap_or_default();
         let gc = gc::rules(&worker, flags, disk_size(&root))?;
+        let cdi = cdi(file.cdi, flags);
+        let mut entitlements = entitlements(pick_list(
+            &flags.allow_insecure_entitlement,
+            file.insecure_entitlements,
+        ))?;
+        // Where there can be devices at all, it is the client who says which.
+        if !cdi.dirs.is_empty() && !entitlements.iter().any(|name| name.starts_with("device")) {
+            entitlements.push("device".to_owned());
+        }
         Ok(Config {
             addresses: addresses
                 .into_iter()
@@ -244,11 +255,7 @@ impl Config {
                 .or_else(|| file.grpc.debug_address.clone()),
             log_format: log_format(flags.log_format.as_deref().or(file.log.format.as_deref()))?,
             log_level: log_level(flags, file.debug, file.trace, file.log.level.as_deref())?,
-            entitlements: entitlements(if flags.allow_insecure_entitlement.is_empty() {
-                file.insecure_entitlements
-            } else {
-                flags.allow_insecure_entitlement.clone()
-            })?,
+            entitlements,
             labels,
             platforms: pick_list(&flags.oci_worker_platform, worker.platforms.clone()),
             snapshotter: one_of(
@@ -266,7 +273,7 @@ impl Config {
                 .clone()
                 .or_else(|| worker.apparmor_profile.clone())
                 .filter(|name| !name.is_empty()),
-            cdi: cdi(file.cdi, flags),
+            cdi,
             runtime: flags
                 .oci_worker_binary
                 .clone()
@@ -295,6 +302,11 @@ impl Config {
             },
             log_limits: surroundings.log_limits,
             collector: Collector::of(&surroundings.otel)?,
+            trace_socket: flags
+                .otel_socket_path
+                .clone()
+                .or(file.otel.socket_path)
+                .filter(|path| !path.as_os_str().is_empty()),
             platforms_max_age: match file
                 .system
                 .and_then(|system| system.platforms_cache_max_age)
@@ -463,10 +475,6 @@ fn refuse_what_is_not_there(file: &File, flags: &Flags) -> Result<(), Error> {
         (
             worker.selinux == Some(true) || flags.oci_worker_selinux,
             "SELinux labels (selinux)",
-        ),
-        (
-            file.otel.socket_path.is_some() || flags.otel_socket_path.is_some(),
-            "otel.socketPath",
         ),
         (
             file.grpc.security_descriptor.is_some(),

@@ -1,7 +1,7 @@
 //! The service `moby.buildkit.v1.Control` (features group 2).
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use futures::{FutureExt as _, Stream, StreamExt as _};
@@ -22,7 +22,7 @@ use crate::builder::{Builder, Built, ClientFrontend, What};
 use crate::builds::{Builds, Running};
 use crate::config::gc::GcRule;
 use crate::debug::Metrics;
-use crate::gateway::{OpenBuilds, Returned};
+use crate::gateway::{OpenBuilds, Opened, Returned};
 use crate::gc::Pruner;
 use crate::history::{self, Ended, Finalizers, History};
 use crate::streamed::{Gone, Sending, Streamed};
@@ -67,6 +67,9 @@ fn dated<T>(stream: Answers<T>) -> Response<Answers<T>> {
     response
 }
 
+/// Keeps a build open to its client.
+type StaysOpen = Arc<OnceLock<Opened>>;
+
 impl Control {
     /// Refuses what the daemon was not told to allow (row P11).
     fn check_entitlements(&self, wanted: &[String]) -> Result<(), Status> {
@@ -103,18 +106,25 @@ impl Control {
         }
     }
 
-    /// A frontend in the client: its calls are answered until it returns.
-    fn client_frontend(&self, id: String) -> ClientFrontend {
+    /// A frontend in the client. Its calls are answered as long as the other one that is given
+    /// lives.
+    fn client_frontend(&self, id: String) -> (ClientFrontend, StaysOpen) {
         let open = self.open.clone();
-        Box::new(move |bridge| {
+        let stays = StaysOpen::default();
+        let kept = stays.clone();
+        let run = Box::new(move |bridge| {
             async move {
-                match open.open(&id, bridge).returned().await {
+                let mut opened = open.open(&id, bridge);
+                let returned = opened.returned().await;
+                let _first = kept.set(opened);
+                match returned {
                     Returned::Ok(result) => Ok(result),
                     Returned::Err(status) => Err(to_proto::returned_error(&status)),
                 }
             }
             .boxed()
-        })
+        });
+        (run, stays)
     }
 
     async fn build(
@@ -125,8 +135,10 @@ impl Control {
         self.check_entitlements(&request.entitlements)?;
         let id = request.r#ref.clone();
         let mut plain = from_proto::solve(request)?;
+        // Until the build has ended: who chooses the exporters looks at the result first.
+        let mut _open = StaysOpen::default();
         if let What::Client { run, .. } = &mut plain.what {
-            *run = self.client_frontend(id);
+            (*run, _open) = self.client_frontend(id);
         }
         let mut stopping = self.stopping.clone();
         let outcome = tokio::select! {

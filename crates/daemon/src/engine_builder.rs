@@ -70,6 +70,7 @@ fn settings(config: &Config) -> Result<engine::Config, Error> {
     settings.network.clone_from(&config.network);
     settings.apparmor.clone_from(&config.apparmor);
     settings.cdi.clone_from(&config.cdi);
+    settings.trace_socket.clone_from(&config.trace_socket);
     settings.max_parallelism = config.max_parallelism;
     settings.frontends = engine::Frontends {
         dockerfile: config.frontends.dockerfile.enabled != Some(false),
@@ -133,6 +134,10 @@ impl Builder for Building {
 
     fn blobs(&self) -> Arc<dyn content::Provider> {
         Arc::new(self.0.refs().store().clone())
+    }
+
+    fn list_blobs(&self) -> Result<Vec<content::BlobInfo>, content::Error> {
+        self.0.refs().store().list()
     }
 
     fn archive(&self) -> Result<Archive, ArchiveError> {

@@ -352,7 +352,10 @@ pub(crate) fn solve(request: control::SolveRequest) -> Result<Request, Status> {
             options: request.frontend_attrs,
             inputs,
         },
-        (true, Some(message)) => What::Definition(definition(message)?),
+        (true, Some(message)) => What::Definition {
+            definition: definition(message)?,
+            options: request.frontend_attrs,
+        },
         (true, None) => {
             let nobody: ClientFrontend = Box::new(|_| {
                 Box::pin(async { Err(frontend::Error::UnknownFrontend(String::new())) })
@@ -408,7 +411,7 @@ fn policy(
 fn rule(message: control::sourcepolicy::Rule) -> Result<Rule, Status> {
     use control::sourcepolicy::{AttrMatch, MatchType, PolicyAction};
     let unknown = |what: &str, number: i32| {
-        Status::invalid_argument(format!("source policy: unknown {what} {number}"))
+        Status::invalid_argument(format!("source policy: unknown type of {what}: {number}"))
     };
     let action = match PolicyAction::try_from(message.action) {
         Ok(PolicyAction::Allow) => Action::Allow,
@@ -416,9 +419,11 @@ fn rule(message: control::sourcepolicy::Rule) -> Result<Rule, Status> {
         Ok(PolicyAction::Convert) => Action::Convert,
         Err(_) => return Err(unknown("action", message.action)),
     };
-    let selector = message
-        .selector
-        .ok_or_else(|| Status::invalid_argument("source policy: a rule without a selector"))?;
+    let selector = message.selector.ok_or_else(|| {
+        Status::invalid_argument(
+            "source policy: invalid nil selector in policy: a rule must say of which source it is",
+        )
+    })?;
     let matching = match MatchType::try_from(selector.match_type) {
         Ok(MatchType::Wildcard) => Match::Wildcard,
         Ok(MatchType::Exact) => Match::Exact,

@@ -79,8 +79,9 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Waits for the client to return a result.
-    pub(crate) async fn returned(mut self) -> Returned {
+    /// Waits for the client to return a result. It may ask on until this is dropped: for files
+    /// of the result, when it is to choose the exporters.
+    pub(crate) async fn returned(&mut self) -> Returned {
         let returned = (&mut self.returned).await;
         self.build.containers.release_all().await;
         returned.expect("the build has the other end until it answers")
@@ -152,7 +153,7 @@ impl Gateways {
             .unwrap_or_default();
         if id.is_empty() {
             return Err(Status::invalid_argument(format!(
-                "the call has no {BUILD_ID}: it must belong to a build"
+                "no buildid found in context: a call must name its build by {BUILD_ID}"
             )));
         }
         let found = builds.find(id).await;

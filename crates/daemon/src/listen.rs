@@ -77,6 +77,16 @@ pub fn open(config: &Config, listen_fds: u32) -> Result<Vec<Listener>, Error> {
     Ok(listeners)
 }
 
+/// A unix socket that programs in steps reach, whoever they are there.
+pub(crate) fn for_steps(path: &Path, config: &Config) -> Result<Listener, Error> {
+    let address = format!("unix://{}", path.display());
+    let listener = unix(&address, path, config)?;
+    let everybody = std::fs::Permissions::from_mode(0o666);
+    let opened = std::fs::set_permissions(path, everybody);
+    opened.map_err(|source| Error::Listen { address, source })?;
+    Ok(listener)
+}
+
 fn unix(address: &str, path: &Path, config: &Config) -> Result<Listener, Error> {
     let failed = |source| Error::Listen {
         address: address.to_owned(),

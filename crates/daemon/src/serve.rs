@@ -25,7 +25,7 @@ use crate::gateway::{Gateways, OpenBuilds};
 use crate::gc::Pruner;
 use crate::history::{Finalizers, History};
 use crate::listen::{self, Listener, Socket};
-use crate::traces::Traces;
+use crate::traces::{self, Traces};
 
 /// How long sessions may take to end once the last build has.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -48,7 +48,7 @@ impl Services {
         let builds = Builds::default();
         let worker = crate::to_proto::worker(&builder.worker(), &config.gc);
         let open = OpenBuilds::default();
-        let blobs = ContentServer::new(Blobs(builder.blobs()));
+        let blobs = ContentServer::new(Blobs::new(builder.clone()));
         let history = History::new(
             builder.archive()?,
             config.history_age,
@@ -195,6 +195,15 @@ impl Services {
                 Some(stdx::task::spawn("debug", debug::serve(listener, shown)))
             }
         };
+        let _tracing = match &config.trace_socket {
+            None => None,
+            Some(path) => {
+                let listener = listen::for_steps(path, config)?;
+                let (traces, closed) = (self.traces.clone(), closed.clone());
+                let serving = traces::serve(listener, traces, closed);
+                Some(stdx::task::spawn("traces of steps", serving))
+            }
+        };
         tokio::pin!(asked);
         let served = tokio::select! {
             ended = servers.next() => ended.unwrap_or(Ok(())),
@@ -258,7 +267,7 @@ impl Services {
     }
 }
 
-fn server() -> Server {
+pub(crate) fn server() -> Server {
     Server::builder()
         .http2_max_header_list_size(proto::MAX_HEADER_LIST_SIZE)
         .initial_stream_window_size(1 << 20)

@@ -329,7 +329,9 @@ pub(crate) fn failure(failure: &Failure) -> Status {
         }));
     }
     let mut code = failure.kind.map_or(Code::Unknown, code);
-    let places = failure.places.iter().map(|at| Detail::Source(source(at)));
+    // Clients show the first: the place named last, which is the closest to what a person wrote.
+    let places = failure.places.iter().rev();
+    let places = places.map(|at| Detail::Source(source(at)));
     match said {
         None => details.extend(places),
         // It names its places itself, as they are; only what we add is new.

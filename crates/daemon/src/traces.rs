@@ -14,12 +14,18 @@ use oci::Digest;
 use progress::{Event, Progress};
 use prost::Message as _;
 use proto::opentelemetry::proto::collector::trace::v1 as collector;
-use proto::opentelemetry::proto::collector::trace::v1::trace_service_server::TraceService;
+use proto::opentelemetry::proto::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
 use proto::opentelemetry::proto::common::v1 as common;
 use proto::opentelemetry::proto::trace::v1 as wire;
 use serde_json::json;
+use tokio::sync::watch;
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
+
+use crate::listen::{Listener, Socket};
 
 /// What a stored trace is.
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.buildkit.otlp.json.v0";
@@ -80,6 +86,26 @@ impl Parent {
 
 use lines::{attributes, client_line, stub};
 pub use send::Collector;
+
+/// Takes spans of programs in steps, until `closed`. They get no other service.
+pub(crate) async fn serve(
+    mut listener: Listener,
+    traces: Traces,
+    mut closed: watch::Receiver<bool>,
+) {
+    let Some(Socket::Unix(socket)) = listener.take_socket() else {
+        return;
+    };
+    let served = crate::serve::server()
+        .add_service(TraceServiceServer::new(traces))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), async move {
+            // The sender lives until all servers have ended.
+            let _ = closed.wait_for(|closed| *closed).await;
+        });
+    if let Err(error) = served.await {
+        tracing::warn!(%error, address = listener.address, "no more spans of steps");
+    }
+}
 
 /// Spans by trace, as they came. Clones are the same.
 #[derive(Clone, Debug, Default)]

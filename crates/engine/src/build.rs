@@ -202,7 +202,7 @@ async fn results(
         Arc::new(bridge)
     };
     match what {
-        What::Definition(definition) => {
+        What::Definition { definition, .. } => {
             let one = shared.load(definition, asked).await?;
             Ok(FrontendResult {
                 refs: Refs::One(one),

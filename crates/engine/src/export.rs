@@ -165,10 +165,8 @@ impl Exporting<'_> {
         cx: &Context,
     ) -> Result<BTreeMap<String, String>, Failure> {
         if options.unpack {
-            return Err(Failure::new(
-                Kind::Unsupported,
-                "not supported yet: exporter option \"unpack\"",
-            ));
+            // As with BuildKit's worker without containerd (docs/differences.md).
+            tracing::info!("there is no image store to unpack the image into");
         }
         let written = image::write(source, options, cx).await.map_err(failed)?;
         if options.push && written.names.is_empty() {

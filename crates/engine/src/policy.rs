@@ -272,7 +272,7 @@ impl Pattern {
     fn convert(&self, source: &llb::Source) -> Result<llb::Source, Error> {
         let Some(update) = &self.rule.update else {
             let problem = format!(
-                "the rule for {:?} converts into nothing",
+                "missing destination for convert rule of {:?}",
                 self.rule.identifier
             );
             return Err(Error::BadRule(problem));

@@ -136,7 +136,12 @@ pub struct Spec {
 /// What to build.
 pub enum What {
     /// A graph.
-    Definition(llb::Definition),
+    Definition {
+        /// The graph.
+        definition: llb::Definition,
+        /// What is asked of the build as a whole, such as its epoch.
+        options: BTreeMap<String, String>,
+    },
     /// What a frontend here makes of the client's files.
     Frontend {
         /// `dockerfile.v0`, …
@@ -158,11 +163,12 @@ pub enum What {
 }
 
 impl What {
-    /// The frontend's options, if there is a frontend.
+    /// The options of the frontend and of the build as a whole.
     pub(crate) fn options(&self) -> BTreeMap<String, String> {
         match self {
-            What::Definition(_) => BTreeMap::new(),
-            What::Frontend { options, .. } | What::Client { options, .. } => options.clone(),
+            What::Definition { options, .. }
+            | What::Frontend { options, .. }
+            | What::Client { options, .. } => options.clone(),
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct Config {
     pub apparmor: Option<String>,
     /// Devices that steps can ask for.
     pub cdi: Cdi,
+    /// A socket that takes the spans of programs in steps, by OTLP.
+    pub trace_socket: Option<PathBuf>,
     /// How many exec and file steps run at one time, over all builds.
     pub max_parallelism: Option<usize>,
     /// The git program.
@@ -104,6 +106,7 @@ impl Config {
             network: SandboxNetwork::Host,
             apparmor: None,
             cdi: Cdi::default(),
+            trace_socket: None,
             max_parallelism: None,
             git: "git".into(),
             frontends: Frontends::default(),
@@ -265,6 +268,7 @@ impl Engine {
             cgroup_parent: config.cgroup_parent,
             scratch: scratch.clone(),
             cdi: config.cdi,
+            trace_socket: config.trace_socket,
         };
         Ok(Engine(Arc::new(Inner {
             parts: Arc::new(parts),

@@ -109,7 +109,7 @@ pub enum Error {
         name: String,
     },
     /// The caller cancelled it; the container was killed.
-    #[error("the process was cancelled")]
+    #[error("the process was killed: {}", progress::CANCELED)]
     Canceled,
 }
 

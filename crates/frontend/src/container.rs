@@ -119,8 +119,9 @@ pub trait Container: Send + Sync {
     /// One entry of one of the mounts; a symbolic link at the end is followed.
     async fn stat_file(&self, mount: usize, path: &str) -> Result<FileStat>;
 
-    /// Kills what runs in it and lets go of its mounts; waits until that is done.
-    async fn release(&self);
+    /// Kills what runs in it and lets go of its mounts; waits until that is done. Whether
+    /// anything was killed.
+    async fn release(&self) -> bool;
 }
 
 /// A step that failed, and what is left of it to look at.

@@ -62,6 +62,8 @@ pub struct Parts {
     pub scratch: PathBuf,
     /// Devices that steps can ask for.
     pub cdi: Cdi,
+    /// A socket that takes the spans of programs in steps, by OTLP.
+    pub trace_socket: Option<PathBuf>,
 }
 
 /// What one build has of its own.

@@ -161,17 +161,26 @@ impl Exchange {
         let container = self.build.containers.get(&init.container_id)?;
         let wanted = from_proto::process(init)?;
         let started = container.start(wanted).await;
-        let started = started.map_err(|error| self.build.asked(&error))?;
+        let line = Outgoing {
+            id: id.clone(),
+            out: self.out.clone(),
+        };
         let StartedProcess {
             stdin,
             stdout,
             stderr,
             control,
             ended,
-        } = started;
-        let line = Outgoing {
-            id: id.clone(),
-            out: self.out.clone(),
+        } = match started {
+            Ok(started) => started,
+            // Clients wait for this process to have begun, and others of the stream go on.
+            Err(error) => {
+                let exit = exit_message(Err(self.build.asked(&error)));
+                let _gone = line.send(Message::Started(wire::StartedMessage {})).await;
+                line.end(exit).await;
+                self.forget(id);
+                return Ok(());
+            }
         };
         // Before any output can be on its way.
         if line
@@ -192,11 +201,7 @@ impl Exchange {
             };
             let (_, _, ended) = tokio::join!(line.copy(1, stdout), line.copy(2, stderr), ended);
             let exit = exit_message(ended.map_err(|error| build.asked(&error)));
-            let told = line.send(Message::Exit(exit)).await;
-            if told.is_ok() {
-                // A client that is gone does not miss it.
-                let _ = line.send(Message::Done(wire::DoneMessage {})).await;
-            }
+            line.end(exit).await;
         };
         let telling = spawn("exec-output", telling);
         let told = id.clone();
@@ -240,6 +245,14 @@ impl Outgoing {
                 input: Some(message),
             })
             .await
+    }
+
+    /// The last of a process.
+    async fn end(&self, exit: wire::ExitMessage) {
+        if self.send(Message::Exit(exit)).await.is_ok() {
+            // A client that is gone does not miss it.
+            let _ = self.send(Message::Done(wire::DoneMessage {})).await;
+        }
     }
 
     /// What a process writes, to its end.

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::files::Place;
 use super::{Gateways, OpenBuild, exec};
 use crate::{from_proto, to_proto};
+use progress::CANCELED;
 
 /// What a frontend may use of us (row G11).
 const CAPS: &[&str] = &[
@@ -363,8 +364,13 @@ impl LlbBridge for Gateways {
     ) -> Result<Response<wire::ReleaseContainerResponse>, Status> {
         let build = self.find(&request).await?;
         let id = request.into_inner().container_id;
-        build.containers.take(&id)?.release().await;
-        Ok(Response::new(wire::ReleaseContainerResponse {}))
+        match build.containers.take(&id)?.release().await {
+            false => Ok(Response::new(wire::ReleaseContainerResponse {})),
+            // Clients go by these words.
+            true => Err(Status::cancelled(format!(
+                "container {id} is released, and what ran in it killed: {CANCELED}"
+            ))),
+        }
     }
 
     type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<wire::ExecMessage, Status>> + Send>>;

@@ -124,7 +124,13 @@ fn flags_win_over_the_file() {
     assert_eq!(config.root, PathBuf::from("/x"));
     assert_eq!(config.addresses, ["unix:///a", "unix:///b"]);
     assert_eq!(config.gc, []);
-    assert_eq!(config.entitlements, ["network.host"]);
+    // Where there are devices the client says which.
+    assert_eq!(config.entitlements, ["network.host", "device"]);
+    let without = resolve(FILE, "--cdi-disabled").unwrap();
+    assert!(!without.entitlements.contains(&"device".to_owned()));
+    assert_eq!(config.trace_socket, None);
+    let traces = resolve("[otel]\nsocketPath = '/run/t.sock'\n", "").unwrap();
+    assert_eq!(traces.trace_socket, Some(PathBuf::from("/run/t.sock")));
     assert_eq!(config.max_parallelism, None);
     assert_eq!(
         (config.labels["a"].as_str(), config.labels["foo"].as_str()),

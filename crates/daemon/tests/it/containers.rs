@@ -69,9 +69,12 @@ impl ProcessControl for Told {
 
 #[async_trait]
 impl Container for Pretend {
-    /// `cat` says what it hears and ends with its input, `wait` ends by a signal, so does `deaf`,
+    /// `refused` may not start, `cat` says what it hears and ends with its input, `wait` ends by a signal, so does `deaf`,
     /// which never reads its input, `last` ends after a `cat`, anything else is not there.
     async fn start(&self, process: NewProcess) -> frontend::Result<StartedProcess> {
+        if process.args[0] == "refused" {
+            return Err(frontend::Error::UnknownFrontend("refused".into()));
+        }
         let (stdin, mut heard) = mpsc::channel::<Bytes>(1);
         let (say, stdout) = mpsc::channel(1);
         let (complain, stderr) = mpsc::channel(4);
@@ -149,7 +152,9 @@ impl Container for Pretend {
         Err(frontend::Error::NoFile { path: path.into() })
     }
 
-    async fn release(&self) {}
+    async fn release(&self) -> bool {
+        false
+    }
 }
 
 /// A build that waits for its client's frontend.
@@ -321,6 +326,13 @@ async fn a_process_hears_says_and_ends_over_the_stream() {
             "done"
         ]
     );
+    // One that may not start has ended at once, and the stream goes on.
+    say.send(message("x", Input::Init(init("c", "refused"))))
+        .await
+        .unwrap();
+    let all = until_done(&mut heard, "x").await;
+    assert_eq!(all.len(), 3, "{all:?}");
+    assert!(all[0] == "started" && all[1].contains("refused"), "{all:?}");
     // One that ended may still be written to by a client that has not heard yet.
     say.send(message("q", input("late", false))).await.unwrap();
     say.send(message("q", input("", true))).await.unwrap();

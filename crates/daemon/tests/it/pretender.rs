@@ -26,6 +26,9 @@ use session::Sessions;
 use stdx::Kind;
 use tonic::transport::{Channel, Endpoint};
 
+/// A build whose result says `linger` goes on until it is told of this.
+pub(crate) static EXPORTED: tokio::sync::Notify = tokio::sync::Notify::const_new();
+
 /// Builds nothing, but tells of it.
 pub(crate) struct Pretender {
     sessions: Sessions,
@@ -79,6 +82,15 @@ impl Builder for Pretender {
         }
     }
 
+    fn list_blobs(&self) -> Result<Vec<content::BlobInfo>, content::Error> {
+        Ok(vec![content::BlobInfo {
+            digest: Digest::of("a blob"),
+            media_type: "text/plain".into(),
+            size: 6,
+            created: std::time::SystemTime::UNIX_EPOCH,
+        }])
+    }
+
     fn archive(&self) -> Result<Archive, ArchiveError> {
         Ok(self.archive.clone())
     }
@@ -106,14 +118,17 @@ impl Builder for Pretender {
                 response.insert("frontend".to_owned(), name);
                 response.extend(options);
             }
-            What::Definition(_) => {}
+            What::Definition { options, .. } => response.extend(options),
             What::Client { run, .. } => match run(Arc::new(PretendBridge::default())).await {
-                Ok(result) => response.extend(
-                    result
-                        .metadata
-                        .into_iter()
-                        .map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned())),
-                ),
+                Ok(result) => {
+                    if result.metadata.contains_key("linger") {
+                        EXPORTED.notified().await;
+                    }
+                    let told = result.metadata.into_iter();
+                    response.extend(
+                        told.map(|(key, value)| (key, String::from_utf8_lossy(&value).into())),
+                    );
+                }
                 Err(error) => return Err(Failure::of_frontend(&error)),
             },
         }

@@ -10,9 +10,10 @@ use proto::moby::buildkit::v1 as wire;
 use proto::moby::buildkit::v1::control_client::ControlClient;
 use proto::moby::buildkit::v1::frontend as gateway;
 use proto::moby::buildkit::v1::frontend::llb_bridge_client::LlbBridgeClient;
+use proto::pb;
 use tonic::Code;
 
-use crate::pretender::{daemon, for_build, solve};
+use crate::pretender::{EXPORTED, daemon, for_build, solve};
 
 /// Rows: A01, A02, A03, A04, C10
 #[tokio::test]
@@ -191,6 +192,50 @@ async fn a_frontend_in_the_client_drives_a_build() {
         building.await.unwrap().into_inner().exporter_response["done"],
         "yes"
     );
+}
+
+/// Who is to choose the exporters looks at the result first.
+/// Rows: A15, E10
+#[tokio::test]
+async fn a_client_may_ask_until_its_build_has_ended() {
+    let (channel, _daemon) = daemon("").await;
+    let mut bridge = LlbBridgeClient::new(channel.clone());
+    let mut control = ControlClient::new(channel);
+    let building = stdx::task::spawn("solve", async move { control.solve(solve("b1", "")).await });
+    let mut result = gateway::Result::default();
+    let metadata = &mut result.metadata;
+    metadata.insert("linger".into(), Bytes::from_static(b"yes"));
+    let returned = gateway::ReturnRequest {
+        result: Some(result),
+        error: None,
+    };
+    bridge.r#return(for_build("b1", returned)).await.unwrap();
+    let ping = || for_build("b1", gateway::PingRequest {});
+    bridge.ping(ping()).await.unwrap();
+    EXPORTED.notify_one();
+    building.await.unwrap();
+    let ended = bridge.ping(ping()).await.unwrap_err();
+    assert_eq!(ended.code(), Code::NotFound);
+    let nobody = bridge.ping(gateway::PingRequest {}).await.unwrap_err();
+    let said = nobody.message();
+    assert!(said.contains("no buildid found in context"), "{said}");
+}
+
+/// Options may come without a frontend, such as the epoch.
+/// Rows: A03
+#[tokio::test]
+async fn a_graph_is_built_with_options() {
+    let (channel, _daemon) = daemon("").await;
+    let mut request = solve("b1", "");
+    let options = &mut request.frontend_attrs;
+    options.insert("build-arg:SOURCE_DATE_EPOCH".into(), "1".into());
+    request.definition = Some(pb::Definition {
+        def: vec![Bytes::new()],
+        ..pb::Definition::default()
+    });
+    let answer = ControlClient::new(channel).solve(request).await.unwrap();
+    let said = answer.into_inner().exporter_response;
+    assert_eq!(said["build-arg:SOURCE_DATE_EPOCH"], "1");
 }
 
 /// Rows: A15, A16, G08
@@ -453,6 +498,16 @@ async fn blobs_can_be_read_and_not_written() {
         .unwrap()
         .into_inner();
     assert_eq!(info.info.unwrap().size, 6);
+    let all = blobs::ListContentRequest::default();
+    let mut list = content.list(all).await.unwrap().into_inner();
+    let listed = list.message().await.unwrap().unwrap().info;
+    assert_eq!((listed[0].digest.as_str(), listed[0].size), (&*digest, 6));
+    assert!(list.message().await.unwrap().is_none());
+    let some = blobs::ListContentRequest {
+        filters: vec!["size==6".into()],
+    };
+    let refused = content.list(some).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
     let absent = blobs::InfoRequest {
         digest: Digest::of("absent").to_string(),
     };

@@ -57,7 +57,9 @@ pub(super) async fn forward(
         }
         Err(source) => {
             let what = match is_missing(&source) {
-                true => format!("SSH agent {id} is needed: give it with --ssh {id}"),
+                true => {
+                    format!("no SSH key {id:?} forwarded from the client: give it with --ssh {id}")
+                }
                 false => format!("asking for SSH agent {id}"),
             };
             return Err(Error::Session { what, source });

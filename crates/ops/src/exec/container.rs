@@ -298,13 +298,14 @@ impl frontend::Container for Container {
             .map(FileStat::from)
     }
 
-    async fn release(&self) {
+    async fn release(&self) -> bool {
         let place = self.lock().take();
-        self.processes.close();
+        let killed = self.processes.close();
         // Whoever is starting something has the place too.
         drop(self.begun.lock().await);
         self.processes.ended().await;
         blocking(move || drop(place)).await;
+        killed
     }
 }
 
@@ -372,11 +373,12 @@ impl Processes {
         let _ = count.wait_for(|count| *count == 0).await;
     }
 
-    /// Kills what runs; nothing runs from now on.
-    fn close(&self) {
+    /// Kills what runs, and says whether anything did; nothing runs from now on.
+    fn close(&self) -> bool {
         let mut running = self.lock();
         running.closed = true;
         running.by_number.values().for_each(Controller::cancel);
+        !running.by_number.is_empty()
     }
 }
 

@@ -16,6 +16,14 @@ use crate::{Build, Error, ExitError, Parts, Result};
 
 /// Chunks of output on their way to the log.
 const CHUNKS: usize = 16;
+/// Where a step finds the socket for its spans.
+const TRACE_SOCKET: &str = "/dev/otel-grpc.sock";
+/// How OpenTelemetry's libraries in it hear of it, by the specification of its exporters.
+const TRACE_ENVIRONMENT: [&str; 3] = [
+    "OTEL_TRACES_EXPORTER=otlp",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=unix:///dev/otel-grpc.sock",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc",
+];
 /// A host whose address is that of the machine outside of the container.
 const HOST_GATEWAY: &str = "host-gateway";
 
@@ -92,6 +100,18 @@ pub(super) fn describe(
         parent => Some(parent.to_owned()),
     };
     process.remove_mount_stubs_recursive = exec.remove_mount_stubs_recursive;
+    if let Some(socket) = parts.trace_socket.as_ref().filter(|path| path.exists()) {
+        let environment = TRACE_ENVIRONMENT.map(str::to_owned);
+        process.env.extend(environment);
+        process.mounts.push(executor::Mount {
+            target: TRACE_SOCKET.to_owned(),
+            source: executor::MountSource::Host {
+                path: socket.clone(),
+                restrict: executor::Restrict::default(),
+            },
+            readonly: true,
+        });
+    }
     Ok(process)
 }
 

@@ -73,6 +73,7 @@ impl World {
             platform: Platform::host(),
             dns: None,
             cgroup_parent: None,
+            trace_socket: None,
             scratch: dir.path().into(),
             cdi: executor::cdi::Cdi::default(),
         });
