@@ -556,7 +556,8 @@ impl Bridge for BuildBridge {
         include: Option<&str>,
     ) -> frontend::Result<Vec<FileStat>> {
         let include = include.map(str::to_owned);
-        let list = move |tree: &Tree, path: &str| ops::read_dir(tree, path, include.as_deref());
+        let list =
+            move |tree: Option<&Tree>, path: &str| ops::read_dir(tree, path, include.as_deref());
         let entries = self.with_tree(reference, path, list).await?;
         Ok(entries.into_iter().map(FileStat::from).collect())
     }
@@ -618,14 +619,14 @@ impl BuildBridge {
         &self,
         reference: &RefId,
         path: &str,
-        work: impl FnOnce(&Tree, &str) -> ops::Result<T> + Send + 'static,
+        work: impl FnOnce(Option<&Tree>, &str) -> ops::Result<T> + Send + 'static,
     ) -> frontend::Result<T> {
         let no_file = || frontend::Error::NoFile {
             path: path.to_owned(),
         };
-        let tree = self.shared.tree(reference).await?.ok_or_else(no_file)?;
+        let tree = self.shared.tree(reference).await?;
         let owned = path.to_owned();
-        let done = stdx::task::blocking(move || work(&tree, &owned)).await;
+        let done = stdx::task::blocking(move || work(tree.as_deref(), &owned)).await;
         done.map_err(|error| match error.kind() {
             Kind::NotFound => no_file(),
             kind => asked(format!("reading {path}"), kind, error),

@@ -1,7 +1,7 @@
 //! Reading files of results: what frontends ask for, and clients that look into a result.
 
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use bytes::Bytes;
 use snapshot::Tree;
@@ -69,8 +69,12 @@ impl From<DirEntry> for frontend::FileStat {
 }
 
 /// What is in a file, or the part of it given by offset and length; links are followed inside
-/// the tree. What lies beyond the end is left out; more than 64 MiB is refused.
-pub fn read_file(tree: &Tree, path: &str, range: Option<(u64, u64)>) -> Result<Bytes> {
+/// the tree. What lies beyond the end is left out; more than 64 MiB is refused. No tree is the
+/// empty one, here and below.
+pub fn read_file(tree: Option<&Tree>, path: &str, range: Option<(u64, u64)>) -> Result<Bytes> {
+    let Some(tree) = tree else {
+        return Err(not_found(path));
+    };
     let mut file = tree
         .root()
         .open_file(path)
@@ -101,12 +105,15 @@ pub fn read_file(tree: &Tree, path: &str, range: Option<(u64, u64)>) -> Result<B
 }
 
 /// The entries of a directory, sorted by name; with a pattern only those whose name it matches.
-pub fn read_dir(tree: &Tree, path: &str, include: Option<&str>) -> Result<Vec<DirEntry>> {
+pub fn read_dir(tree: Option<&Tree>, path: &str, include: Option<&str>) -> Result<Vec<DirEntry>> {
     let patterns = match include {
         Some(pattern) => {
             Patterns::new([pattern]).map_err(|error| Error::Invalid(error.to_string()))?
         }
         None => Patterns::default(),
+    };
+    let Some(tree) = tree else {
+        return only_root(path).map(|_| Vec::new());
     };
     let dir = tree
         .root()
@@ -129,7 +136,10 @@ pub fn read_dir(tree: &Tree, path: &str, include: Option<&str>) -> Result<Vec<Di
 }
 
 /// What a path is; if it is a link, what it leads to.
-pub fn stat(tree: &Tree, path: &str) -> Result<DirEntry> {
+pub fn stat(tree: Option<&Tree>, path: &str) -> Result<DirEntry> {
+    let Some(tree) = tree else {
+        return only_root(path);
+    };
     let stat = tree.root().stat(path).map_err(failed("looking at", path))?;
     let name = Path::new(path).file_name().unwrap_or("/".as_ref());
     Ok(describe(
@@ -137,6 +147,30 @@ pub fn stat(tree: &Tree, path: &str) -> Result<DirEntry> {
         name.to_string_lossy().into_owned(),
         String::new(),
     ))
+}
+
+/// All there is in the empty tree: its root.
+fn only_root(path: &str) -> Result<DirEntry> {
+    let below = |part| matches!(part, Component::Normal(_));
+    match Path::new(path).components().any(below) {
+        true => Err(not_found(path)),
+        false => Ok(DirEntry {
+            path: "/".to_owned(),
+            kind: EntryKind::Directory,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            modified_ns: 0,
+            link: String::new(),
+        }),
+    }
+}
+
+fn not_found(path: &str) -> Error {
+    Error::NotFound {
+        path: path.to_owned(),
+    }
 }
 
 fn entry(dir: &Root, name: &Path, shown: String) -> io::Result<DirEntry> {
@@ -202,19 +236,25 @@ mod tests {
     #[test]
     fn files_are_read_in_part_and_links_stay_inside() {
         let (_dir, tree) = tree();
-        assert_eq!(read_file(&tree, "/in", None).unwrap(), "hello world");
-        assert_eq!(read_file(&tree, "etc/hosts", Some((6, 3))).unwrap(), "wor");
+        assert_eq!(read_file(Some(&tree), "/in", None).unwrap(), "hello world");
         assert_eq!(
-            read_file(&tree, "etc/hosts", Some((6, u64::MAX))).unwrap(),
+            read_file(Some(&tree), "etc/hosts", Some((6, 3))).unwrap(),
+            "wor"
+        );
+        assert_eq!(
+            read_file(Some(&tree), "etc/hosts", Some((6, u64::MAX))).unwrap(),
             "world"
         );
-        assert_eq!(read_file(&tree, "etc/hosts", Some((60, 3))).unwrap(), "");
+        assert_eq!(
+            read_file(Some(&tree), "etc/hosts", Some((60, 3))).unwrap(),
+            ""
+        );
         for missing in ["/out", "/none", "/etc/hosts/deeper"] {
-            let error = read_file(&tree, missing, None).unwrap_err();
+            let error = read_file(Some(&tree), missing, None).unwrap_err();
             assert_eq!(error.kind(), Kind::NotFound);
             assert!(error.to_string().contains(missing));
         }
-        assert!(read_file(&tree, "/etc", None).is_err());
+        assert!(read_file(Some(&tree), "/etc", None).is_err());
     }
 
     #[test]
@@ -223,11 +263,11 @@ mod tests {
         let file = std::fs::File::create(dir.path().join("root/large")).unwrap();
         file.set_len(MAX_READ + 1).unwrap();
         assert_eq!(
-            read_file(&tree, "large", None).unwrap_err().kind(),
+            read_file(Some(&tree), "large", None).unwrap_err().kind(),
             Kind::InvalidInput
         );
         assert_eq!(
-            read_file(&tree, "large", Some((MAX_READ - 1, 10)))
+            read_file(Some(&tree), "large", Some((MAX_READ - 1, 10)))
                 .unwrap()
                 .len(),
             2
@@ -239,24 +279,53 @@ mod tests {
         let (_dir, tree) = tree();
         let names = |found: Vec<DirEntry>| found.into_iter().map(|e| e.path).collect::<Vec<_>>();
         assert_eq!(
-            names(read_dir(&tree, "/etc", None).unwrap()),
+            names(read_dir(Some(&tree), "/etc", None).unwrap()),
             ["a.conf", "hosts", "sub"]
         );
         assert_eq!(
-            names(read_dir(&tree, "etc", Some("*.conf")).unwrap()),
+            names(read_dir(Some(&tree), "etc", Some("*.conf")).unwrap()),
             ["a.conf"]
         );
-        let top = read_dir(&tree, "/", None).unwrap();
+        let top = read_dir(Some(&tree), "/", None).unwrap();
         assert_eq!(
             (top[2].kind, top[2].link.as_str()),
             (EntryKind::Symlink, "../../secret")
         );
         assert_eq!(
-            read_dir(&tree, "/none", None).unwrap_err().kind(),
+            read_dir(Some(&tree), "/none", None).unwrap_err().kind(),
             Kind::NotFound
         );
         assert_eq!(
-            read_dir(&tree, "/", Some("[")).unwrap_err().kind(),
+            read_dir(Some(&tree), "/", Some("[")).unwrap_err().kind(),
+            Kind::InvalidInput
+        );
+    }
+
+    /// Rows: G05
+    #[test]
+    fn the_empty_tree_has_a_root_and_nothing_in_it() {
+        for root in ["/", ".", "", "./", "/.."] {
+            assert_eq!(read_dir(None, root, None).unwrap(), [], "{root:?}");
+            let found = stat(None, root).unwrap();
+            assert_eq!(
+                (found.kind, found.path.as_str()),
+                (EntryKind::Directory, "/"),
+                "{root:?}"
+            );
+        }
+        for missing in ["/a", "a", "a/.."] {
+            let errors = [
+                read_dir(None, missing, None).unwrap_err(),
+                stat(None, missing).unwrap_err(),
+                read_file(None, missing, None).unwrap_err(),
+            ];
+            for error in errors {
+                assert_eq!(error.kind(), Kind::NotFound, "{missing}");
+                assert!(error.to_string().contains(missing));
+            }
+        }
+        assert_eq!(
+            read_dir(None, "/", Some("[")).unwrap_err().kind(),
             Kind::InvalidInput
         );
     }
@@ -264,12 +333,12 @@ mod tests {
     #[test]
     fn what_a_link_leads_to_is_told() {
         let (_dir, tree) = tree();
-        let found = stat(&tree, "/in").unwrap();
+        let found = stat(Some(&tree), "/in").unwrap();
         assert_eq!(
             (found.kind, found.size, found.path.as_str()),
             (EntryKind::File, 11, "in")
         );
-        assert_eq!(stat(&tree, "/").unwrap().kind, EntryKind::Directory);
-        assert_eq!(stat(&tree, "out").unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(stat(Some(&tree), "/").unwrap().kind, EntryKind::Directory);
+        assert_eq!(stat(Some(&tree), "out").unwrap_err().kind(), Kind::NotFound);
     }
 }

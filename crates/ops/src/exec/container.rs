@@ -229,12 +229,12 @@ impl Container {
         &self,
         mount: usize,
         path: &str,
-        work: impl FnOnce(&Tree, &str) -> Result<T> + Send + 'static,
+        work: impl FnOnce(Option<&Tree>, &str) -> Result<T> + Send + 'static,
     ) -> frontend::Result<T> {
         let doing = format!("reading {path} of mount {mount}");
         let tree = self.tree(mount).map_err(|error| asked(&doing, error))?;
         let owned = path.to_owned();
-        let found = blocking(move || work(&tree, &owned)).await;
+        let found = blocking(move || work(Some(&tree), &owned)).await;
         found.map_err(|error| match error.kind() {
             stdx::Kind::NotFound => frontend::Error::NoFile {
                 path: path.to_owned(),
