@@ -1,6 +1,8 @@
 //! A container a frontend starts for itself (row G09). Its mounts are made ready once;
 //! the first process runs in a new container, later ones join it.
 
+mod platform;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,14 +24,13 @@ use stdx::task::{blocking, spawn};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::mounts::{Kept, Prepared, View, Wanted};
-use super::{check_allowed, emulation, process};
+use super::{check_allowed, process};
 use crate::{Deeds, Error, Output, Result};
 
 /// Chunks on their way to or from a process before somebody waits.
 const CHUNKS: usize = 16;
 /// What programs that need a terminal are told it is, as BuildKit tells them.
 const TERM: &str = "TERM=xterm";
-
 /// Containers made so far: their names.
 static MADE: AtomicU64 = AtomicU64::new(0);
 
@@ -37,6 +38,7 @@ static MADE: AtomicU64 = AtomicU64::new(0);
 pub struct Container {
     deeds: Deeds,
     wanted: NewContainer,
+    /// What its programs are for, nothing of it left open.
     platform: Platform,
     /// How the executor finds it.
     name: String,
@@ -75,10 +77,8 @@ impl Container {
         wanted: NewContainer,
         inputs: &[Output],
     ) -> Result<Container> {
-        let platform = wanted.platform.clone();
-        let platform = platform.unwrap_or_else(|| deeds.parts.platform.clone());
-        let platform = platform.normalized();
-        emulation::check(&platform)?;
+        let platform = platform::whole(wanted.platform.clone(), &deeds.parts.platform);
+        platform::check_runs(&platform)?;
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let container = Container {
             name: format!("gateway-{number}"),
@@ -139,7 +139,7 @@ impl Container {
     async fn begin(&self, wanted: NewProcess) -> Result<StartedProcess> {
         let exec = self.exec(&wanted);
         check_allowed(&exec, &self.deeds.build)?;
-        emulation::check(&self.platform)?;
+        platform::check_runs(&self.platform)?;
         if exec.args.is_empty() {
             return Err(Error::Invalid("there is no program to run".into()));
         }
@@ -149,7 +149,7 @@ impl Container {
             env.push(TERM.to_owned());
         }
         if !has(&env, "PATH=") {
-            env.push(format!("PATH={}", executor::DEFAULT_PATH));
+            env.push(format!("PATH={}", platform::default_path(&self.platform)));
         }
         let (io, ends) = streams(&wanted);
         let (control, controller, started) = Control::new();
