@@ -278,7 +278,11 @@ impl Running<'_> {
         epoch: Option<&str>,
     ) -> Result<Vec<Export>, Failure> {
         let metadata: BTreeMap<String, Bytes> = result.metadata.clone();
-        let refs: Vec<String> = result.refs.iter().map(|(id, _)| id.to_owned()).collect();
+        // By these names it asks for their files.
+        let refs = result.refs.iter();
+        let refs: Vec<String> = refs
+            .filter_map(|(_, reference)| Some(reference?.to_string()))
+            .collect();
         let found = self.build.group.any(&self.build.sessions, |session| {
             let (metadata, refs) = (metadata.clone(), refs.clone());
             async move { session.exporters()?.find(metadata, refs).await }

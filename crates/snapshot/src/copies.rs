@@ -2,7 +2,7 @@
 //! found by comparing. Slow, and it works anywhere. Trees to read are made of hard links.
 
 mod change;
-mod lay;
+pub(crate) mod lay;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 //! directories and a mount, whatever the size of what lies below.
 
 mod mount;
+mod unchanged;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -85,6 +86,20 @@ impl Overlay {
     }
 }
 
+impl Overlay {
+    fn drop_unchanged(&self, active: &Active) -> Result<()> {
+        let fs = fs_of(&active.dir);
+        let lowers = active.lowers.iter().rev().map(|layer| {
+            let fs = self.folder.layer_fs(layer)?;
+            Root::open(&fs).map_err(Error::io("opening", &fs))
+        });
+        let lowers = lowers.collect::<Result<Vec<_>>>()?;
+        Root::open(&fs)
+            .and_then(|upper| unchanged::drop_unchanged(&upper, &lowers))
+            .map_err(Error::io("tidying", &fs))
+    }
+}
+
 impl Snapshotter for Overlay {
     fn kind(&self) -> &'static str {
         "overlayfs"
@@ -122,6 +137,9 @@ impl Snapshotter for Overlay {
     }
 
     fn commit(&self, mut active: Active) -> Result<LayerId> {
+        if !active.lowers.is_empty() {
+            self.drop_unchanged(&active)?;
+        }
         let layer = self.folder.publish(&active.dir)?;
         active.finished = true;
         let dir = self.folder.layer_dir(&layer);

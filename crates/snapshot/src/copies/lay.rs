@@ -104,12 +104,12 @@ fn describe_from(
     to.set_times(name, stat.atime, stat.mtime)
 }
 
-pub(super) fn is_overlay(key: &OsStr) -> bool {
+pub(crate) fn is_overlay(key: &OsStr) -> bool {
     let key = key.to_string_lossy();
     key.starts_with("trusted.overlay.") || key.starts_with("user.overlay.")
 }
 
-fn is_opaque(dir: &Root) -> io::Result<bool> {
+pub(crate) fn is_opaque(dir: &Root) -> io::Result<bool> {
     for key in OPAQUE {
         if dir.xattr(".", OsStr::new(key))?.as_deref() == Some(b"y") {
             return Ok(true);

@@ -88,6 +88,52 @@ fn privileged_too_many_layers_is_said_clearly() {
     );
 }
 
+/// A directory in which something was made and removed again is no part of the change, as one
+/// that really changed is.
+#[test]
+fn privileged_directories_that_did_not_change_are_not_in_a_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(on) = overlay(dir.path()) else {
+        return;
+    };
+    let base = layer(&*on, &[], |root| {
+        root.create_dir_all("etc/deep/er", 0o755).unwrap();
+        root.create_dir_all("var/kept", 0o755).unwrap();
+        root.create_dir_all("gone", 0o755).unwrap();
+        write(root, "gone/file", "");
+        root.symlink("etc", "link").unwrap();
+    });
+    let change = layer(&*on, std::slice::from_ref(&base), |root| {
+        for (path, parents) in [("etc/deep/er", 3), ("var/kept", 2)] {
+            let parents: Vec<_> = std::path::Path::new(path)
+                .ancestors()
+                .take(parents)
+                .collect();
+            let times: Vec<_> = parents.iter().map(|dir| root.lstat(dir).unwrap()).collect();
+            write(root, &format!("{path}/stub"), "");
+            root.unlink(format!("{path}/stub")).unwrap();
+            for (dir, was) in parents.iter().zip(times) {
+                root.set_times(dir, was.atime, was.mtime).unwrap();
+            }
+        }
+        root.chmod("var/kept", 0o700).unwrap();
+        // Made anew it is another directory, which hides what was in the first.
+        let was = root.lstat("gone").unwrap();
+        root.remove_tree("gone").unwrap();
+        root.mkdir("gone", 0o755).unwrap();
+        root.set_times("gone", was.atime, was.mtime).unwrap();
+        root.unlink("link").unwrap();
+        root.mkdir("link", 0o755).unwrap();
+        root.mkdir("link/deep", 0o755).unwrap();
+    });
+    let listed = listing(&on.layer(&change).unwrap());
+    let names: Vec<String> = listed.into_keys().collect();
+    assert_eq!(names, ["gone", "link", "link/deep", "var", "var/kept"]);
+    let view = on.view(&[base, change]).unwrap();
+    assert!(view.root().lstat("gone/file").is_err());
+    assert!(view.root().lstat("etc/deep/er").is_ok());
+}
+
 /// What containers get on kernels that cannot copy detached mounts: as many mounts of a tree,
 /// or of something in it, as they want.
 #[test]
