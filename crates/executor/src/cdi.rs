@@ -164,33 +164,53 @@ impl Devices {
         all
     }
 
-    /// The devices that `wanted` means: one by its name, all of a class with that name,
-    /// the first of a kind (`vendor.com/class`), or all of it (`vendor.com/class=*`).
+    /// The devices that `wanted` means: one by its name, all of a class of its kind with that
+    /// name, the first of a kind (`vendor.com/class`), or all of it (`vendor.com/class=*`).
+    /// What names no device of a kind is the name of a class, of whatever kinds.
     pub fn find(&self, wanted: &str, optional: bool) -> Result<Vec<String>, Error> {
         let invalid = |reason: String| Error::Invalid {
             what: format!("device {wanted:?}"),
             reason,
         };
         let (kind, name) = wanted.split_once('=').unwrap_or((wanted, ""));
-        spec::check_kind(kind).map_err(invalid)?;
-        let of_kind = || {
+        let mut found = Vec::new();
+        if kind.contains('/') {
+            spec::check_kind(kind).map_err(invalid)?;
+            found = self.of_kind(kind, name, wanted);
+        } else if wanted.is_empty() {
+            return Err(invalid("it has no name".to_string()));
+        }
+        if found.is_empty() {
             let all = self.by_name.keys();
-            all.filter(|device| device.split('=').next() == Some(kind))
+            found = all
+                .filter(|device| self.in_class(device, wanted))
                 .cloned()
-        };
-        let in_class =
-            |device: &String| self.annotations(device).get(CLASS).map(String::as_str) == Some(name);
-        let found: Vec<String> = match name {
-            "" => of_kind().take(1).collect(),
-            "*" => of_kind().collect(),
-            _ if self.by_name.contains_key(wanted) => vec![wanted.to_string()],
-            _ => of_kind().filter(in_class).collect(),
-        };
+                .collect();
+        }
         if found.is_empty() && !optional {
             let what = format!("required device {wanted:?}: it is not registered on this host");
             return Err(Error::Unsupported { what });
         }
         Ok(found)
+    }
+
+    /// Those of a kind that `name` means; `wanted` is both together.
+    fn of_kind(&self, kind: &str, name: &str, wanted: &str) -> Vec<String> {
+        let all = self.by_name.keys();
+        let of_kind = all.filter(|device| device.split('=').next() == Some(kind));
+        match name {
+            "" => of_kind.take(1).cloned().collect(),
+            "*" => of_kind.cloned().collect(),
+            _ if self.by_name.contains_key(wanted) => vec![wanted.to_string()],
+            _ => of_kind
+                .filter(|device| self.in_class(device, name))
+                .cloned()
+                .collect(),
+        }
+    }
+
+    fn in_class(&self, device: &str, class: &str) -> bool {
+        self.annotations(device).get(CLASS).map(String::as_str) == Some(class)
     }
 
     /// The names a step may use of those it wants (each with whether it does without).

@@ -105,12 +105,39 @@ fn names_kinds_classes_and_wildcards_are_found() {
             .unwrap_err()
             .contains("it is not registered")
     );
-    assert!(
-        find("gpu")
-            .unwrap_err()
-            .contains("is not like vendor.com/class")
-    );
     assert!(find("vendor!/gpu").unwrap_err().contains("is no name"));
+    assert!(find("").unwrap_err().contains("it has no name"));
+}
+
+/// Rows: X13
+#[test]
+fn a_class_is_asked_for_by_its_name_alone_and_has_devices_of_several_kinds() {
+    let dirs = Dirs::new();
+    dirs.write("a/gpus.yaml", GPUS);
+    let other = GPUS.replace("vendor.com/gpu", "other.org/tpu");
+    let other = other.replace("class: big", "class: other.org/fast=1");
+    dirs.write("b/tpus.yaml", &other.replacen("other.org/fast=1", "big", 1));
+    let devices = dirs.read();
+    let find = |name: &str| devices.find(name, false).map_err(|error| error.to_string());
+    let big = [
+        "other.org/tpu=first",
+        "vendor.com/gpu=2",
+        "vendor.com/gpu=first",
+    ];
+    assert_eq!(find("big").unwrap(), big);
+    // A class may be called like a device of a kind that there is none of.
+    assert_eq!(find("other.org/fast=1").unwrap(), ["other.org/tpu=2"]);
+    assert!(find("gpu").unwrap_err().contains("it is not registered"));
+    assert_eq!(devices.find("gpu", true).unwrap(), [""; 0]);
+
+    let mut grants = Grants::default();
+    grants.add("big").unwrap();
+    let wanted = [("vendor.com/gpu=2".to_string(), false)];
+    assert_eq!(devices.allow(&wanted, &grants).unwrap(), wanted);
+    let Err(Refused::Forbidden(forbidden)) = devices.allow(&wanted, &Grants::default()) else {
+        panic!("the device does not allow itself");
+    };
+    assert_eq!(forbidden, ["vendor.com/gpu=2"]);
 }
 
 /// Rows: X13
