@@ -63,7 +63,7 @@ pub enum Error {
         source: session::Error,
     },
     /// A path that must be there is not.
-    #[error("{path}: not found")]
+    #[error("{path}: no such file or directory")]
     NotFound {
         /// The path as it was written.
         path: String,

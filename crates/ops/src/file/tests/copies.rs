@@ -118,7 +118,10 @@ fn directories_merge_and_never_replace_files_by_themselves() {
 #[test]
 fn what_is_missing_is_named() {
     let (kind, text) = refused(SOURCE, &[], &wanted("/nope", "/x"));
-    assert_eq!((kind, text.as_str()), (Kind::NotFound, "/nope: not found"));
+    assert_eq!(
+        (kind, text.as_str()),
+        (Kind::NotFound, "/nope: no such file or directory")
+    );
     let strict = Copy {
         allow_empty_wildcard: false,
         ..wanted("/*.none", "/x")
@@ -143,7 +146,10 @@ fn what_is_missing_is_named() {
     };
     assert_eq!(
         refused(SOURCE, &[], &required),
-        (Kind::NotFound, "/app/gone: not found".into())
+        (
+            Kind::NotFound,
+            "/app/gone: no such file or directory".into()
+        )
     );
     let no_parent = Copy {
         create_dest_path: false,

@@ -184,7 +184,7 @@ fn privileged_a_failed_action_leaves_nothing() {
         ],
     };
     let error = state.work(file, vec![]).unwrap_err();
-    assert_eq!(error.to_string(), "/none: not found");
+    assert_eq!(error.to_string(), "/none: no such file or directory");
     assert_eq!(
         state.refs.usage(&refs::Filter::default()).unwrap().len(),
         before
