@@ -171,6 +171,33 @@ fn buildkit_hits_what_kiln_wrote() {
     docker.stop();
 }
 
+/// The records of an inline cache name the layers as its image has them.
+///
+/// Rows: C02, R03
+#[test]
+fn an_inline_cache_fits_the_compression_of_its_image() {
+    let place = Place::new();
+    write(&place);
+    let registry = Real::start(&place);
+    for compression in ["uncompressed", "zstd"] {
+        let image = format!("{}/inline/app:{compression}", registry.host());
+        let output = format!(
+            "type=image,name={image},push=true,compression={compression},force-compression=true"
+        );
+        let written = ["--network=none", "--cache-to=type=inline", "--output"];
+        place.build(&[&written[..], &[&*output]].concat()).ok();
+        forget(&place);
+        let way = Way {
+            to: "type=inline".to_owned(),
+            from: format!("type=registry,ref={image}"),
+            image: None,
+        };
+        let ran = place.build(&[&["--network=none"], &way.read()[..]].concat());
+        assert_hit(&place, ran, &way);
+        forget(&place);
+    }
+}
+
 /// Rows: C02, C04, R01, R07, A01
 #[test]
 fn buildx_carries_caches_between_the_two() {

@@ -383,7 +383,7 @@ impl Running<'_> {
                 .layers(&options, refs::Create::Yes, &*self.build.provider, &step)
                 .await;
             let layers = layers.map_err(|error| Failure::of(error.kind(), &error))?;
-            let value = caches.inline(found.edge, &layers, &step).await;
+            let value = caches.inline(found.edge, &layers, options, &step).await;
             let value = value.map_err(|error| Failure::of(error.kind(), &error))?;
             one.inline_cache = value.map(Bytes::from);
         }

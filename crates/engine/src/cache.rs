@@ -294,17 +294,19 @@ impl Exporting<'_> {
         write(&chains, export.spec.form, &**provider, &target, step).await
     }
 
-    /// What goes into the config of an image with these layers (row R03).
+    /// What goes into the config of an image with these layers (row R03), which were made with
+    /// these options: records name other blobs otherwise.
     pub(crate) async fn inline(
         &self,
         edge: Edge,
         layers: &[LayerBlob],
+        options: BlobOptions,
         step: &StepProgress,
     ) -> remotecache::Result<Option<String>> {
         let status = step.transfer("preparing layers for inline cache");
         let results = ResultLayers {
             provider: self.build.provider.clone(),
-            options: BlobOptions::default(),
+            options,
             step: step.clone(),
         };
         let chains = collect(self.job, &[edge], Mode::Min, &results).await?;

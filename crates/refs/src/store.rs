@@ -163,12 +163,20 @@ impl Refs {
         self.insert_combined(Shape::Merge, &inputs, "merge", None)
     }
 
-    /// What `upper` changes on `lower`; with no `lower` all of it, with no `upper` nothing is
-    /// left. When `lower` is what `upper` was built on, its layers are used as they are.
+    /// What `upper` changes on `lower`; with no `lower` all of it, with no `upper` the removal of
+    /// all that `lower` has. When `lower` is what `upper` was built on, its layers are used as
+    /// they are.
     pub fn diff(&self, lower: Option<&Ref>, upper: Option<&Ref>) -> Result<Option<Ref>> {
-        let Some(upper) = upper else { return Ok(None) };
         let Some(lower) = lower else {
-            return Ok(Some(upper.clone()));
+            return Ok(upper.cloned());
+        };
+        let nothing;
+        let upper = match upper {
+            Some(upper) => upper,
+            None => {
+                nothing = self.begin(None, RecordMeta::new("nothing"))?.commit()?;
+                &nothing
+            }
         };
         let prefix = self.0.parts.db.read(|tx| -> Result<_> {
             let (below, above) = (chain_of(tx, lower.id())?, chain_of(tx, upper.id())?);

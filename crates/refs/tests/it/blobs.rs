@@ -213,7 +213,13 @@ async fn privileged_differences_reuse_layers_or_compare() {
     );
     assert_eq!(refs.diff(None, Some(&two)).unwrap().unwrap(), two);
     assert_eq!(refs.diff(Some(&two), Some(&two)).unwrap(), None);
-    assert_eq!(refs.diff(Some(&two), None).unwrap(), None);
+    // What there is no more of is removed where the difference is merged, and nothing else.
+    let removal = refs.diff(Some(&two), None).unwrap().unwrap();
+    assert_eq!(names(&files(&removal, &outside).await), [""; 0]);
+    let more = step(refs, Some(&two), &outside, &[("more", Some("m"))]).await;
+    let merged = refs.merge(vec![more, removal]).unwrap();
+    assert_eq!(names(&files(&merged, &outside).await), ["more"]);
+    assert_eq!(refs.diff(None, None).unwrap(), None);
     // Deletions of a difference delete where it is merged.
     let other = step(
         refs,
