@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use oci::Platform;
 
 use crate::{Error, Result};
@@ -25,6 +26,33 @@ struct ForPlatform {
 }
 
 impl Annotations {
+    /// Those a frontend gave with its result.
+    pub(crate) fn of_result(metadata: &BTreeMap<String, Bytes>) -> Result<Annotations> {
+        let mut annotations = Annotations::default();
+        for (key, value) in metadata {
+            let rest = key.strip_prefix("annotation");
+            if rest.is_some_and(|rest| rest.starts_with(['.', '-', '['])) {
+                annotations.set(key, &String::from_utf8_lossy(value))?;
+            }
+        }
+        Ok(annotations)
+    }
+
+    /// These and `more`, which weigh more where both say something.
+    pub(crate) fn and(mut self, more: &Annotations) -> Annotations {
+        let Annotations {
+            index,
+            index_descriptor,
+            manifest,
+            manifest_descriptor,
+        } = more.clone();
+        self.index.extend(index);
+        self.index_descriptor.extend(index_descriptor);
+        self.manifest.extend(manifest);
+        self.manifest_descriptor.extend(manifest_descriptor);
+        self
+    }
+
     pub(crate) fn set(&mut self, option: &str, value: &str) -> Result<()> {
         let bad = || Error::AnnotationKey(option.to_owned());
         let rest = option.strip_prefix("annotation").ok_or_else(bad)?;

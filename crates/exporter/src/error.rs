@@ -18,6 +18,23 @@ pub enum Error {
     /// The list of platforms cannot be read.
     #[error("failed to parse platforms passed to exporter")]
     Platforms(#[source] serde_json::Error),
+    /// The list of platforms has none in it.
+    #[error("invalid empty platforms index for exporter")]
+    EmptyPlatforms,
+    /// A platform of the list does not say which result it is about.
+    #[error("invalid empty platform key for exporter")]
+    EmptyPlatformId,
+    /// A platform of the list is none.
+    #[error("invalid platform value {os:?}/{architecture:?} for exporter")]
+    PlatformValue {
+        /// Its operating system.
+        os: String,
+        /// Its processor.
+        architecture: String,
+    },
+    /// Half of what makes a platform, in the image config.
+    #[error("invalid image config: os and architecture must be specified together")]
+    HalfPlatform,
     /// Several platforms but one result.
     #[error("cannot export multiple platforms without multi-platform enabled")]
     NotMultiPlatform,
@@ -81,6 +98,16 @@ pub enum Error {
     /// An image name.
     #[error(transparent)]
     Name(#[from] oci::InvalidImageName),
+    /// Two platforms that have the same file, and one directory for both.
+    #[error("cannot overwrite {path} from {first} with {second} when split option is disabled")]
+    Overwrite {
+        /// The file.
+        path: String,
+        /// Whose it is.
+        first: String,
+        /// Who brings another.
+        second: String,
+    },
     /// Understood, but not done.
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),

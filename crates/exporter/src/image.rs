@@ -18,7 +18,8 @@ use crate::config::{Base, Patch, default_config, patched};
 use crate::document::{self, Parts, public_layer};
 use crate::history::Made;
 use crate::{
-    Error, ImageOptions, PlatformResult, Result, Source, Stamp, attestation, rewrite, sbom,
+    Annotations, Error, ImageOptions, PlatformResult, Result, Source, Stamp, attestation, rewrite,
+    sbom,
 };
 
 /// What an export works with.
@@ -139,9 +140,13 @@ pub async fn write(source: &Source, options: &ImageOptions, cx: &Context) -> Res
         .iter()
         .map(|one| one.platform.clone())
         .collect();
-    options.annotations.check(&platforms)?;
+    let annotations = options.annotations.clone().and(&source.annotations);
+    annotations.check(&platforms)?;
+    if !options.oci() && annotations.need_oci() {
+        return Err(Error::NeedsOci("annotations"));
+    }
     let as_index = source.multi_platform || wants_index(source, options);
-    if !as_index && !options.annotations.index.is_empty() {
+    if !as_index && !annotations.index.is_empty() {
         return Err(Error::NoIndex);
     }
     let attested = source.results.iter().any(|one| !one.statements.is_empty());
@@ -152,6 +157,7 @@ pub async fn write(source: &Source, options: &ImageOptions, cx: &Context) -> Res
     let mut writer = Writer {
         cx,
         options,
+        annotations: &annotations,
         names: &names,
         held: Vec::new(),
     };
@@ -181,13 +187,12 @@ pub async fn write(source: &Source, options: &ImageOptions, cx: &Context) -> Res
     }
     let descriptor = if as_index {
         let entries: Vec<Descriptor> = manifests.iter().map(|m| m.descriptor.clone()).collect();
-        let (media_type, bytes) =
-            document::index(options.oci(), &entries, &options.annotations.index);
+        let (media_type, bytes) = document::index(options.oci(), &entries, &annotations.index);
         let mut descriptor = writer.put("manifest list blob", media_type, &bytes)?;
         writer.say("exporting manifest list", &descriptor);
         descriptor
             .annotations
-            .clone_from(&options.annotations.index_descriptor);
+            .clone_from(&annotations.index_descriptor);
         descriptor
     } else {
         let mut descriptor = manifests[0].descriptor.clone();
@@ -266,6 +271,8 @@ fn all_names(
 struct Writer<'a> {
     cx: &'a Context,
     options: &'a ImageOptions,
+    /// Those asked for and those the frontend gave.
+    annotations: &'a Annotations,
     names: &'a [ImageName],
     held: Vec<Lease>,
 }
@@ -339,7 +346,7 @@ impl Writer<'_> {
             .iter()
             .map(|layer| public_layer(layer, oci, self.options.prefer_nondist))
             .collect();
-        let annotations = self.options.annotations.manifest(&result.platform);
+        let annotations = self.annotations.manifest(&result.platform);
         let parts = Parts {
             annotations,
             ..Parts::default()
@@ -349,10 +356,7 @@ impl Writer<'_> {
         self.say("exporting manifest", &descriptor);
         self.say("exporting config", &config);
         descriptor.platform = Some(result.platform.clone());
-        descriptor.annotations = self
-            .options
-            .annotations
-            .manifest_descriptor(&result.platform);
+        descriptor.annotations = self.annotations.manifest_descriptor(&result.platform);
         let written = WrittenManifest {
             descriptor,
             config,

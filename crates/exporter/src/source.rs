@@ -7,7 +7,7 @@ use oci::Platform;
 use refs::Ref;
 use serde::Deserialize;
 
-use crate::{Error, Result, Stamp, options};
+use crate::{Annotations, Error, Result, Stamp, options};
 
 /// What a statement speaks of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,13 +68,15 @@ pub struct Source {
     pub declared: bool,
     /// The name the frontend found for the image.
     pub image_name: Option<String>,
+    /// What the frontend wants written at the documents of the image.
+    pub annotations: Annotations,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Listed {
     #[serde(default)]
-    platforms: Vec<ListedPlatform>,
+    platforms: Option<Vec<ListedPlatform>>,
 }
 
 #[derive(Deserialize)]
@@ -92,27 +94,20 @@ impl Source {
         mut by_id: BTreeMap<String, Option<Ref>>,
         metadata: &BTreeMap<String, Bytes>,
     ) -> Result<Source> {
-        let listed = match metadata.get("refs.platforms") {
-            Some(bytes) if !bytes.is_empty() => {
-                serde_json::from_slice::<Listed>(bytes)
-                    .map_err(Error::Platforms)?
-                    .platforms
-            }
-            _ => Vec::new(),
-        };
-        if listed.is_empty() && !by_id.is_empty() {
-            return Err(Error::NoPlatforms);
-        }
-        if by_id.is_empty() && listed.len() > 1 {
-            return Err(Error::NotMultiPlatform);
-        }
         let multi_platform = !by_id.is_empty();
-        let declared = !listed.is_empty();
-        let host = ListedPlatform {
-            id: String::new(),
-            platform: Platform::host(),
+        let listed = listed(metadata)?;
+        let declared = listed.is_some();
+        let listed = match listed {
+            None if multi_platform => return Err(Error::NoPlatforms),
+            Some(listed) if !multi_platform && listed.len() > 1 => {
+                return Err(Error::NotMultiPlatform);
+            }
+            Some(listed) => listed,
+            None => vec![ListedPlatform {
+                id: String::new(),
+                platform: of_config(metadata)?,
+            }],
         };
-        let listed = if declared { listed } else { vec![host] };
         let mut results = Vec::with_capacity(listed.len());
         for ListedPlatform { id, platform } in listed {
             let files = if multi_platform {
@@ -152,7 +147,50 @@ impl Source {
             multi_platform,
             declared,
             image_name,
+            annotations: Annotations::of_result(metadata)?,
         })
+    }
+}
+
+/// The platforms the frontend listed, if it did.
+fn listed(metadata: &BTreeMap<String, Bytes>) -> Result<Option<Vec<ListedPlatform>>> {
+    let Some(bytes) = metadata.get("refs.platforms") else {
+        return Ok(None);
+    };
+    let listed = match bytes.is_empty() {
+        true => None,
+        false => serde_json::from_slice::<Option<Listed>>(bytes).map_err(Error::Platforms)?,
+    };
+    let listed = listed.and_then(|listed| listed.platforms);
+    let listed = listed.unwrap_or_default();
+    if listed.is_empty() {
+        return Err(Error::EmptyPlatforms);
+    }
+    for ListedPlatform { id, platform } in &listed {
+        if id.is_empty() {
+            return Err(Error::EmptyPlatformId);
+        }
+        if platform.os.is_empty() || platform.architecture.is_empty() {
+            return Err(Error::PlatformValue {
+                os: platform.os.clone(),
+                architecture: platform.architecture.clone(),
+            });
+        }
+    }
+    Ok(Some(listed))
+}
+
+/// The platform the image config tells; without one it is this machine's.
+fn of_config(metadata: &BTreeMap<String, Bytes>) -> Result<Platform> {
+    let Some(config) = metadata.get("containerimage.config") else {
+        return Ok(Platform::host());
+    };
+    let told: Option<Platform> = serde_json::from_slice(config).map_err(Error::ConfigJson)?;
+    let told = told.unwrap_or_default();
+    match (told.os.is_empty(), told.architecture.is_empty()) {
+        (true, true) => Ok(Platform::host()),
+        (false, false) => Ok(told),
+        _ => Err(Error::HalfPlatform),
     }
 }
 
@@ -176,6 +214,70 @@ mod tests {
     const TWO: &str = r#"{"Platforms":[
         {"ID":"linux/arm64","Platform":{"architecture":"arm64","os":"linux"}},
         {"ID":"linux/amd64","Platform":{"architecture":"amd64","os":"linux"}}]}"#;
+
+    /// Rows: W5, W28
+    #[test]
+    fn platforms_that_are_none_are_refused() {
+        let config = |text: &'static str| {
+            let key = "containerimage.config".to_owned();
+            BTreeMap::from([(key, Bytes::from(text))])
+        };
+        for (metadata, message) in [
+            (
+                platforms("null"),
+                "invalid empty platforms index for exporter",
+            ),
+            (platforms(""), "invalid empty platforms index for exporter"),
+            (
+                platforms(r#"{"Platforms":null}"#),
+                "invalid empty platforms index for exporter",
+            ),
+            (
+                platforms(r#"{"Platforms":[{"ID":"","Platform":{"architecture":"","os":""}}]}"#),
+                "invalid empty platform key for exporter",
+            ),
+            (
+                platforms(r#"{"Platforms":[{"ID":"foo","Platform":{"architecture":"a"}}]}"#),
+                "invalid platform value \"\"/\"a\" for exporter",
+            ),
+            (
+                config(r#"{"architecture":"amd64"}"#),
+                "invalid image config: os and architecture must be specified together",
+            ),
+            (config("[1]"), "failed to parse image config for patch"),
+        ] {
+            assert_eq!(error(false, &[], &metadata), message);
+        }
+        let of = |text| Source::new(None, BTreeMap::new(), &config(text)).unwrap();
+        let told = of(r#"{"architecture":"aarch64","os":"linux"}"#);
+        assert_eq!(told.results[0].platform.to_string(), "linux/arm64");
+        // What the writer of the config says to it comes later.
+        for nothing in ["null", "{}"] {
+            let platform = &of(nothing).results[0].platform;
+            assert_eq!(*platform, Platform::host().normalized());
+        }
+    }
+
+    /// Rows: E07
+    #[test]
+    fn a_frontend_annotates_the_image_too() {
+        let said = [
+            ("annotation-index.gi", "of the index"),
+            ("annotation.m", "of all manifests"),
+            ("annotations.other", "is something else"),
+        ];
+        let said = said.map(|(key, value)| (key.to_owned(), Bytes::from(value)));
+        let source = Source::new(None, BTreeMap::new(), &said.into()).unwrap();
+        assert_eq!(source.annotations.index["gi"], "of the index");
+        let manifest = source.annotations.manifest(&Platform::host());
+        assert_eq!(
+            manifest.into_values().collect::<Vec<_>>(),
+            ["of all manifests"]
+        );
+        let wrong = BTreeMap::from([("annotation-nowhere.a".to_owned(), Bytes::new())]);
+        let message = error(false, &[], &wrong);
+        assert_eq!(message, "invalid annotation key \"annotation-nowhere.a\"");
+    }
 
     /// Rows: W1, W2, W3, W5, W6, W7
     #[test]

@@ -266,3 +266,31 @@ async fn privileged_names_are_split_filled_in_and_not_remembered() {
     let canonical = format!("docker.io/library/a@{digest}");
     assert_eq!(names, ["docker.io/library/a:latest", &canonical]);
 }
+
+/// What the frontend says about its image weighs more than what was asked for.
+///
+/// Rows: E07, W10
+#[tokio::test]
+async fn privileged_annotations_of_the_frontend_are_written_beside_those_asked_for() {
+    let Some(state) = state() else { return };
+    let facts: [(&str, &[u8]); 2] = [("annotation.both", b"found"), ("annotation.mine", b"1")];
+    let source = source(None, &facts);
+    let asked = [("annotation.both", "asked"), ("annotation.theirs", "2")];
+    let asked = ImageOptions::parse(&attrs(&asked)).unwrap();
+    let written = image::write(&source, &asked, &state.cx).await.unwrap();
+    let manifest = written.document(&written.descriptor).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(
+        manifest["annotations"],
+        serde_json::json!({ "both": "found", "mine": "1", "theirs": "2" })
+    );
+    let docker = ImageOptions::parse(&attrs(&[("oci-mediatypes", "false")])).unwrap();
+    let error = image::write(&source, &docker, &state.cx)
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(
+        error.to_string(),
+        "cannot export annotations with \"oci-mediatypes=false\""
+    );
+}
