@@ -72,6 +72,27 @@ pub struct Part {
     pub epoch: Option<Stamp>,
 }
 
+impl Part {
+    /// Whether there is something at `path`, and whether that is a directory.
+    fn has(&self, path: &Path) -> Result<Option<bool>> {
+        if self
+            .statements
+            .iter()
+            .any(|(name, _)| Path::new(name) == path)
+        {
+            return Ok(Some(false));
+        }
+        let Some(tree) = &self.tree else {
+            return Ok(None);
+        };
+        match tree.root().lstat(path) {
+            Ok(stat) => Ok(Some(stat.is_dir())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("reading the result")(error)),
+        }
+    }
+}
+
 /// The trees to take out, fetched and unpacked as needed.
 pub async fn parts(source: &Source, options: &FilesOptions, cx: &Context) -> Result<Vec<Part>> {
     let split = options.platform_split.unwrap_or(source.multi_platform);
@@ -105,7 +126,49 @@ pub async fn parts(source: &Source, options: &FilesOptions, cx: &Context) -> Res
             epoch: options.epoch.or(result.epoch),
         });
     }
-    Ok(parts)
+    if split || parts.len() < 2 {
+        return Ok(parts);
+    }
+    let ids: Vec<String> = source.results.iter().map(|one| one.id.clone()).collect();
+    blocking(move || nothing_twice(&parts, &ids).map(|()| parts)).await
+}
+
+/// That no part replaces a file of an earlier one, or is in the way of its directories.
+fn nothing_twice(parts: &[Part], ids: &[String]) -> Result<()> {
+    for (at, part) in parts.iter().enumerate() {
+        let check = |path: &Path, is_dir: bool| {
+            for (other, first) in parts[..at].iter().zip(ids) {
+                let there = other.has(path)?;
+                if there.is_some_and(|other_is_dir| !(is_dir && other_is_dir)) {
+                    return Err(Error::Overwrite {
+                        path: path.display().to_string(),
+                        first: first.clone(),
+                        second: ids[at].clone(),
+                    });
+                }
+            }
+            Ok(())
+        };
+        for (name, _) in &part.statements {
+            check(Path::new(name), false)?;
+        }
+        let Some(tree) = &part.tree else { continue };
+        let reading = || Error::io("reading the result");
+        // A directory is looked at before what is in it, so that nothing is looked up
+        // below another's file or link.
+        let mut todo = vec![PathBuf::new()];
+        while let Some(dir) = todo.pop() {
+            for entry in tree.root().read_dir_sorted(&dir).map_err(reading())? {
+                let path = dir.join(&entry.name);
+                let is_dir = tree.root().lstat(&path).map_err(reading())?.is_dir();
+                check(&path, is_dir)?;
+                if is_dir {
+                    todo.push(path);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn root_of(tree: &Tree) -> io::Result<Root> {

@@ -121,3 +121,40 @@ async fn privileged_statements_become_files_that_name_the_others() {
     let error = parts(&source, &together, &state.cx).await.err().unwrap();
     assert!(error.to_string().starts_with("duplicate attestation path"));
 }
+
+/// Rows: E05
+#[tokio::test]
+async fn privileged_platforms_in_one_directory_replace_nothing_of_each_other() {
+    let Some(state) = state() else { return };
+    let listed = r#"{"Platforms":[
+        {"ID":"one","Platform":{"architecture":"arm64","os":"linux"}},
+        {"ID":"two","Platform":{"architecture":"amd64","os":"linux"}}]}"#;
+    let metadata = [("refs.platforms".to_owned(), listed.into())].into();
+    let source = |one: &[u8], two: &[u8]| {
+        let results = [("one", one), ("two", two)];
+        let results = results.map(|(id, files)| (id.to_owned(), Some(state.on(None, files))));
+        exporter::Source::new(None, results.into(), &metadata).unwrap()
+    };
+    let together = FilesOptions::parse(&attrs(&[("platform-split", "false")])).unwrap();
+    let apart = source(&tar(&[("bin/a", "1")]), &tar(&[("bin/b", "2"), ("c", "")]));
+    let made = parts(&apart, &together, &state.cx).await.unwrap();
+    let stream = tar_stream(made, &state.cx);
+    assert!(stream.try_collect::<Vec<_>>().await.is_ok());
+    for (one, two, path) in [
+        (
+            tar(&[("bin/a", "same")]),
+            tar(&[("bin/a", "same")]),
+            "bin/a",
+        ),
+        (tar(&[("bin", "file")]), tar(&[("bin/a", "")]), "bin"),
+        (tar(&[("bin/a", "")]), tar(&[("bin", "file")]), "bin"),
+    ] {
+        let both = source(&one, &two);
+        let error = parts(&both, &together, &state.cx).await.err().unwrap();
+        let wanted =
+            format!("cannot overwrite {path} from one with two when split option is disabled");
+        assert_eq!(error.to_string(), wanted);
+        let usual = FilesOptions::default();
+        assert!(parts(&both, &usual, &state.cx).await.is_ok());
+    }
+}
