@@ -118,7 +118,11 @@ fn whole(statement: &Statement, own: &[Subject]) -> Result<attest::Statement> {
         let name = statement.file_name.clone();
         return Err(Error::StatementSize { name, size });
     }
-    let text = String::from_utf8_lossy(&statement.predicate);
+    let text = match statement.predicate.is_empty() {
+        // A file with nothing in it states nothing.
+        true => "null".into(),
+        false => String::from_utf8_lossy(&statement.predicate),
+    };
     let predicate = RawValue::from_string(go_json::squeezed(&text)).map_err(Error::Statement)?;
     let kind = &statement.predicate_type;
     Ok(attest::Statement::new(kind, subject, predicate))
@@ -221,6 +225,19 @@ fn legacy_config(layers: &[Descriptor]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Rows: W49
+    #[test]
+    fn an_empty_file_is_a_predicate_that_states_nothing() {
+        let empty = Statement {
+            predicate_type: "https://example.com/p".to_owned(),
+            file_name: "empty.json".to_owned(),
+            ..Statement::default()
+        };
+        let files = about_files(&[empty], None, "", None).unwrap();
+        let text = String::from_utf8_lossy(&files[0].1).into_owned();
+        assert!(text.ends_with("\"predicate\": null\n}"), "{text}");
+    }
 
     /// Rows: W51, W52, W53, W54
     #[test]
