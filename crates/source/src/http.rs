@@ -1,6 +1,7 @@
 //! Downloads (S17, S18): fetched at most once while the server says that
 //! nothing changed.
 
+mod gzip;
 mod key;
 mod request;
 
@@ -193,9 +194,17 @@ impl Http {
         let filename = self.filename(&reply.headers);
         let changed = header(&reply.headers, "last-modified").and_then(modified);
         let transfer = cx.step.transfer(format!("downloading {url}"));
-        let total = header(&reply.headers, "content-length")
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0);
+        let packed = header(&reply.headers, "content-encoding")
+            .is_some_and(|encoding| encoding.eq_ignore_ascii_case("gzip"));
+        let (body, total) = match packed {
+            // The length is that of the packed bytes.
+            true => (gzip::unpacked(reply.body, url.clone()), 0),
+            false => {
+                let length = header(&reply.headers, "content-length");
+                let length = length.and_then(|text| text.parse().ok());
+                (reply.body, length.unwrap_or(0))
+            }
+        };
         let etag = header(&reply.headers, "etag").map(strong);
         let meta = RecordMeta::new(format!("http url {url}"));
         let refs = &self.sources.parts().refs;
@@ -206,7 +215,7 @@ impl Http {
             &filename,
             &self.id.file,
             time,
-            reply.body,
+            body,
             (&transfer, total),
         )
         .await?;

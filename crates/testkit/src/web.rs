@@ -19,6 +19,8 @@ pub struct Page {
     pub etag: String,
     /// Further headers of each answer.
     pub headers: Vec<(String, String)>,
+    /// Sent in place of `bytes` to those who take gzip; never when empty.
+    pub gzip: Bytes,
     /// Answer with these statuses first, one each.
     pub faults: Vec<u16>,
     /// The `Authorization` that is wanted; anything when empty.
@@ -121,6 +123,10 @@ fn answer(state: &Mutex<State>, request: &Request<Incoming>) -> Response<Full<By
         };
         if status == 200 {
             body = page.bytes.clone();
+            if !page.gzip.is_empty() && header("accept-encoding") == "gzip" {
+                body = page.gzip.clone();
+                response = response.header("content-encoding", "gzip");
+            }
         }
         if !page.etag.is_empty() {
             response = response.header("etag", &page.etag);

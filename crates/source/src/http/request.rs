@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -97,6 +97,8 @@ pub(super) async fn headers(id: &HttpId, cx: &Context) -> Result<HeaderMap> {
         status: Some(400),
     };
     let mut headers = HeaderMap::new();
+    // Asked for in every request alike: a server may have another ETag for what is packed.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
     for (name, value) in &id.headers {
         let name: HeaderName = name
             .parse()
@@ -145,12 +147,26 @@ pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// A `Last-Modified` time as Go writes it again, and in seconds.
+/// A `Last-Modified` time as Go writes it again, and in seconds. The two older ways of
+/// writing it (RFC 9110, 5.6.7) are read as well.
 pub(super) fn modified(text: String) -> Option<(String, i64)> {
-    let text = text.trim();
-    let time = OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok()?;
-    let seconds = time.unix_timestamp();
-    text.ends_with("GMT").then(|| (text.to_owned(), seconds))
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let said = match words[..] {
+        [_, _, _, _, _, "GMT"] => text.trim().to_owned(),
+        [weekday, date, clock, "GMT" | "UTC"] => {
+            let (day, rest) = date.split_once('-')?;
+            let (month, year) = rest.split_once('-')?;
+            let year: u8 = year.parse().ok().filter(|year| *year < 100)?;
+            let year = u16::from(year) + if year < 69 { 2000 } else { 1900 };
+            format!("{}, {day} {month} {year} {clock} GMT", weekday.get(..3)?)
+        }
+        [weekday, month, day, clock, year] => {
+            format!("{weekday}, {day:0>2} {month} {year} {clock} GMT")
+        }
+        _ => return None,
+    };
+    let time = OffsetDateTime::parse(&said.replace("GMT", "+0000"), &Rfc2822).ok()?;
+    Some((said, time.unix_timestamp()))
 }
 
 /// The file name of a `Content-Disposition` (RFC 6266).
@@ -218,8 +234,25 @@ mod tests {
             assert_eq!(disposition(text).as_deref(), name, "{text}");
         }
         let time = "Sun, 06 Nov 1994 08:49:37 GMT".to_owned();
-        assert_eq!(modified(time.clone()), Some((time, 784_111_777)));
-        assert_eq!(modified("yesterday".into()), None);
+        for said in [
+            &time,
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 UTC",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            let read = modified(said.to_owned());
+            assert_eq!(read, Some((time.clone(), 784_111_777)), "{said}");
+        }
+        let later = modified("Friday, 20-Nov-26 10:41:08 GMT".into()).unwrap();
+        assert_eq!(later.0, "Fri, 20 Nov 2026 10:41:08 GMT");
+        for none in [
+            "yesterday",
+            "Sun, 06-Nov-1994 08:49:37 GMT",
+            "a b c GMT",
+            "",
+        ] {
+            assert_eq!(modified(none.into()), None, "{none}");
+        }
         assert_eq!(unescaped("/a%20b%zz"), "/a b%zz");
     }
 }

@@ -160,3 +160,34 @@ async fn privileged_logins_come_from_secrets_and_refusals_are_clear() {
         "{error}"
     );
 }
+
+/// A server may send the file packed; the file is what is inside.
+///
+/// Rows: S17
+#[tokio::test]
+async fn privileged_what_comes_packed_is_unpacked() {
+    let Some(state) = state() else { return };
+    let web = Web::start().await;
+    let gzip = flate2::Compression::fast();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), gzip);
+    std::io::Write::write_all(&mut packed, b"inside").unwrap();
+    let packed = packed.finish().unwrap();
+    let served = |gzip: &[u8]| Page {
+        gzip: gzip.to_vec().into(),
+        ..page("plain", "\"1\"")
+    };
+    web.put("/f", served(&packed));
+    let fetch = async |path: &str| {
+        let build = state.build(Attachables::new());
+        let source = state.source(&web.url(path), &[]).unwrap();
+        let key = source.cache_key(&build.cx, 0).await?;
+        let fetched = source.fetch(&build.cx).await?.unwrap();
+        Ok::<_, source::Error>((key.pin, files(&fetched).await))
+    };
+    let inside = Digest::of("inside").to_string();
+    for _ in 0..2 {
+        let (pin, found) = fetch("/f").await.unwrap();
+        assert_eq!((pin.as_str(), found["f"].as_str()), (&*inside, "inside"));
+    }
+    assert_eq!(web.asked(), ["GET /f 200", "HEAD /f 304"]);
+}
