@@ -12,8 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use progress::Progress;
 use prost::Message as _;
 use proto::google::rpc;
@@ -145,7 +143,7 @@ impl History {
         let mut held = vec![logs];
         match &ended.outcome {
             Ok(built) => {
-                record.result = self.result(&built.response);
+                record.result = self.result(&built.images);
                 record.exporter_response = built.response.clone();
                 for (id, told) in &built.provenance {
                     let blob = archive.blob(STATEMENT_TYPE, |out| out.write_all(&told.bytes))?;
@@ -177,25 +175,26 @@ impl History {
         Ok(())
     }
 
-    /// The image that came out, if it is kept here.
-    fn result(&self, response: &BTreeMap<String, String>) -> Option<BuildResultInfo> {
-        let json = STANDARD
-            .decode(response.get("containerimage.descriptor")?)
-            .ok()?;
-        let image: oci::Descriptor = serde_json::from_slice(&json).ok()?;
-        if !self.0.archive.has(&image.digest) {
-            return None;
-        }
-        let image = Descriptor {
-            media_type: image.media_type.clone(),
-            digest: image.digest.to_string(),
-            size: i64::try_from(image.size).ok()?,
-            annotations: image.annotations.clone(),
-        };
+    /// The images that came out, as far as they are kept here, by their exporters.
+    fn result(&self, images: &BTreeMap<usize, oci::Descriptor>) -> Option<BuildResultInfo> {
+        let kept = images
+            .iter()
+            .filter(|(_, image)| self.0.archive.has(&image.digest));
+        let results = kept.filter_map(|(at, image)| {
+            let image = Descriptor {
+                media_type: image.media_type.clone(),
+                digest: image.digest.to_string(),
+                size: i64::try_from(image.size).ok()?,
+                annotations: image.annotations.clone(),
+            };
+            Some((i64::try_from(*at).ok()?, image))
+        });
+        let results: BTreeMap<i64, Descriptor> = results.collect();
         Some(BuildResultInfo {
-            result_deprecated: Some(image.clone()),
+            // Older clients know one result only.
+            result_deprecated: Some(results.values().next()?.clone()),
             attestations: Vec::new(),
-            results: [(0, image)].into(),
+            results: results.into_iter().collect(),
         })
     }
 

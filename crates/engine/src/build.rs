@@ -99,8 +99,9 @@ impl Engine {
                     .await?,
             );
         }
-        let mut response = running
-            .export(&result, &solved, &exports, &cache_exports)
+        let source = source(&result, &solved)?;
+        let (mut response, images) = running
+            .export(&source, &solved, &exports, &cache_exports)
             .await?;
         let told = result
             .metadata
@@ -112,6 +113,7 @@ impl Engine {
         drop(job);
         Ok(Built {
             response,
+            images,
             provenance,
         })
     }
@@ -260,6 +262,9 @@ async fn solve(shared: &Shared, reference: &RefId) -> frontend::Result<Solved> {
     })
 }
 
+/// The images that exporters wrote, by the exporters' places.
+type Images = BTreeMap<usize, oci::Descriptor>;
+
 /// A build whose results are there.
 struct Running<'a> {
     engine: &'a Engine,
@@ -304,11 +309,11 @@ impl Running<'_> {
     /// failure is told, so that nothing is cut off in the middle of a push.
     async fn export(
         &self,
-        result: &FrontendResult,
+        source: &Source,
         solved: &BTreeMap<String, Option<Solved>>,
         exports: &[Export],
         cache_exports: &[CacheExport],
-    ) -> Result<BTreeMap<String, String>, Failure> {
+    ) -> Result<(BTreeMap<String, String>, Images), Failure> {
         let edges: Vec<Edge> = solved.values().flatten().map(|one| one.edge).collect();
         let (engine, build, progress) = (self.engine, self.build, self.progress);
         let caches = cache::Exporting {
@@ -330,7 +335,7 @@ impl Running<'_> {
         let mut exporting: Vec<BoxFuture<'_, Result<_, Failure>>> = Vec::new();
         for export in exports {
             exporting.push(Box::pin(async {
-                let mut source = source(result, solved)?;
+                let mut source = source.clone();
                 for one in &mut source.results {
                     let brought = self.statements.get(&one.id);
                     one.statements
@@ -358,10 +363,16 @@ impl Running<'_> {
         let caching = join_all(caching);
         let (exported, cached) = tokio::join!(exporting, caching);
         let mut response = BTreeMap::new();
-        for keys in exported.into_iter().chain(cached) {
+        let mut images = Images::new();
+        for (at, exported) in exported.into_iter().enumerate() {
+            let exported = exported?;
+            response.extend(exported.response);
+            images.extend(exported.image.map(|image| (at, image)));
+        }
+        for keys in cached {
             response.extend(keys?);
         }
-        Ok(response)
+        Ok((response, images))
     }
 
     /// Cache records into the config of each platform's image.

@@ -41,6 +41,14 @@ fn failed(error: exporter::Error) -> Failure {
     Failure::of(error.kind(), &error)
 }
 
+/// A client that says it has the result already has what it wants.
+fn taken(sent: session::Result<()>) -> Result<(), Failure> {
+    match sent {
+        Err(error) if error.kind() == Kind::AlreadyExists => Ok(()),
+        sent => sent.map_err(no_client),
+    }
+}
+
 fn no_client(error: session::Error) -> Failure {
     Failure::of(error.kind(), &error)
 }
@@ -113,6 +121,15 @@ impl Exporter {
     }
 }
 
+/// What one export gave.
+#[derive(Default)]
+pub(crate) struct Exported {
+    /// Its keys of the response.
+    pub(crate) response: BTreeMap<String, String>,
+    /// The image it wrote, if it wrote one.
+    pub(crate) image: Option<oci::Descriptor>,
+}
+
 /// What exports of a build work with.
 pub(crate) struct Exporting<'a> {
     pub(crate) engine: &'a Engine,
@@ -121,12 +138,8 @@ pub(crate) struct Exporting<'a> {
 }
 
 impl Exporting<'_> {
-    /// Does one export; gives the response's keys.
-    pub(crate) async fn run(
-        &self,
-        export: &Export,
-        source: &Source,
-    ) -> Result<BTreeMap<String, String>, Failure> {
+    /// Does one export.
+    pub(crate) async fn run(&self, export: &Export, source: &Source) -> Result<Exported, Failure> {
         let step = self.progress.internal_step(export.kind.title());
         step.start();
         let done = self.export(export, source, &step).await;
@@ -142,7 +155,7 @@ impl Exporting<'_> {
         export: &Export,
         source: &Source,
         step: &StepProgress,
-    ) -> Result<BTreeMap<String, String>, Failure> {
+    ) -> Result<Exported, Failure> {
         let cx = Context {
             refs: self.engine.refs().clone(),
             provider: self.build.provider.clone(),
@@ -163,7 +176,7 @@ impl Exporting<'_> {
         source: &Source,
         options: &ImageOptions,
         cx: &Context,
-    ) -> Result<BTreeMap<String, String>, Failure> {
+    ) -> Result<Exported, Failure> {
         if options.unpack {
             // As with BuildKit's worker without containerd (docs/differences.md).
             tracing::info!("there is no image store to unpack the image into");
@@ -180,7 +193,10 @@ impl Exporting<'_> {
                 self.push(&written, name, options, cx).await?;
             }
         }
-        Ok(written.response())
+        Ok(Exported {
+            response: written.response(),
+            image: Some(written.descriptor.clone()),
+        })
     }
 
     async fn push(
@@ -211,12 +227,13 @@ impl Exporting<'_> {
         source: &Source,
         options: &ImageOptions,
         cx: &Context,
-    ) -> Result<BTreeMap<String, String>, Failure> {
+    ) -> Result<Exported, Failure> {
         let written = Arc::new(image::write(source, options, cx).await.map_err(failed)?);
         let response = written.response_of_archive();
         if options.tar == Some(false) {
             self.blob_by_blob(&written, cx).await?;
-            return Ok(response);
+            let image = Some(written.descriptor.clone());
+            return Ok(Exported { response, image });
         }
         let sender = self.sender().await?;
         let bytes =
@@ -225,11 +242,9 @@ impl Exporting<'_> {
             metadata: response.clone(),
             ..request(id)
         };
-        sender
-            .send_stream(&request, told(bytes))
-            .await
-            .map_err(no_client)?;
-        Ok(response)
+        taken(sender.send_stream(&request, told(bytes)).await)?;
+        let image = Some(written.descriptor.clone());
+        Ok(Exported { response, image })
     }
 
     /// Every blob into the client's store, what others point at first.
@@ -261,14 +276,12 @@ impl Exporting<'_> {
         source: &Source,
         options: &FilesOptions,
         cx: &Context,
-    ) -> Result<BTreeMap<String, String>, Failure> {
+    ) -> Result<Exported, Failure> {
         let parts = files::parts(source, options, cx).await.map_err(failed)?;
         let sender = self.sender().await?;
-        sender
-            .send_stream(&request(id), told(files::tar(parts, cx)))
-            .await
-            .map_err(no_client)?;
-        Ok(BTreeMap::new())
+        let bytes = told(files::tar(parts, cx));
+        taken(sender.send_stream(&request(id), bytes).await)?;
+        Ok(Exported::default())
     }
 
     async fn local(
@@ -277,7 +290,7 @@ impl Exporting<'_> {
         source: &Source,
         options: &FilesOptions,
         cx: &Context,
-    ) -> Result<BTreeMap<String, String>, Failure> {
+    ) -> Result<Exported, Failure> {
         let mut parts = files::parts(source, options, cx).await.map_err(failed)?;
         let sender = self.sender().await?;
         let request = SendRequest {
@@ -323,7 +336,7 @@ impl Exporting<'_> {
         if let Ok(status) = Arc::try_unwrap(status) {
             status.done();
         }
-        Ok(BTreeMap::new())
+        Ok(Exported::default())
     }
 
     async fn sender(&self) -> Result<Arc<dyn FileSend>, Failure> {
@@ -372,5 +385,22 @@ impl Drop for Scratch {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             tracing::warn!(%error, dir = %self.0.display(), "scratch folder stays until the next start");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows: W63
+    #[test]
+    fn a_client_that_has_the_result_already_is_content() {
+        let refused = |kind| {
+            let message = "target already exists".to_owned();
+            Err(session::Error::Refused { kind, message })
+        };
+        assert!(taken(Ok(())).is_ok() && taken(refused(Kind::AlreadyExists)).is_ok());
+        let failure = taken(refused(Kind::Denied)).unwrap_err();
+        assert_eq!(failure.message, "target already exists");
     }
 }

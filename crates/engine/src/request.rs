@@ -36,6 +36,8 @@ pub struct Request {
 pub struct Built {
     /// What the client is told: the exporters' answers, `cache.*` and `frontend.*`.
     pub response: BTreeMap<String, String>,
+    /// The images that were written, by their exporters' places in the request.
+    pub images: BTreeMap<usize, oci::Descriptor>,
     /// How the results were made, by their ids, if the build is remembered.
     pub provenance: BTreeMap<String, Predicate>,
 }

@@ -40,6 +40,7 @@ fn ended(id: &str, seconds: u64, error: Option<&str>) -> Ended {
     let outcome = match error {
         None => Ok(Built {
             response: BTreeMap::from([("image.name".to_owned(), id.to_owned())]),
+            images: BTreeMap::new(),
             provenance: BTreeMap::from([(
                 String::new(),
                 Predicate {
@@ -264,6 +265,40 @@ fn a_record_tells_how_its_results_were_made_and_takes_all_with_it() {
         history.set_trace(id, "x", b"late").unwrap();
     }
     assert_eq!(files(&dir.path().join("content/blobs")), 0);
+}
+
+/// Every exporter's image is told, as far as it is here, and the first once more.
+///
+/// Rows: A14
+#[test]
+fn a_record_tells_the_image_of_each_exporter() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = history(dir.path(), 1000, 10);
+    let held = ["one", "two"].map(|text| {
+        let write = |out: &mut dyn std::io::Write| out.write_all(text.as_bytes());
+        history.0.archive.blob("a/manifest", write).unwrap()
+    });
+    let image = |text: &str| oci::Descriptor::of("a/manifest", text.as_bytes());
+    let mut ended = ended("a", 2, None);
+    let Ok(built) = &mut ended.outcome else {
+        panic!("it went well")
+    };
+    built.images = [(1, image("one")), (2, image("pushed")), (4, image("two"))].into();
+    history.started(record("a"), at(1));
+    history.completed(&ended);
+    drop(held);
+    let told = known(&history, BuildHistoryRequest::default())[0].clone();
+    let told = told.result.unwrap();
+    let mut digests: Vec<_> = told
+        .results
+        .iter()
+        .map(|(at, one)| (*at, &one.digest))
+        .collect();
+    digests.sort();
+    let (one, two) = (image("one").digest, image("two").digest);
+    assert_eq!(digests, [(1, &one.to_string()), (4, &two.to_string())]);
+    assert_eq!(told.result_deprecated.as_ref(), Some(&told.results[&1]));
+    assert!(history.0.archive.has(&two), "the record keeps it");
 }
 
 fn files(dir: &Path) -> usize {

@@ -149,6 +149,7 @@ impl Builder for Pretender {
         Ok(Built {
             response,
             provenance,
+            ..Built::default()
         })
     }
 
