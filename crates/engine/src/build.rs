@@ -27,6 +27,7 @@ use crate::export::{self, Export};
 use crate::places::Places;
 use crate::policy::Policies;
 use crate::provenance::{self, Asked, Told};
+use crate::verify;
 use crate::{Built, Engine, Failure, Request, Spec, What};
 
 impl Engine {
@@ -100,6 +101,7 @@ impl Engine {
             );
         }
         let source = source(&result, &solved)?;
+        verify::warn(&options, self, &result, &source, &progress);
         let (mut response, images) = running
             .export(&source, &solved, &exports, &cache_exports)
             .await?;

@@ -22,6 +22,7 @@ mod provenance;
 mod request;
 mod sink;
 mod usage;
+mod verify;
 mod worker;
 
 pub use error::Failure;
