@@ -5,7 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use executor::cdi::DeviceInfo;
-use frontend::{EntryKind, FailedStep, FileStat, FrontendResult, RefId, Refs, SourceLocation};
+use frontend::{
+    EntryKind, FailedPart, FailedStep, FileStat, FrontendResult, RefId, Refs, SourceLocation,
+};
 use oci::Platform;
 use progress::Event;
 use prost::Message as _;
@@ -66,12 +68,19 @@ fn failed_step(step: &FailedStep) -> details::Solve {
         ids.map(|one| one.as_ref().map(ToString::to_string).unwrap_or_default())
             .collect()
     };
+    let at = |index: usize| Some(serde_json::json!({ "index": index }));
+    let (file, cache) = match step.part {
+        FailedPart::Process => (None, None),
+        FailedPart::Action(place) => (at(place), None),
+        FailedPart::Input(number) => (None, at(number)),
+    };
     details::Solve {
         input_ids: ids(&step.inputs),
         mount_ids: ids(&step.mounts),
         op: serde_json::from_str(&llb::go_form::protobuf_op(&step.op)).ok(),
+        file,
+        cache,
         description: step.description.clone(),
-        ..details::Solve::default()
     }
 }
 
@@ -504,5 +513,42 @@ pub(crate) fn usage(record: Usage) -> control::UsageRecord {
         record_type: record.record_type,
         shared: record.shared,
         parents: record.parents,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows: A16
+    #[test]
+    fn a_failed_step_says_what_of_it_failed() {
+        let read = |part| {
+            let step = FailedStep {
+                op: llb::Op {
+                    inputs: Vec::new(),
+                    kind: llb::OpKind::File(llb::File::default()),
+                    platform: None,
+                    constraints: None,
+                },
+                description: BTreeMap::new(),
+                part,
+                inputs: vec![Some(RefId::new("in"))],
+                mounts: vec![None, Some(RefId::new("out"))],
+            };
+            let detail = Detail::Solve(failed_step(&step)).to_any();
+            serde_json::from_slice::<serde_json::Value>(&detail.value).unwrap()
+        };
+        let action = read(FailedPart::Action(0));
+        assert_eq!(action["file"], serde_json::json!({"index": 0}));
+        assert_eq!(action["cache"], serde_json::Value::Null);
+        assert_eq!(action["inputIDs"], serde_json::json!(["in"]));
+        assert_eq!(action["mountIDs"], serde_json::json!(["", "out"]));
+        assert!(action["op"]["file"].is_object(), "{action}");
+        let input = read(FailedPart::Input(2));
+        assert_eq!(input["cache"], serde_json::json!({"index": 2}));
+        assert_eq!(input["file"], serde_json::Value::Null);
+        let process = read(FailedPart::Process);
+        assert!(process["file"].is_null() && process["cache"].is_null());
     }
 }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use frontend::{
-    Bridge, CacheImport, Container, FailedStep, FileRange, FileStat, FrontendResult, ImageLookup,
-    NestedRequest, NewContainer, Options, Position, Range, RefId, ResolvedImage, SolveRequest,
-    SourceFile, SourceLocation, SourceMetadata, Warning,
+    Bridge, CacheImport, Container, FailedPart, FailedStep, FileRange, FileStat, FrontendResult,
+    ImageLookup, NestedRequest, NewContainer, Options, Position, Range, RefId, ResolvedImage,
+    SolveRequest, SourceFile, SourceLocation, SourceMetadata, Warning,
 };
 use futures::FutureExt as _;
 use oci::{Digest, Platform};
@@ -56,8 +56,10 @@ pub(crate) struct Solved {
 enum From {
     /// The solver.
     Edge(Edge),
-    /// A step that failed: what this mount of it was like in the end.
-    Mount(Arc<ops::Remains>, usize),
+    /// A step that failed: what it had written at this place of it.
+    Written(Arc<ops::Remains>, usize),
+    /// A step that failed: what it was given.
+    Given(Output),
 }
 
 impl Solved {
@@ -65,7 +67,9 @@ impl Solved {
     pub(crate) fn edge(&self, reference: &RefId) -> frontend::Result<Edge> {
         match &self.from {
             From::Edge(edge) => Ok(*edge),
-            From::Mount(..) => Err(frontend::Error::NoRef(reference.to_string())),
+            From::Written(..) | From::Given(_) => {
+                Err(frontend::Error::NoRef(reference.to_string()))
+            }
         }
     }
 }
@@ -126,7 +130,8 @@ impl Shared {
                 let result = self.job.solve(*edge).await;
                 result.map_err(|error| failed(&solved.definition, error))
             }
-            From::Mount(remains, place) => {
+            From::Given(output) => Ok(output.clone()),
+            From::Written(remains, place) => {
                 let left = remains.output(*place).await;
                 left.map_err(|error| asked("keeping what the step left", error.kind(), error))
             }
@@ -153,30 +158,29 @@ impl Shared {
     }
 
     fn name_remains(&self, remains: &Arc<ops::Remains>) -> FailedStep {
-        let keep = |from, output| {
+        let keep = |from| {
             self.keep(Solved {
                 definition: llb::Definition::default(),
                 from,
-                output: OnceCell::new_with(output),
+                output: OnceCell::new(),
             })
         };
-        let inputs: Vec<Option<RefId>> = remains
-            .inputs
-            .iter()
-            .enumerate()
-            .map(|(place, input)| {
-                let from = From::Mount(remains.clone(), place);
-                input.clone().map(|input| keep(from, Some(input)))
-            })
+        let inputs = remains.inputs.iter().cloned();
+        let inputs: Vec<Option<RefId>> = inputs
+            .map(|input| Some(keep(From::Given(input?))))
             .collect();
-        let mut mounts = inputs.clone();
+        let mut mounts = match remains.part {
+            // What it did not write it saw as it was given.
+            FailedPart::Process => inputs.clone(),
+            FailedPart::Action(_) | FailedPart::Input(_) => vec![None; remains.mounts],
+        };
         for place in remains.written() {
-            let from = From::Mount(remains.clone(), place);
-            mounts[place] = Some(keep(from, None));
+            mounts[place] = Some(keep(From::Written(remains.clone(), place)));
         }
         FailedStep {
             op: remains.op.clone(),
             description: remains.description.clone(),
+            part: remains.part,
             inputs,
             mounts,
         }

@@ -115,8 +115,8 @@ fn exit_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a ExitError> {
 
 /// What is left of the step an error is about.
 pub(crate) fn remains(error: &frontend::Error) -> Option<&Arc<ops::Remains>> {
-    let exit = causes(error).find_map(exit_in)?;
-    exit.remains.as_ref()
+    let step = causes(error).find_map(|error| error.downcast_ref::<ops::StepError>())?;
+    Some(&step.remains)
 }
 
 /// An error and its causes. One that is shared is looked at itself, not its handle.
@@ -274,7 +274,6 @@ mod tests {
             code: 127,
             how: "exit code: 127".into(),
             oom: false,
-            remains: None,
         };
         let vertex = VertexError {
             vertex: Digest::of("v"),

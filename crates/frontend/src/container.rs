@@ -131,8 +131,23 @@ pub struct FailedStep {
     pub op: llb::Op,
     /// Its description: `llb.customname` and others.
     pub description: BTreeMap<String, String>,
-    /// For each of its mounts, what it began with.
+    /// What of it failed.
+    pub part: FailedPart,
+    /// For each mount of a process, what it began with; for actions on files, all inputs;
+    /// for an input that could not be looked into, this one alone.
     pub inputs: Vec<Option<RefId>>,
-    /// For each of its mounts, what it was like in the end.
+    /// For each mount of a process, what it was like in the end; for each action on files,
+    /// what it had made, if that is still there.
     pub mounts: Vec<Option<RefId>>,
+}
+
+/// What of a step failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedPart {
+    /// Its process.
+    Process,
+    /// One of its actions on files, by its place.
+    Action(usize),
+    /// Looking into one of its inputs, by its number, before anything was done.
+    Input(usize),
 }

@@ -25,8 +25,8 @@ pub use bridge::{
     RefId, ResolveMode, ResolvedImage, SolveRequest, SourceMetadata,
 };
 pub use container::{
-    Container, FailedStep, NewContainer, NewProcess, ProcessControl, ProcessExit, StartedProcess,
-    TerminalSize,
+    Container, FailedPart, FailedStep, NewContainer, NewProcess, ProcessControl, ProcessExit,
+    StartedProcess, TerminalSize,
 };
 pub use error::{Error, Result};
 pub use options::Options;

@@ -17,18 +17,6 @@ pub struct ExitError {
     pub how: String,
     /// It was killed for lack of memory.
     pub oom: bool,
-    /// What one can look at now.
-    pub remains: Option<Arc<crate::Remains>>,
-}
-
-impl ExitError {
-    /// The same, with something to look at.
-    pub(crate) fn with(self, remains: crate::Remains) -> ExitError {
-        ExitError {
-            remains: Some(Arc::new(remains)),
-            ..self
-        }
-    }
 }
 
 /// Why an op could not be done.

@@ -8,18 +8,17 @@ mod mounts;
 mod process;
 mod secrets;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::Process;
 use executor::cdi::Refused;
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, Shared};
+use frontend::FailedPart;
 use llb::{CdiDevice, Exec, OpKind, Resources, preimage};
 use oci::{Digest, Platform};
 use solver::{CacheMap, KeyDigest, Op, OpContext, OpError};
 
+use crate::remains::Step;
 use crate::{Build, Deeds, Error, Output, Result};
 pub use container::Container;
 use key::InputKey;
@@ -32,14 +31,12 @@ pub(crate) struct ExecOp {
     platform: Platform,
     keys: Vec<InputKey>,
     resources: Option<Resources>,
-    /// The whole op and its description, for those who look at its failure.
-    op: llb::Op,
-    description: BTreeMap<String, String>,
+    step: Arc<Step>,
 }
 
 impl ExecOp {
     /// Refuses what the build is not allowed, also when the result is known already.
-    pub(crate) fn new(deeds: Deeds, vertex: &llb::Vertex) -> Result<ExecOp> {
+    pub(crate) fn new(deeds: Deeds, vertex: &llb::Vertex, step: Arc<Step>) -> Result<ExecOp> {
         let OpKind::Exec(exec) = &vertex.op.kind else {
             let kind = vertex.op.kind.name();
             return Err(Error::Invalid(format!("{kind} is not an exec")));
@@ -55,8 +52,7 @@ impl ExecOp {
                 ..exec.clone()
             },
             resources: vertex.metadata.resources.clone(),
-            op: vertex.op.clone(),
-            description: vertex.metadata.description.clone(),
+            step,
             deeds,
         })
     }
@@ -102,7 +98,7 @@ impl ExecOp {
         given.await
     }
 
-    async fn execute(&self, cx: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>> {
+    async fn execute(&self, cx: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {
         emulation::check(&self.platform)?;
         let name = format!("exec {}", self.exec.args.join(" "));
         let wanted = mounts::Wanted {
@@ -126,31 +122,28 @@ impl ExecOp {
         }
         let (exit, kept) = process::run(parts.executor.clone(), process, &cx.step, kept).await;
         match process::judge(&self.exec, exit) {
-            Ok(()) => kept.commit().await,
-            Err(Error::Exit(exit)) => {
+            Ok(()) => Ok(kept.commit().await?),
+            Err(error @ Error::Exit(_)) => {
+                let (began, mounts) = (self.began(&inputs), self.exec.mounts.len());
                 let left = kept.leave().await;
-                Err(Error::Exit(exit.with(self.remains(&inputs, left))))
+                let step = &self.step;
+                let failed = step.failed(error, FailedPart::Process, began, mounts, left);
+                Err(Arc::new(failed))
             }
             Err(error) => {
                 stdx::task::blocking(move || drop(kept)).await;
-                Err(error)
+                Err(error.into())
             }
         }
     }
 
-    /// What one can look at after the step failed.
-    fn remains(&self, inputs: &[Output], left: mounts::Left) -> Remains {
+    /// What each of its mounts began as.
+    fn began(&self, inputs: &[Output]) -> Vec<Option<Output>> {
         let began = |mount: &llb::Mount| {
             let number = mount.input.and_then(|number| usize::try_from(number).ok());
             number.and_then(|number| inputs.get(number)).cloned()
         };
-        Remains {
-            op: self.op.clone(),
-            description: self.description.clone(),
-            inputs: self.exec.mounts.iter().map(began).collect(),
-            written: left.places().collect(),
-            made: made(left).boxed().shared(),
-        }
+        self.exec.mounts.iter().map(began).collect()
     }
 }
 
@@ -175,48 +168,6 @@ fn names(devices: &[CdiDevice]) -> Vec<(String, bool)> {
         .iter()
         .map(|device| (device.name.clone(), device.optional));
     names.collect()
-}
-
-/// What is left of a step that failed: enough to stand where it stood.
-pub struct Remains {
-    /// What it should have done.
-    pub op: llb::Op,
-    /// Its description.
-    pub description: BTreeMap<String, String>,
-    /// For each of its mounts, the input it began as.
-    pub inputs: Vec<Option<Output>>,
-    written: Vec<usize>,
-    /// Results of what it wrote, made when the first wants to look.
-    made: Shared<BoxFuture<'static, Made>>,
-}
-
-/// Results by the places of the mounts. Everyone who looks gets the same, also the same error.
-type Made = Result<Arc<BTreeMap<usize, Output>>, Arc<Error>>;
-
-/// To the end, also when whoever wanted to look goes away: it can be done only once.
-async fn made(left: mounts::Left) -> Made {
-    let made = stdx::task::to_the_end("remains", left.into_outputs()).await;
-    made.map(Arc::new).map_err(Arc::new)
-}
-
-impl Remains {
-    /// The places of the mounts it wrote.
-    pub fn written(&self) -> impl Iterator<Item = usize> {
-        self.written.iter().copied()
-    }
-
-    /// What one of its mounts was like in the end.
-    pub async fn output(&self, place: usize) -> Result<Output, Arc<Error>> {
-        let written = self.made.clone().await?.get(&place).cloned();
-        let began = || self.inputs.get(place).cloned().flatten();
-        Ok(written.or_else(began).unwrap_or_default())
-    }
-}
-
-impl std::fmt::Debug for Remains {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Remains").finish_non_exhaustive()
-    }
 }
 
 pub(crate) fn check_allowed(exec: &Exec, build: &Build) -> Result<()> {
@@ -258,6 +209,6 @@ impl Op for ExecOp {
     }
 
     async fn run(&self, cx: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {
-        Ok(self.execute(cx, inputs).await?)
+        self.execute(cx, inputs).await
     }
 }

@@ -23,25 +23,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use frontend::FailedPart;
 use futures::future::try_join_all;
 use llb::{Action, File, OpKind, preimage};
 use oci::Digest;
 use solver::{CacheMap, KeyDigest, Op, OpContext, OpError};
 
+use crate::remains::Step;
 use crate::{Deeds, Error, Output, Result};
 use inputs::Selectors;
-use work::Work;
+use work::{Failed, Work};
 
 pub(crate) struct FileOp {
     deeds: Deeds,
     file: Arc<File>,
+    step: Arc<Step>,
     description: String,
     inputs: usize,
     selectors: Selectors,
 }
 
 impl FileOp {
-    pub(crate) fn new(deeds: Deeds, vertex: &llb::Vertex) -> Result<FileOp> {
+    pub(crate) fn new(deeds: Deeds, vertex: &llb::Vertex, step: Arc<Step>) -> Result<FileOp> {
         let OpKind::File(file) = &vertex.op.kind else {
             return Err(Error::Invalid("not a file op".into()));
         };
@@ -49,6 +52,7 @@ impl FileOp {
         Ok(FileOp {
             deeds,
             file: Arc::new(file.clone()),
+            step,
             description: crate::graph::name(vertex),
             inputs,
             selectors: Selectors::of(file, inputs)?,
@@ -115,6 +119,7 @@ impl Op for FileOp {
         let trees = try_join_all(trees).await?;
         let cancelled = Cancelled::default();
         let _guard = cancelled.when_dropped();
+        let began: Vec<_> = inputs.iter().cloned().map(Some).collect();
         let work = Work {
             refs: self.deeds.parts.refs.clone(),
             description: self.description.clone(),
@@ -124,7 +129,12 @@ impl Op for FileOp {
             cancelled,
             empty: None,
         };
-        Ok(stdx::task::blocking(move || work.run()).await?)
+        let done = stdx::task::blocking(move || work.run()).await;
+        done.map_err(|failed| {
+            let (part, actions) = (FailedPart::Action(failed.action), self.file.actions.len());
+            let Failed { cause, left, .. } = *failed;
+            Arc::new(self.step.failed(cause, part, began, actions, left)) as OpError
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use solver::{Op, VertexSpec};
 
 use crate::exec::{ExecOp, cache_mount_key};
 use crate::file::FileOp;
+use crate::remains::Step;
 use crate::source_op::SourceOp;
 use crate::stack::{DiffOp, MergeOp, PassthroughOp};
 use crate::why::Explained;
@@ -87,8 +88,10 @@ impl Deeds {
         all: &[llb::Vertex],
     ) -> Result<Arc<dyn Op<Output = Output>>> {
         let deeds = self.clone();
+        let step = Step::of(vertex);
         let explained = |op: Arc<dyn Op<Output = Output>>, parts| {
-            Arc::new(Explained::new(self.clone(), op, vertex, all, parts))
+            let step = step.clone();
+            Arc::new(Explained::new(self.clone(), op, vertex, all, parts, step))
         };
         let inputs = 0..vertex.inputs.len();
         Ok(match &vertex.op.kind {
@@ -97,12 +100,12 @@ impl Deeds {
                 Arc::new(SourceOp::new(deeds, vertex.digest, source, platform)?)
             }
             OpKind::Exec(_) => {
-                let op = ExecOp::new(deeds, vertex)?;
+                let op = ExecOp::new(deeds, vertex, step.clone())?;
                 let parts = inputs.map(|input| op.parts(input)).collect();
                 explained(Arc::new(op), parts)
             }
             OpKind::File(_) => {
-                let op = FileOp::new(deeds, vertex)?;
+                let op = FileOp::new(deeds, vertex, step.clone())?;
                 let parts = inputs.map(|input| op.parts(input)).collect();
                 explained(Arc::new(op), parts)
             }

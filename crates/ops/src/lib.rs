@@ -13,6 +13,7 @@ mod file;
 mod graph;
 mod output;
 mod read;
+mod remains;
 mod source_op;
 mod stack;
 mod why;
@@ -31,10 +32,11 @@ use session::{Group, Sessions};
 
 pub use contents::ContentsCache;
 pub use error::{Error, ExitError};
-pub use exec::{Container, Remains};
+pub use exec::Container;
 pub use graph::Deeds;
 pub use output::{Output, Results};
 pub use read::{DirEntry, EntryKind, read_dir, read_file, stat};
+pub use remains::{Remains, StepError};
 pub use why::LastTimes;
 
 /// The result of anything here.

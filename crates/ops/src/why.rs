@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use solver::{CacheMap, Miss, Missed, Op, OpContext, OpError};
 use stdx::patterns::Patterns;
 
+use crate::remains::Step;
 use crate::{Deeds, Error, Output};
 
 pub use memory::LastTimes;
@@ -76,6 +77,7 @@ pub(crate) struct Explained {
     parts: Vec<Option<Vec<Selector>>>,
     /// Per input, what of a client's directory was left out.
     hidden: Vec<Vec<String>>,
+    step: Arc<Step>,
 }
 
 impl Explained {
@@ -86,6 +88,7 @@ impl Explained {
         vertex: &llb::Vertex,
         all: &[llb::Vertex],
         parts: Vec<Option<Vec<Selector>>>,
+        step: Arc<Step>,
     ) -> Explained {
         let (place, text) = Place::of(&crate::graph::name(vertex));
         let inputs = vertex
@@ -105,6 +108,7 @@ impl Explained {
             shape,
             parts,
             hidden: hidden.collect(),
+            step,
         }
     }
 
@@ -190,7 +194,10 @@ impl Op for Explained {
         output: &Output,
     ) -> Result<Option<Digest>, OpError> {
         let found = self.op.content_key(cx, input, output).await;
-        found.map_err(|error| self.where_it_was_looked_for(error, input))
+        found.map_err(|error| {
+            let error = self.where_it_was_looked_for(error, input);
+            Arc::new(self.step.failed_input(error, input, output)) as OpError
+        })
     }
 
     async fn run(&self, cx: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {

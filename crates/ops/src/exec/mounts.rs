@@ -16,6 +16,7 @@ use stdx::task::blocking;
 use super::agent::{self, Forwarding};
 use super::key::clean;
 use super::secrets;
+use crate::remains::{Becomes, Left};
 use crate::{Deeds, Error, Output, Result};
 
 /// Where memory shared between processes is.
@@ -76,20 +77,6 @@ pub(super) struct Kept {
     others: Vec<(usize, MutableRef)>,
     caches: Vec<MutableRef>,
     agents: Vec<Forwarding>,
-}
-
-/// What a step that failed had made of its mounts. Dropped, it is gone.
-pub(super) struct Left {
-    /// By the place of the mount.
-    written: BTreeMap<usize, Becomes>,
-}
-
-/// What an output is made of.
-enum Becomes {
-    /// An input that was not written.
-    Same(Output),
-    /// What was written.
-    New(MutableRef),
 }
 
 /// One mount made ready; without a source there is none.
@@ -307,35 +294,6 @@ impl Kept {
         let written = outputs.chain(others).collect();
         let (caches, agents) = (self.caches, self.agents);
         blocking(move || drop((caches, agents))).await;
-        Left { written }
-    }
-}
-
-impl Becomes {
-    async fn output(self) -> Result<Output> {
-        match self {
-            Becomes::Same(input) => Ok(input),
-            Becomes::New(written) => {
-                let made = blocking(move || written.commit()).await;
-                made.map(|made| Output(Some(made))).map_err(Error::from)
-            }
-        }
-    }
-}
-
-impl Left {
-    /// The places of the mounts that were written.
-    pub(super) fn places(&self) -> impl Iterator<Item = usize> {
-        self.written.keys().copied()
-    }
-
-    /// Makes results of all that was written, by the places of the mounts.
-    pub(super) async fn into_outputs(self) -> Result<BTreeMap<usize, Output>> {
-        let making = self.written.into_iter();
-        let making = making.map(|(place, becomes)| async move {
-            let output = becomes.output().await?;
-            Ok::<_, Error>((place, output))
-        });
-        Ok(try_join_all(making).await?.into_iter().collect())
+        Left(written)
     }
 }

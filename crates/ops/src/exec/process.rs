@@ -225,7 +225,6 @@ pub(super) fn judge(exec: &Exec, exit: executor::Result<Exit>) -> Result<()> {
                 code,
                 how,
                 oom: false,
-                remains: None,
             }
             .into());
         }
@@ -247,7 +246,6 @@ pub(super) fn judge(exec: &Exec, exit: executor::Result<Exit>) -> Result<()> {
         code: exit.code,
         how,
         oom: exit.oom,
-        remains: None,
     }
     .into())
 }

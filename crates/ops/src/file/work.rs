@@ -10,6 +10,7 @@ use stdx::sys::Root;
 
 use super::lent::Lender;
 use super::{Cancelled, before, change, copy, needed, owner};
+use crate::remains::{Becomes, Left};
 use crate::{Error, Output, Result};
 
 /// All that is needed to do the actions.
@@ -33,6 +34,31 @@ enum Made {
     Final(Ref),
 }
 
+/// An action failed.
+pub(super) struct Failed {
+    pub(super) cause: Error,
+    /// Its place.
+    pub(super) action: usize,
+    /// What it and others had made, by their places.
+    pub(super) left: Left,
+}
+
+impl Failed {
+    fn new(cause: Error, action: usize, made: Vec<Made>) -> Box<Failed> {
+        let left = made.into_iter().enumerate();
+        let left = left.filter_map(|(place, made)| match made {
+            Made::Nothing => None,
+            Made::Writable(written) => Some((place, Becomes::New(written))),
+            Made::Final(found) => Some((place, Becomes::Same(Output(Some(found))))),
+        });
+        Box::new(Failed {
+            cause,
+            action,
+            left: Left(left.collect()),
+        })
+    }
+}
+
 /// How often something is used.
 #[derive(Clone, Copy, Default)]
 struct Uses {
@@ -50,7 +76,7 @@ impl AsRef<Root> for Seen {
 }
 
 impl Work {
-    pub(super) fn run(mut self) -> Result<Vec<Output>> {
+    pub(super) fn run(mut self) -> Result<Vec<Output>, Box<Failed>> {
         let file = Arc::clone(&self.file);
         let needed = needed(&file.actions, self.inputs.len());
         let uses = uses(&file.actions, &needed, self.inputs.len());
@@ -60,31 +86,23 @@ impl Work {
                 made.push(Made::Nothing);
                 continue;
             }
-            let target = self.target(action, &mut made)?;
-            let Uses { changed, read } = uses[at];
-            let goes_on = action.output.is_none() && changed + read.min(1) <= 1;
-            self.act(action, &target, goes_on, &made)?;
-            made.push(if goes_on {
-                Made::Writable(target)
-            } else {
-                Made::Final(target.commit()?)
-            });
-        }
-        let mut outputs = vec![
-            Output(None);
-            file.actions
-                .iter()
-                .filter(|action| action.output.is_some())
-                .count()
-        ];
-        for (action, made) in file.actions.iter().zip(&made) {
-            if let (Some(number), Made::Final(made)) = (action.output, made) {
-                let place = outputs.get_mut(number as usize);
-                *place.ok_or_else(|| Error::Invalid(format!("missing output {number}")))? =
-                    Output(Some(made.clone()));
+            if let Err(cause) = self.one(action, uses[at], &mut made) {
+                return Err(Failed::new(cause, at, made));
             }
         }
-        Ok(outputs)
+        outputs(&file.actions, made)
+    }
+
+    /// One action. What it made is added to the rest, also when it failed on the way.
+    fn one(&mut self, action: &Action, uses: Uses, made: &mut Vec<Made>) -> Result<()> {
+        let target = self.target(action, made)?;
+        let goes_on = action.output.is_none() && uses.changed + uses.read.min(1) <= 1;
+        let acted = self.act(action, &target, goes_on, made);
+        made.push(match acted.is_ok() && !goes_on {
+            true => Made::Final(target.commit()?),
+            false => Made::Writable(target),
+        });
+        acted
     }
 
     /// What an action changes.
@@ -173,6 +191,23 @@ impl Work {
             }
         }
     }
+}
+
+/// The outputs of the actions, by their numbers.
+fn outputs(actions: &[Action], made: Vec<Made>) -> Result<Vec<Output>, Box<Failed>> {
+    let count = actions.iter().filter(|action| action.output.is_some());
+    let mut outputs = vec![Output(None); count.count()];
+    for (at, action) in actions.iter().enumerate() {
+        let (Some(number), Made::Final(found)) = (action.output, &made[at]) else {
+            continue;
+        };
+        let Some(place) = outputs.get_mut(number as usize) else {
+            let missing = Error::Invalid(format!("missing output {number}"));
+            return Err(Failed::new(missing, at, made));
+        };
+        *place = Output(Some(found.clone()));
+    }
+    Ok(outputs)
 }
 
 fn uses(actions: &[Action], needed: &[bool], inputs: usize) -> Vec<Uses> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use frontend::{
-    Container as _, NewContainer, NewProcess, ProcessExit, StartedProcess, TerminalSize,
+    Container as _, FailedPart, NewContainer, NewProcess, ProcessExit, StartedProcess, TerminalSize,
 };
 use futures::FutureExt as _;
 use llb::{MountKind, Network, Security};
@@ -311,10 +311,13 @@ async fn privileged_a_failed_step_leaves_what_it_saw_and_made() {
     let mut exec = sh("echo made > /made; echo more > /w/more; exit 4");
     exec.mounts.push(mount("/w", MountKind::Bind));
     let failed = client.run(exec.clone(), &[&base]).await;
-    let ops::Error::Exit(exit) = failed.error() else {
-        panic!("{}", failed.why());
-    };
-    let remains = exit.remains.clone().expect("something to look at");
+    let remains = failed.remains();
+    assert_eq!(
+        (remains.part, remains.mounts),
+        (FailedPart::Process, 2),
+        "{}",
+        failed.why()
+    );
     assert_eq!(remains.inputs, [Some(base.clone()), None]);
     assert_eq!(remains.written().collect::<Vec<_>>(), [0, 1]);
     // Who only begins to look takes nothing from those who look after it.

@@ -4,6 +4,7 @@ mod container;
 mod contents;
 mod exec;
 mod exec_shared;
+mod failed;
 mod lent;
 mod pins;
 mod setup;

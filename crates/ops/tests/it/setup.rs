@@ -282,8 +282,18 @@ impl Done {
 
     /// The error of something that did not.
     pub(crate) fn error(&self) -> &ops::Error {
+        let error: &dyn std::error::Error = &**self.outputs.as_ref().unwrap_err();
+        let cause = error
+            .downcast_ref::<ops::StepError>()
+            .and_then(std::error::Error::source);
+        cause.unwrap_or(error).downcast_ref().unwrap()
+    }
+
+    /// What is left of a step that failed.
+    pub(crate) fn remains(&self) -> std::sync::Arc<ops::Remains> {
         let error = self.outputs.as_ref().unwrap_err();
-        error.downcast_ref().unwrap()
+        let step = error.downcast_ref::<ops::StepError>();
+        step.expect("something to look at").remains.clone()
     }
 
     /// Why it did not go well, in full.

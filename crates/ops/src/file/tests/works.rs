@@ -84,7 +84,7 @@ impl State {
             cancelled: Cancelled::default(),
             empty: None,
         };
-        work.run()
+        work.run().map_err(|failed| failed.cause)
     }
 
     fn lines(&self, of: &Output) -> Vec<String> {

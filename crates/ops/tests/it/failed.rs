@@ -1,0 +1,86 @@
+//! What one can look at after a step failed that ran no process.
+
+use frontend::FailedPart;
+use llb::{Action, ActionKind, Copy, File, Mkdir, OpKind};
+use ops::Output;
+use solver::{JobId, OpContext};
+
+use crate::setup::{World, mount, sh};
+
+/// Rows: A16
+#[tokio::test]
+async fn privileged_a_failed_action_leaves_inputs_and_trees() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let (base, client) = (world.tree(&[("base", "b\n")]), world.plain());
+    let action = |input, secondary, output, kind| Action {
+        input,
+        secondary,
+        output,
+        kind,
+    };
+    let mkdir = ActionKind::Mkdir(Mkdir {
+        path: "/foo".into(),
+        mode: 0o755,
+        ..Mkdir::default()
+    });
+    let copy = ActionKind::Copy(Copy::new("/foo", "/none/foo"));
+    let file = File {
+        actions: vec![
+            action(None, None, None, mkdir),
+            action(Some(0), Some(1), Some(0), copy),
+        ],
+    };
+    let op = client.file_op(file, 1).unwrap();
+    let failed = client.run_op(&*op, &[&base]).await;
+    assert!(failed.why().contains("/none"), "{}", failed.why());
+    let remains = failed.remains();
+    assert!(matches!(&remains.op.kind, OpKind::File(file) if file.actions.len() == 2));
+    assert_eq!(
+        (remains.part, remains.mounts),
+        (FailedPart::Action(1), 2),
+        "{}",
+        failed.why()
+    );
+    assert_eq!(remains.inputs, [Some(base)]);
+    assert_eq!(remains.written().collect::<Vec<_>>(), [0, 1]);
+    let copied_from = remains.output(0).await.unwrap();
+    assert_eq!(world.read(&copied_from, "foo").await.unwrap(), "");
+    let changed = remains.output(1).await.unwrap();
+    assert_eq!(world.read(&changed, "base").await.unwrap(), "b\n");
+}
+
+/// Rows: A16
+#[tokio::test]
+async fn privileged_an_input_without_the_path_can_be_looked_into() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let client = world.plain();
+    let data = world.tree(&[("found/data", "d\n")]);
+    let mut exec = sh("true");
+    exec.mounts.push(llb::Mount {
+        input: Some(1),
+        selector: "/notfound".into(),
+        readonly: true,
+        ..mount("/src", llb::MountKind::Bind)
+    });
+    let op = client.op(exec, 2).unwrap();
+    let cx = OpContext {
+        step: progress::StepProgress::none(),
+        job: JobId(1),
+        missed: None,
+    };
+    for input in [&data, &Output(None)] {
+        let error = op.content_key(&cx, 1, input).await.unwrap_err();
+        let step = error.downcast_ref::<ops::StepError>();
+        let step = step.unwrap_or_else(|| panic!("{error}"));
+        assert!(step.to_string().contains("notfound"), "{step}");
+        let remains = &step.remains;
+        assert!(matches!(&remains.op.kind, OpKind::Exec(_)));
+        assert_eq!((remains.part, remains.mounts), (FailedPart::Input(1), 0));
+        assert_eq!(remains.inputs, [Some(input.clone())]);
+        assert_eq!(remains.written().count(), 0);
+    }
+}
