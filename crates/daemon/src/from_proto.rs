@@ -1,6 +1,8 @@
 //! From wire messages to our own words. Wire types go no further than this file,
 //! [`crate::to_proto`] and the service that received them.
 
+mod policy;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use tonic::Status;
 
 use crate::builder::{ClientFrontend, Request, Spec, What};
 use crate::config::gc::GcRule;
-use engine::{Action, AttrTest, Constraint, Match, Policy, Rule, Update};
+pub(crate) use policy::source_policies;
 
 /// A graph; refused if a digest in it is none.
 pub(crate) fn definition(message: pb::Definition) -> Result<llb::Definition, Status> {
@@ -69,17 +71,18 @@ pub(crate) fn resolve_mode(text: &str) -> Result<ResolveMode, Status> {
 
 /// How an image is to be looked up.
 pub(crate) fn image_lookup(
-    request: &wire::ResolveImageConfigRequest,
+    request: wire::ResolveImageConfigRequest,
 ) -> Result<ImageLookup, Status> {
     const OCI_LAYOUT: i32 = 1;
     Ok(ImageLookup {
-        platform: request.platform.clone().map(platform),
+        platform: request.platform.map(platform),
         mode: resolve_mode(&request.resolve_mode)?,
-        step_name: request.log_name.clone(),
-        layout: (request.resolver_type == OCI_LAYOUT).then(|| LayoutStore {
-            session: request.session_id.clone(),
-            store: request.store_id.clone(),
+        step_name: request.log_name,
+        layout: (request.resolver_type == OCI_LAYOUT).then_some(LayoutStore {
+            session: request.session_id,
+            store: request.store_id,
         }),
+        policies: source_policies(request.source_policies)?,
     })
 }
 
@@ -102,6 +105,7 @@ pub(crate) fn nested(request: wire::SolveRequest) -> Result<NestedRequest, Statu
         inputs: definitions(request.frontend_inputs)?,
         evaluate: request.evaluate,
         cache_imports: cache_imports(request.cache_imports),
+        policies: source_policies(request.source_policies)?,
     })
 }
 
@@ -384,71 +388,8 @@ pub(crate) fn solve(request: control::SolveRequest) -> Result<Request, Status> {
             cache.export_attrs_deprecated,
         )?,
         entitlements: request.entitlements,
-        policy: policy(request.source_policy, request.source_policy_session)?,
+        policy: policy::of_client(request.source_policy, request.source_policy_session)?,
         remembered: !request.internal,
-    })
-}
-
-/// Which sources may be used (row P05).
-fn policy(
-    message: Option<control::sourcepolicy::Policy>,
-    session: String,
-) -> Result<Policy, Status> {
-    let message = message.unwrap_or_default();
-    if !message.rules.is_empty() && message.version > 1 {
-        return Err(Status::unimplemented(format!(
-            "source policies of version {} are unknown: there is version 1",
-            message.version
-        )));
-    }
-    let rules = message.rules.into_iter().map(rule);
-    Ok(Policy {
-        rules: rules.collect::<Result<_, Status>>()?,
-        session,
-    })
-}
-
-fn rule(message: control::sourcepolicy::Rule) -> Result<Rule, Status> {
-    use control::sourcepolicy::{AttrMatch, MatchType, PolicyAction};
-    let unknown = |what: &str, number: i32| {
-        Status::invalid_argument(format!("source policy: unknown type of {what}: {number}"))
-    };
-    let action = match PolicyAction::try_from(message.action) {
-        Ok(PolicyAction::Allow) => Action::Allow,
-        Ok(PolicyAction::Deny) => Action::Deny,
-        Ok(PolicyAction::Convert) => Action::Convert,
-        Err(_) => return Err(unknown("action", message.action)),
-    };
-    let selector = message.selector.ok_or_else(|| {
-        Status::invalid_argument(
-            "source policy: invalid nil selector in policy: a rule must say of which source it is",
-        )
-    })?;
-    let matching = match MatchType::try_from(selector.match_type) {
-        Ok(MatchType::Wildcard) => Match::Wildcard,
-        Ok(MatchType::Exact) => Match::Exact,
-        Ok(MatchType::Regex) => Match::Regex,
-        Err(_) => return Err(unknown("match type", selector.match_type)),
-    };
-    let constraint = |one: control::sourcepolicy::AttrConstraint| {
-        let test = match AttrMatch::try_from(one.condition) {
-            Ok(AttrMatch::Equal) => AttrTest::Equal(one.value),
-            Ok(AttrMatch::Notequal) => AttrTest::NotEqual(one.value),
-            Ok(AttrMatch::Matches) => AttrTest::Matches(one.value),
-            Err(_) => return Err(unknown("attribute condition", one.condition)),
-        };
-        Ok(Constraint { key: one.key, test })
-    };
-    let constraints = selector.constraints.into_iter().map(constraint);
-    Ok(Rule {
-        action,
-        matching,
-        identifier: selector.identifier,
-        constraints: constraints.collect::<Result<_, Status>>()?,
-        update: message.updates.map(|update| Update {
-            identifier: update.identifier,
-            attrs: update.attrs,
-        }),
     })
 }
 

@@ -205,7 +205,7 @@ async fn build_one(
         .solve(SolveRequest {
             definition: lowered.definition,
             cache_imports: ui.options.cache_imports.clone(),
-            evaluate: false,
+            ..SolveRequest::default()
         })
         .await?;
     let platform = platform.unwrap_or_else(|| match lowered.image.platform.os.is_empty() {

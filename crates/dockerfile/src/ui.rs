@@ -97,6 +97,7 @@ impl<'a> Ui<'a> {
             mode: self.options.resolve_mode,
             step_name,
             layout,
+            ..ImageLookup::default()
         };
         self.bridge.resolve_image(name, lookup).await
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use frontend::policy::SourcePolicy;
 use frontend::{
     Bridge, CacheImport, Container, FailedPart, FailedStep, FileRange, FileStat, FrontendResult,
     ImageLookup, NestedRequest, NewContainer, Options, Position, Range, RefId, ResolvedImage,
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) progress: Progress,
     pub(crate) session: String,
     pub(crate) imports: Imports,
+    /// The client's; a question of a frontend's may come with more.
     pub(crate) policies: Policies,
     solved: Mutex<HashMap<RefId, Arc<Solved>>>,
     /// Steps that failed and somebody looked at, by where what is left of them is in memory;
@@ -81,6 +83,8 @@ pub(crate) struct BuildBridge {
     inputs: BTreeMap<String, llb::Definition>,
     /// What it was asked, for provenance.
     asked: Arc<Asked>,
+    /// The client's, and those of whoever called this frontend.
+    policies: Policies,
     /// How many frontends called each other to get here.
     depth: u32,
 }
@@ -190,6 +194,7 @@ impl Shared {
     pub(crate) async fn load(
         &self,
         definition: llb::Definition,
+        policies: &Policies,
         by: &Asked,
     ) -> frontend::Result<Option<RefId>> {
         let graph = {
@@ -197,7 +202,7 @@ impl Shared {
             stdx::task::blocking(move || llb::Graph::load(&definition)).await
         };
         let graph = graph.map_err(|error| asked("reading the graph", error.kind(), error))?;
-        let (definition, graph) = self.policed(definition, graph).await?;
+        let (definition, graph) = self.policed(policies, definition, graph).await?;
         let Some(root) = graph.root() else {
             return Ok(None);
         };
@@ -323,6 +328,7 @@ impl BuildBridge {
         asked: Arc<Asked>,
     ) -> BuildBridge {
         BuildBridge {
+            policies: shared.policies.clone(),
             shared,
             options,
             inputs,
@@ -402,7 +408,11 @@ impl Bridge for BuildBridge {
 
     async fn solve(&self, request: SolveRequest) -> frontend::Result<Option<RefId>> {
         self.import(&request.cache_imports);
-        let loaded = self.shared.load(request.definition, &self.asked).await?;
+        let policies = self.policies.and(request.policies).await?;
+        let loaded = self
+            .shared
+            .load(request.definition, &policies, &self.asked)
+            .await?;
         if let (true, Some(reference)) = (request.evaluate, &loaded) {
             self.shared.output(reference).await?;
         }
@@ -433,6 +443,7 @@ impl Bridge for BuildBridge {
             !request.inputs.is_empty(),
         );
         let bridge = Arc::new(BuildBridge {
+            policies: self.policies.and(request.policies).await?,
             asked,
             shared: self.shared.clone(),
             options: Options::new(request.options),
@@ -450,17 +461,12 @@ impl Bridge for BuildBridge {
     async fn resolve_image(
         &self,
         name: &str,
-        lookup: ImageLookup,
+        mut lookup: ImageLookup,
     ) -> frontend::Result<ResolvedImage> {
-        let name = match lookup.layout {
-            None => {
-                &self
-                    .shared
-                    .policed_image(name, lookup.platform.as_ref())
-                    .await?
-            }
-            Some(_) => name,
-        };
+        let more = std::mem::take(&mut lookup.policies);
+        let policies = self.policies.and(more).await?;
+        let name = self.shared.policed_image(&policies, name, &lookup).await?;
+        let name = name.as_str();
         let image = self.image(name, &lookup)?;
         let found = async |step: &StepProgress| {
             let found = image
@@ -490,15 +496,15 @@ impl Bridge for BuildBridge {
         identifier: &str,
         attrs: &BTreeMap<String, String>,
         platform: Option<&Platform>,
+        policies: Vec<SourcePolicy>,
     ) -> frontend::Result<SourceMetadata> {
         let wanted = llb::Source {
             identifier: identifier.to_owned(),
             attrs: attrs.clone(),
         };
-        let other = match self.shared.policies.is_empty() {
-            true => None,
-            false => self.shared.decide(&wanted, platform, Vec::new).await?,
-        };
+        let policies = self.policies.and(policies).await?;
+        let deciding = self.shared.decide(&policies, &wanted, platform, Vec::new);
+        let other = deciding.await?;
         let llb::Source { identifier, attrs } = &other.unwrap_or(wanted);
         let failed =
             |error: source::Error| asked(format!("resolving {identifier}"), error.kind(), error);

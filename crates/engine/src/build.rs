@@ -207,7 +207,7 @@ async fn results(
     };
     match what {
         What::Definition { definition, .. } => {
-            let one = shared.load(definition, asked).await?;
+            let one = shared.load(definition, &shared.policies, asked).await?;
             Ok(FrontendResult {
                 refs: Refs::One(one),
                 ..FrontendResult::default()

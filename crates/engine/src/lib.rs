@@ -27,8 +27,5 @@ mod worker;
 
 pub use error::Failure;
 pub use gateway::{FrontendServer, Line};
-pub use request::{
-    Action, AttrTest, Built, ClientFrontend, Constraint, Match, Policy, Predicate, Request, Rule,
-    Spec, Update, What,
-};
+pub use request::{Built, ClientFrontend, Policy, Predicate, Request, Spec, What};
 pub use worker::{Config, Engine, Frontends, OpenError, Runner, WorkerInfo};

@@ -1,28 +1,29 @@
-//! Which sources a build may use (rows P05, N08): rules that came with the request, and the
-//! client's own decision. A source is allowed, denied, or another is used in its place.
+//! Which sources a build may use (rows P05, N08): rules that came with the request or with a
+//! frontend's question, and the client's own decision. A source is allowed, denied, or another
+//! is used in its place.
+
+mod pattern;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use frontend::SourceLocation;
+use frontend::policy::{Action, Rule, SourcePolicy};
+use frontend::{ImageLookup, SourceLocation};
 use futures::future::BoxFuture;
 use oci::Platform;
-use regex::Regex;
 use session::{PolicyAnswer, PolicyQuestion, Sessions};
 use stdx::Kind;
 
 use crate::bridge::Shared;
 use crate::error::asked;
 
-use crate::request::{Action, AttrTest, Match, Policy, Rule};
+use crate::request::Policy;
+use pattern::Pattern;
 
 /// Rules may send a source on this often before they are thought to run in circles.
 const MAX_CONVERSIONS: usize = 20;
 /// Questions a client may answer with another question.
 const MAX_QUESTIONS: usize = 10;
-/// Bytes of a name that is converted, and of what it is converted into. One place of the latter
-/// can bring in all of the former, so this bounds what is made before it is refused, too.
-const MAX_NAME: usize = 8 << 10;
 /// How long a session of the policy's may take to connect.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -30,12 +31,13 @@ const WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// A rule or the client says no.
-    #[error("source {identifier:?} denied by policy{}", reasons(.why))]
+    #[error("source {identifier:?} denied by policy")]
     Denied {
         /// The source.
         identifier: String,
-        /// What the client said.
-        why: Vec<String>,
+        /// Why.
+        #[source]
+        denial: Denial,
     },
     /// A rule cannot be read.
     #[error("source policy: {0}")]
@@ -43,8 +45,8 @@ pub(crate) enum Error {
     /// Rules send a source on and on.
     #[error("source policy: {0:?} is converted more than {MAX_CONVERSIONS} times")]
     Circle(String),
-    /// An image is needed, and a rule names something else.
-    #[error("source policy: {0:?} is converted into {1:?}, which is no image")]
+    /// An image is looked up, and a rule names something else.
+    #[error("source policy: {0:?} is converted into {1:?}, which cannot be looked up as an image")]
     NoImage(String, String),
     /// The client wants to know more than we can tell.
     #[error("source policy: it asks for {1} of {0:?}, which cannot be given yet")]
@@ -56,6 +58,14 @@ pub(crate) enum Error {
     #[error("looking up {0:?} for the source policy")]
     Lookup(String, #[source] frontend::Error),
 }
+
+/// Clients of BuildKit look for these very words, whatever the source.
+#[derive(Debug, Default, thiserror::Error)]
+#[error("source denied by policy{}", reasons(.0))]
+pub(crate) struct Denial(
+    /// What the client said.
+    Vec<String>,
+);
 
 fn reasons(why: &[String]) -> String {
     match why.is_empty() {
@@ -83,35 +93,50 @@ pub(crate) type Image = (String, bytes::Bytes);
 pub(crate) type Look<'a> =
     Box<dyn Fn(llb::Source) -> BoxFuture<'a, frontend::Result<Image>> + Send + Sync + 'a>;
 
-/// The policy of one build, its patterns read.
+/// The policies that hold for a build or for one question of a frontend, their patterns read.
+#[derive(Clone)]
 pub(crate) struct Policies {
-    rules: Vec<Pattern>,
+    /// Each decides on its own.
+    lists: Vec<Arc<[Pattern]>>,
     session: Option<(Sessions, String)>,
 }
 
-struct Pattern {
-    rule: Rule,
-    identifier: Option<Regex>,
-    attrs: Vec<Option<Regex>>,
-}
-
 impl Policies {
+    /// The client's.
     pub(crate) fn new(policy: &Policy, sessions: &Sessions) -> Result<Policies, Error> {
-        let rules = policy
-            .rules
-            .iter()
-            .map(Pattern::new)
-            .collect::<Result<_, Error>>()?;
         let session = Some(policy.session.clone()).filter(|id| !id.is_empty());
-        Ok(Policies {
-            rules,
+        let mut policies = Policies {
+            lists: Vec::new(),
             session: session.map(|id| (sessions.clone(), id)),
-        })
+        };
+        policies.add(&policy.rules)?;
+        Ok(policies)
+    }
+
+    fn add(&mut self, rules: &[Rule]) -> Result<(), Error> {
+        if !rules.is_empty() {
+            let patterns = rules.iter().map(Pattern::new);
+            self.lists.push(patterns.collect::<Result<_, Error>>()?);
+        }
+        Ok(())
+    }
+
+    /// These, and after them those that came with a question.
+    pub(crate) async fn and(&self, more: Vec<SourcePolicy>) -> frontend::Result<Policies> {
+        let mut all = self.clone();
+        if more.is_empty() {
+            return Ok(all);
+        }
+        let read = stdx::task::blocking(move || {
+            more.iter().try_for_each(|policy| all.add(&policy.rules))?;
+            Ok(all)
+        });
+        read.await.map_err(|error| refused(error, Vec::new()))
     }
 
     /// Whether everything is allowed.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rules.is_empty() && self.session.is_none()
+    fn is_empty(&self) -> bool {
+        self.lists.is_empty() && self.session.is_none()
     }
 
     /// What to use for a source: `None` if it is fine as it is. `look` finds out
@@ -136,29 +161,14 @@ impl Policies {
         Err(Error::Circle(source.identifier.clone()))
     }
 
-    /// Of rules that match, the last one that allows or denies counts; the first that
-    /// converts begins everything anew.
+    /// The first list that converts begins everything anew, and none may deny.
     fn by_rules(&self, source: &llb::Source) -> Result<Option<llb::Source>, Error> {
-        let mut denied = false;
-        for pattern in self.rules.iter().filter(|pattern| pattern.matches(source)) {
-            match pattern.rule.action {
-                Action::Allow => denied = false,
-                Action::Deny => denied = true,
-                Action::Convert => {
-                    let other = pattern.convert(source)?;
-                    if other != *source {
-                        return Ok(Some(other));
-                    }
-                }
+        for list in &self.lists {
+            if let Some(other) = by_list(list, source)? {
+                return Ok(Some(other));
             }
         }
-        match denied {
-            true => Err(Error::Denied {
-                identifier: source.identifier.clone(),
-                why: Vec::new(),
-            }),
-            false => Ok(None),
-        }
+        Ok(None)
     }
 
     async fn by_client(
@@ -181,7 +191,10 @@ impl Policies {
         for _ in 0..MAX_QUESTIONS {
             match client.check(&question).await? {
                 PolicyAnswer::Allow => return Ok(None),
-                PolicyAnswer::Deny(why) => return Err(Error::Denied { identifier, why }),
+                PolicyAnswer::Deny(why) => {
+                    let denial = Denial(why);
+                    return Err(Error::Denied { identifier, denial });
+                }
                 PolicyAnswer::Convert { identifier, attrs } => {
                     let other = llb::Source { identifier, attrs };
                     return Ok((other != *source).then_some(other));
@@ -208,113 +221,28 @@ impl Policies {
     }
 }
 
-fn regex(pattern: &str) -> Result<Regex, Error> {
-    Regex::new(pattern)
-        .map_err(|error| Error::BadRule(format!("invalid regex {pattern:?}: {error}")))
-}
-
-impl Pattern {
-    fn new(rule: &Rule) -> Result<Pattern, Error> {
-        let identifier = match rule.matching {
-            Match::Exact => None,
-            Match::Regex => Some(regex(&rule.identifier)?),
-            Match::Wildcard if rule.identifier.contains("**") => {
-                return Err(Error::BadRule(format!(
-                    "invalid wildcard {:?}: it has **",
-                    rule.identifier
-                )));
-            }
-            Match::Wildcard => {
-                let pattern = regex::escape(&rule.identifier).replace("\\*", "(.*)");
-                Some(regex(&format!("(?s)^{pattern}$"))?)
-            }
-        };
-        let attrs = rule
-            .constraints
-            .iter()
-            .map(|constraint| match &constraint.test {
-                AttrTest::Matches(pattern) => regex(pattern).map(Some),
-                _ => Ok(None),
-            });
-        Ok(Pattern {
-            identifier,
-            attrs: attrs.collect::<Result<_, Error>>()?,
-            rule: rule.clone(),
-        })
-    }
-
-    fn matches(&self, source: &llb::Source) -> bool {
-        let attrs = self
-            .rule
-            .constraints
-            .iter()
-            .zip(&self.attrs)
-            .all(|(constraint, pattern)| {
-                let value = source.attrs.get(&constraint.key).map_or("", String::as_str);
-                match &constraint.test {
-                    AttrTest::Equal(wanted) => value == wanted,
-                    AttrTest::NotEqual(unwanted) => value != unwanted,
-                    AttrTest::Matches(_) => pattern
-                        .as_ref()
-                        .is_some_and(|pattern| pattern.is_match(value)),
+/// Of rules that match, the last one that allows or denies counts; the first that
+/// converts begins everything anew.
+fn by_list(list: &[Pattern], source: &llb::Source) -> Result<Option<llb::Source>, Error> {
+    let mut denied = false;
+    for pattern in list.iter().filter(|pattern| pattern.matches(source)) {
+        match pattern.rule.action {
+            Action::Allow => denied = false,
+            Action::Deny => denied = true,
+            Action::Convert => {
+                let other = pattern.convert(source)?;
+                if other != *source {
+                    return Ok(Some(other));
                 }
-            });
-        let named = self.rule.identifier == source.identifier
-            || self
-                .identifier
-                .as_ref()
-                .is_some_and(|pattern| pattern.is_match(&source.identifier));
-        attrs && named
-    }
-
-    /// The source to use instead. In its name `$1` is what the first star or group took;
-    /// a wildcard's `$0` is the whole name.
-    fn convert(&self, source: &llb::Source) -> Result<llb::Source, Error> {
-        let Some(update) = &self.rule.update else {
-            let problem = format!(
-                "missing destination for convert rule of {:?}",
-                self.rule.identifier
-            );
-            return Err(Error::BadRule(problem));
-        };
-        let mut other = source.clone();
-        let into = match update.identifier.as_str() {
-            "" => &self.rule.identifier,
-            into => into,
-        };
-        other.identifier = match &self.identifier {
-            Some(pattern) => self.expand(pattern, &source.identifier, into)?,
-            None => into.to_owned(),
-        };
-        other.attrs.extend(update.attrs.clone());
-        Ok(other)
-    }
-}
-
-impl Pattern {
-    /// `name` with `into` where the pattern fits, and in that what the pattern took. What is
-    /// brought in is not looked at again.
-    fn expand(&self, pattern: &Regex, name: &str, into: &str) -> Result<String, Error> {
-        let rule = &self.rule.identifier;
-        let bounded = |text: &str| match text.len() {
-            length if length <= MAX_NAME => Ok(()),
-            _ => Err(Error::BadRule(format!(
-                "a name of more than {MAX_NAME} bytes is converted by the rule for {rule:?}"
-            ))),
-        };
-        bounded(name)?;
-        bounded(into)?;
-        let (mut made, mut rest) = (String::new(), 0);
-        for captures in pattern.captures_iter(name) {
-            let whole = captures.get_match();
-            made.push_str(&name[rest..whole.start()]);
-            captures.expand(into, &mut made);
-            bounded(&made)?;
-            rest = whole.end();
+            }
         }
-        made.push_str(&name[rest..]);
-        bounded(&made)?;
-        Ok(made)
+    }
+    match denied {
+        true => Err(Error::Denied {
+            identifier: source.identifier.clone(),
+            denial: Denial::default(),
+        }),
+        false => Ok(None),
     }
 }
 
@@ -342,13 +270,14 @@ pub(crate) fn replaced(
 }
 
 impl Shared {
-    /// A graph as the policy wants it.
+    /// A graph as the policies want it.
     pub(crate) async fn policed(
         &self,
+        policies: &Policies,
         definition: llb::Definition,
         graph: llb::Graph,
     ) -> frontend::Result<(llb::Definition, llb::Graph)> {
-        if self.policies.is_empty() {
+        if policies.is_empty() {
             return Ok((definition, graph));
         }
         let mut others = BTreeMap::new();
@@ -358,7 +287,7 @@ impl Shared {
             };
             let platform = vertex.op.platform.as_ref();
             let at = || crate::bridge::places(&definition, &vertex.digest);
-            if let Some(other) = self.decide(source, platform, at).await? {
+            if let Some(other) = self.decide(policies, source, platform, at).await? {
                 others.insert(vertex.digest, other);
             }
         }
@@ -369,26 +298,32 @@ impl Shared {
             .map_err(|error| asked("putting other sources into the graph", error.kind(), error))
     }
 
-    /// An image's name as the policy wants it.
+    /// The name to look an image up by as the policies want it.
     pub(crate) async fn policed_image(
         &self,
+        policies: &Policies,
         name: &str,
-        platform: Option<&Platform>,
+        lookup: &ImageLookup,
     ) -> frontend::Result<String> {
-        if self.policies.is_empty() {
+        if policies.is_empty() {
             return Ok(name.to_owned());
         }
-        let Ok(parsed) = name.parse::<oci::ImageName>() else {
-            return Ok(name.to_owned());
+        let (scheme, full) = match (&lookup.layout, name.parse::<oci::ImageName>()) {
+            (Some(_), _) => ("oci-layout://", name.to_owned()),
+            (None, Ok(parsed)) => ("docker-image://", parsed.or_latest().to_string()),
+            // It cannot be looked up either, and that error is to be told.
+            (None, Err(_)) => return Ok(name.to_owned()),
         };
         let source = llb::Source {
-            identifier: format!("docker-image://{}", parsed.or_latest()),
+            identifier: format!("{scheme}{full}"),
             attrs: BTreeMap::new(),
         };
-        let Some(other) = self.decide(&source, platform, Vec::new).await? else {
+        let platform = lookup.platform.as_ref();
+        let decided = self.decide(policies, &source, platform, Vec::new).await?;
+        let Some(other) = decided else {
             return Ok(name.to_owned());
         };
-        match other.identifier.strip_prefix("docker-image://") {
+        match other.identifier.strip_prefix(scheme) {
             Some(name) => Ok(name.to_owned()),
             None => Err(refused(
                 Error::NoImage(source.identifier, other.identifier),
@@ -400,6 +335,7 @@ impl Shared {
     /// What to use for a source, `None` if it is fine as it is.
     pub(crate) async fn decide(
         &self,
+        policies: &Policies,
         source: &llb::Source,
         platform: Option<&Platform>,
         at: impl FnOnce() -> Vec<SourceLocation>,
@@ -407,7 +343,7 @@ impl Shared {
         // Boxed, or the compiler cannot see that the whole may cross threads.
         let look: Look<'_> =
             Box::new(move |source| Box::pin(self.look_up(source, platform.cloned())));
-        let decided = self.policies.decide(source, platform, &look).await;
+        let decided = policies.decide(source, platform, &look).await;
         decided.map_err(|error| refused(error, at()))
     }
 
@@ -449,219 +385,4 @@ pub(crate) fn refused(error: Error, at: Vec<SourceLocation>) -> frontend::Error 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::request::{Constraint, Update};
-
-    fn rule(action: Action, matching: Match, identifier: &str) -> Rule {
-        Rule {
-            action,
-            matching,
-            identifier: identifier.into(),
-            constraints: Vec::new(),
-            update: None,
-        }
-    }
-
-    fn to(identifier: &str) -> Option<Update> {
-        Some(Update {
-            identifier: identifier.into(),
-            attrs: BTreeMap::new(),
-        })
-    }
-
-    fn source(identifier: &str) -> llb::Source {
-        llb::Source {
-            identifier: identifier.into(),
-            attrs: BTreeMap::new(),
-        }
-    }
-
-    fn decide(rules: Vec<Rule>, identifier: &str) -> Result<Option<llb::Source>, Error> {
-        let policy = Policy {
-            rules,
-            session: String::new(),
-        };
-        let policies = Policies::new(&policy, &Sessions::new())?;
-        let look: Look<'_> =
-            Box::new(|_| Box::pin(async { Ok((String::new(), bytes::Bytes::new())) }));
-        futures::executor::block_on(policies.decide(&source(identifier), None, &look))
-    }
-
-    const ALPINE: &str = "docker-image://docker.io/library/alpine:latest";
-
-    /// Rows: P05
-    #[test]
-    fn the_last_rule_that_matches_counts() {
-        use Action::{Allow, Deny};
-        use Match::{Exact, Regex, Wildcard};
-        let all = || rule(Deny, Wildcard, "*");
-        for (rules, allowed) in [
-            (vec![], true),
-            (vec![all()], false),
-            (vec![all(), rule(Allow, Exact, ALPINE)], true),
-            (vec![rule(Allow, Exact, ALPINE), all()], false),
-            (vec![all(), rule(Allow, Regex, "alpine")], true),
-            (
-                vec![all(), rule(Allow, Wildcard, "docker-image://*/alpine:*")],
-                true,
-            ),
-            (
-                vec![all(), rule(Allow, Wildcard, "docker-image://*/alpine")],
-                false,
-            ),
-            (vec![rule(Deny, Exact, "docker-image://*")], true),
-        ] {
-            let shown = format!("{rules:?}");
-            match decide(rules, ALPINE) {
-                Ok(other) => assert!(allowed && other.is_none(), "{shown}"),
-                Err(error) => {
-                    assert!(!allowed, "{shown}: {error}");
-                    assert_eq!(
-                        error.to_string(),
-                        format!("source {ALPINE:?} denied by policy")
-                    );
-                    assert_eq!(error.kind(), Kind::Denied);
-                }
-            }
-        }
-    }
-
-    /// Rows: P05
-    #[test]
-    fn sources_are_converted_until_no_rule_wants_more() {
-        use Action::{Convert, Deny};
-        let convert = |matching, from: &str, into: &str| Rule {
-            update: to(into),
-            ..rule(Convert, matching, from)
-        };
-        let wild = convert(
-            Match::Wildcard,
-            "docker-image://docker.io/*:*",
-            "docker-image://mirror/${1}:$2",
-        );
-        let next = convert(
-            Match::Regex,
-            "^docker-image://mirror/(.*)$",
-            "docker-image://last/$1",
-        );
-        let found = decide(vec![wild.clone(), next.clone()], ALPINE)
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            found.identifier,
-            "docker-image://last/library/alpine:latest"
-        );
-        let denied = decide(
-            vec![
-                rule(Deny, Match::Wildcard, "docker-image://last/*"),
-                wild,
-                next,
-            ],
-            ALPINE,
-        );
-        assert_eq!(denied.unwrap_err().kind(), Kind::Denied);
-        let there = convert(Match::Exact, "a", "b");
-        let back = convert(Match::Exact, "b", "a");
-        assert!(matches!(
-            decide(vec![there, back], "a"),
-            Err(Error::Circle(_))
-        ));
-        let mut pinned = rule(Convert, Match::Exact, "https://x/y");
-        pinned.update = Some(Update {
-            identifier: String::new(),
-            attrs: [("http.checksum".into(), "sha256:1".into())].into(),
-        });
-        let found = decide(vec![pinned.clone()], "https://x/y")
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (
-                found.identifier.as_str(),
-                found.attrs["http.checksum"].as_str()
-            ),
-            ("https://x/y", "sha256:1")
-        );
-        pinned.update = None;
-        assert!(matches!(
-            decide(vec![pinned], "https://x/y"),
-            Err(Error::BadRule(_))
-        ));
-    }
-
-    /// Rows: P05
-    #[test]
-    fn names_are_made_in_one_pass_and_bounded() {
-        let convert = |matching, from: &str, into: &str| Rule {
-            update: to(into),
-            ..rule(Action::Convert, matching, from)
-        };
-        let into = |matching, from: &str, into: &str, name: &str| {
-            let policy = convert(matching, from, into);
-            let found = Pattern::new(&policy)?.convert(&source(name))?;
-            Ok::<_, Error>(found.identifier)
-        };
-        for (matching, from, to, name, made) in [
-            // What the first star took is no template.
-            (
-                Match::Wildcard,
-                "https://*/*",
-                "https://m/$1/$2",
-                "https://$2/x",
-                "https://m/$2/x",
-            ),
-            // Ten is not one and a nought.
-            (Match::Wildcard, "*", "a/${1}0/$10/$0", "n", "a/n0//n"),
-            (Match::Regex, "b(.)", "<$1>", "ab$b2", "a<$><2>"),
-            (Match::Regex, "^a$", "<$1>", "b", "b"),
-        ] {
-            assert_eq!(into(matching, from, to, name).unwrap(), made, "{from} {to}");
-        }
-        for (matching, from) in [(Match::Wildcard, "*"), (Match::Regex, "(.*)")] {
-            let long = "x".repeat(MAX_NAME);
-            assert_eq!(into(matching, from, "$1", &long).unwrap().len(), MAX_NAME);
-            for (template, name) in [
-                ("$1$1".to_owned(), long.clone()),
-                ("$1".repeat(MAX_NAME / 2), long.clone()),
-                ("$1".to_owned(), format!("{long}x")),
-                (format!("{long}x"), "x".to_owned()),
-            ] {
-                let error = into(matching, from, &template, &name).unwrap_err();
-                assert!(
-                    error.to_string().contains("more than 8192 bytes"),
-                    "{error}"
-                );
-            }
-        }
-    }
-
-    /// Rows: P05
-    #[test]
-    fn rules_may_ask_for_attributes_and_must_be_readable() {
-        let with = |test: AttrTest| Rule {
-            constraints: vec![Constraint {
-                key: "git.keepgitdir".into(),
-                test,
-            }],
-            ..rule(Action::Deny, Match::Wildcard, "git://*")
-        };
-        for (test, denied) in [
-            (AttrTest::Equal("true".into()), false),
-            (AttrTest::NotEqual("true".into()), true),
-            (AttrTest::Matches("^$".into()), true),
-        ] {
-            assert_eq!(
-                decide(vec![with(test.clone())], "git://a").is_err(),
-                denied,
-                "{test:?}"
-            );
-        }
-        for wrong in [
-            with(AttrTest::Matches("(".into())),
-            rule(Action::Allow, Match::Regex, "("),
-            rule(Action::Allow, Match::Wildcard, "a**"),
-        ] {
-            assert!(matches!(decide(vec![wrong], "x"), Err(Error::BadRule(_))));
-        }
-    }
-}
+mod tests;

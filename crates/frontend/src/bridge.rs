@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Digest, Platform};
 
+use crate::policy::SourcePolicy;
 use crate::{Container, Error, FailedStep, FrontendResult, NewContainer, Options, Result, Warning};
 
 /// Names one solved result for as long as the build runs.
@@ -53,6 +54,8 @@ pub struct SolveRequest {
     pub evaluate: bool,
     /// Where cached steps may come from, beside the worker's own records.
     pub cache_imports: Vec<CacheImport>,
+    /// Which of the graph's sources may be used.
+    pub policies: Vec<SourcePolicy>,
 }
 
 /// "Let another frontend build this."
@@ -68,6 +71,8 @@ pub struct NestedRequest {
     pub evaluate: bool,
     /// Where cached steps may come from.
     pub cache_imports: Vec<CacheImport>,
+    /// Which sources it may use, in all it asks and solves.
+    pub policies: Vec<SourcePolicy>,
 }
 
 /// When a registry is asked for an image that is known already.
@@ -106,6 +111,8 @@ pub struct ImageLookup {
     pub step_name: String,
     /// Set for an image that lies in a client's OCI layout instead of a registry.
     pub layout: Option<LayoutStore>,
+    /// Whether it may be used.
+    pub policies: Vec<SourcePolicy>,
 }
 
 /// Where an OCI layout is reached: a client's content store.
@@ -228,6 +235,7 @@ pub trait Bridge: Send + Sync {
         identifier: &str,
         attrs: &BTreeMap<String, String>,
         platform: Option<&Platform>,
+        policies: Vec<SourcePolicy>,
     ) -> Result<SourceMetadata>;
 
     /// A file of a result. An absent file is an error of kind not found.

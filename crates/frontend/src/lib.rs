@@ -8,13 +8,15 @@
 //!
 //! The words to know: [`Bridge`] (what may be asked), [`RefId`] (a solved result, by
 //! name), [`FrontendResult`] (what a build gives), [`Options`] (what the client asked
-//! for), [`Error`] (what went wrong, and where in which file).
+//! for), [`policy`] (which sources may be used), [`Error`] (what went wrong, and where in
+//! which file).
 #![forbid(unsafe_code)]
 
 mod bridge;
 mod container;
 mod error;
 mod options;
+pub mod policy;
 mod result;
 mod scan;
 mod source_range;

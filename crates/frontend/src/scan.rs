@@ -65,7 +65,7 @@ impl Scanner {
             platform: Some(platform.clone()),
             mode,
             step_name: format!("[internal] load metadata for {}", sbom.generator),
-            layout: None,
+            ..ImageLookup::default()
         };
         let found = bridge
             .resolve_image(&sbom.generator.to_string(), lookup)

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use frontend::policy::SourcePolicy;
 use frontend::{
     Bridge, Error, FileRange, FileStat, FrontendResult, ImageLookup, NestedRequest, Options, RefId,
     ResolvedImage, Result, SolveRequest, SourceMetadata, Warning,
@@ -188,6 +189,7 @@ impl Bridge for FakeBridge {
         identifier: &str,
         _: &BTreeMap<String, String>,
         _: Option<&Platform>,
+        _: Vec<SourcePolicy>,
     ) -> Result<SourceMetadata> {
         Err(Error::NoFile {
             path: identifier.to_owned(),

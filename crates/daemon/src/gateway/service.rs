@@ -55,15 +55,6 @@ fn caps(names: &[&str]) -> Vec<ApiCap> {
         .collect()
 }
 
-fn refuse_policies<T>(policies: &[T]) -> Result<(), Status> {
-    match policies.is_empty() {
-        true => Ok(()),
-        false => Err(Status::unimplemented(
-            "source policies of a frontend are not supported yet",
-        )),
-    }
-}
-
 /// A ref named in a request.
 pub(super) fn named(id: &str) -> Result<RefId, Status> {
     if id.is_empty() {
@@ -91,15 +82,15 @@ impl LlbBridge for Gateways {
         request: Request<wire::ResolveImageConfigRequest>,
     ) -> Result<Response<wire::ResolveImageConfigResponse>, Status> {
         let build = self.find(&request).await?;
-        let request = request.into_inner();
-        refuse_policies(&request.source_policies)?;
-        if request.r#ref.is_empty() {
+        let mut request = request.into_inner();
+        let name = std::mem::take(&mut request.r#ref);
+        if name.is_empty() {
             return Err(Status::invalid_argument("the request names no image"));
         }
-        let lookup = from_proto::image_lookup(&request)?;
+        let lookup = from_proto::image_lookup(request)?;
         let image = build
             .bridge
-            .resolve_image(&request.r#ref, lookup)
+            .resolve_image(&name, lookup)
             .await
             .map_err(|error| build.asked(&error))?;
         Ok(Response::new(wire::ResolveImageConfigResponse {
@@ -128,6 +119,7 @@ impl LlbBridge for Gateways {
             ));
         }
         let platform = request.platform.map(from_proto::platform);
+        let policies = from_proto::source_policies(request.source_policies)?;
         let mut attrs = source.attrs.clone();
         if !request.resolve_mode.is_empty() {
             attrs
@@ -136,7 +128,7 @@ impl LlbBridge for Gateways {
         }
         let known = build
             .bridge
-            .resolve_source(&source.identifier, &attrs, platform.as_ref())
+            .resolve_source(&source.identifier, &attrs, platform.as_ref(), policies)
             .await
             .map_err(|error| build.asked(&error))?;
         let mut response = wire::ResolveSourceMetaResponse {
@@ -182,7 +174,6 @@ impl LlbBridge for Gateways {
     ) -> Result<Response<wire::SolveResponse>, Status> {
         let build = self.find(&request).await?;
         let request = request.into_inner();
-        refuse_policies(&request.source_policies)?;
         let (inline, arrays, last) = (
             request.allow_result_return,
             request.allow_result_array_ref,
@@ -408,6 +399,7 @@ async fn solve(build: &OpenBuild, request: wire::SolveRequest) -> Result<Fronten
         definition,
         evaluate: request.evaluate,
         cache_imports,
+        policies: from_proto::source_policies(request.source_policies)?,
     };
     let one = build
         .bridge

@@ -4,6 +4,7 @@ mod config;
 mod containers;
 mod life;
 mod listen;
+mod policies;
 mod pretender;
 mod robust;
 mod services;

@@ -15,6 +15,7 @@ use daemon::config::file::File;
 use daemon::config::flags::Flags;
 use daemon::config::gc::GcRule;
 use daemon::config::{Config, Name, Surroundings};
+use frontend::policy::SourcePolicy;
 use frontend::{
     Bridge, FileRange, FileStat, FrontendResult, ImageLookup, NestedRequest, Options, RefId, Refs,
     ResolvedImage, SolveRequest, SourceFile, SourceLocation, SourceMetadata, Warning,
@@ -207,6 +208,18 @@ fn none<T>(path: &str) -> frontend::Result<T> {
     })
 }
 
+/// Refuses every source for which somebody made rules, and says them.
+fn policed(policies: &[SourcePolicy]) -> frontend::Result<()> {
+    match policies {
+        [] => Ok(()),
+        some => Err(frontend::Error::bad_option(
+            "policies",
+            "",
+            format!("{some:?}"),
+        )),
+    }
+}
+
 #[async_trait]
 impl Bridge for PretendBridge {
     fn options(&self) -> &Options {
@@ -221,7 +234,8 @@ impl Bridge for PretendBridge {
     async fn inputs(&self) -> frontend::Result<BTreeMap<String, llb::Definition>> {
         Ok(BTreeMap::new())
     }
-    async fn solve(&self, _: SolveRequest) -> frontend::Result<Option<RefId>> {
+    async fn solve(&self, request: SolveRequest) -> frontend::Result<Option<RefId>> {
+        policed(&request.policies)?;
         Ok(Some(RefId::new("r1")))
     }
     async fn evaluate(&self, reference: &RefId) -> frontend::Result<()> {
@@ -235,6 +249,7 @@ impl Bridge for PretendBridge {
         Ok(llb::Definition::default())
     }
     async fn nested(&self, request: NestedRequest) -> frontend::Result<FrontendResult> {
+        policed(&request.policies)?;
         if request.frontend != "dockerfile.v0" {
             return Err(frontend::Error::UnknownFrontend(request.frontend));
         }
@@ -243,7 +258,12 @@ impl Bridge for PretendBridge {
             ..FrontendResult::default()
         })
     }
-    async fn resolve_image(&self, name: &str, _: ImageLookup) -> frontend::Result<ResolvedImage> {
+    async fn resolve_image(
+        &self,
+        name: &str,
+        lookup: ImageLookup,
+    ) -> frontend::Result<ResolvedImage> {
+        policed(&lookup.policies)?;
         Ok(ResolvedImage {
             name: name.to_owned(),
             digest: Digest::of(name),
@@ -255,7 +275,9 @@ impl Bridge for PretendBridge {
         _: &str,
         _: &BTreeMap<String, String>,
         _: Option<&Platform>,
+        policies: Vec<SourcePolicy>,
     ) -> frontend::Result<SourceMetadata> {
+        policed(&policies)?;
         none("source")
     }
     async fn read_file(

@@ -2,6 +2,7 @@
 
 mod failed;
 mod platforms;
+mod policies;
 mod statements;
 
 executor::helper_hook!();

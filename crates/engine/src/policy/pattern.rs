@@ -1,0 +1,125 @@
+//! One rule of a policy, its patterns read: which sources it means and what it makes of them.
+
+use frontend::policy::{AttrTest, Match, Rule};
+use regex::Regex;
+
+use super::Error;
+
+/// Bytes of a name that is converted, and of what it is converted into. One place of the latter
+/// can bring in all of the former, so this bounds what is made before it is refused, too.
+pub(super) const MAX_NAME: usize = 8 << 10;
+
+/// A rule, ready to be tried.
+pub(super) struct Pattern {
+    pub(super) rule: Rule,
+    identifier: Option<Regex>,
+    attrs: Vec<Option<Regex>>,
+}
+
+fn regex(pattern: &str) -> Result<Regex, Error> {
+    Regex::new(pattern)
+        .map_err(|error| Error::BadRule(format!("invalid regex {pattern:?}: {error}")))
+}
+
+impl Pattern {
+    pub(super) fn new(rule: &Rule) -> Result<Pattern, Error> {
+        let identifier = match rule.matching {
+            Match::Exact => None,
+            Match::Regex => Some(regex(&rule.identifier)?),
+            Match::Wildcard if rule.identifier.contains("**") => {
+                return Err(Error::BadRule(format!(
+                    "invalid wildcard {:?}: it has **",
+                    rule.identifier
+                )));
+            }
+            Match::Wildcard => {
+                let pattern = regex::escape(&rule.identifier).replace("\\*", "(.*)");
+                Some(regex(&format!("(?s)^{pattern}$"))?)
+            }
+        };
+        let attrs = rule
+            .constraints
+            .iter()
+            .map(|constraint| match &constraint.test {
+                AttrTest::Matches(pattern) => regex(pattern).map(Some),
+                _ => Ok(None),
+            });
+        Ok(Pattern {
+            identifier,
+            attrs: attrs.collect::<Result<_, Error>>()?,
+            rule: rule.clone(),
+        })
+    }
+
+    pub(super) fn matches(&self, source: &llb::Source) -> bool {
+        let attrs = self
+            .rule
+            .constraints
+            .iter()
+            .zip(&self.attrs)
+            .all(|(constraint, pattern)| {
+                let value = source.attrs.get(&constraint.key).map_or("", String::as_str);
+                match &constraint.test {
+                    AttrTest::Equal(wanted) => value == wanted,
+                    AttrTest::NotEqual(unwanted) => value != unwanted,
+                    AttrTest::Matches(_) => pattern
+                        .as_ref()
+                        .is_some_and(|pattern| pattern.is_match(value)),
+                }
+            });
+        let named = self.rule.identifier == source.identifier
+            || self
+                .identifier
+                .as_ref()
+                .is_some_and(|pattern| pattern.is_match(&source.identifier));
+        attrs && named
+    }
+
+    /// The source to use instead. In its name `$1` is what the first star or group took;
+    /// a wildcard's `$0` is the whole name.
+    pub(super) fn convert(&self, source: &llb::Source) -> Result<llb::Source, Error> {
+        let Some(update) = &self.rule.update else {
+            let problem = format!(
+                "missing destination for convert rule of {:?}",
+                self.rule.identifier
+            );
+            return Err(Error::BadRule(problem));
+        };
+        let mut other = source.clone();
+        let into = match update.identifier.as_str() {
+            "" => &self.rule.identifier,
+            into => into,
+        };
+        other.identifier = match &self.identifier {
+            Some(pattern) => self.expand(pattern, &source.identifier, into)?,
+            None => into.to_owned(),
+        };
+        other.attrs.extend(update.attrs.clone());
+        Ok(other)
+    }
+
+    /// `name` with `into` where the pattern fits, and in that what the pattern took. What is
+    /// brought in is not looked at again.
+    fn expand(&self, pattern: &Regex, name: &str, into: &str) -> Result<String, Error> {
+        let rule = &self.rule.identifier;
+        let bounded = |text: &str| match text.len() {
+            length if length <= MAX_NAME => Ok(()),
+            _ => Err(Error::BadRule(format!(
+                "a name of more than {MAX_NAME} bytes is converted by the rule for {rule:?}"
+            ))),
+        };
+        bounded(name)?;
+        bounded(into)?;
+        let (mut made, mut rest) = (String::new(), 0);
+        for captures in pattern.captures_iter(name) {
+            let whole = captures.get_match();
+            made.push_str(&name[rest..whole.start()]);
+            captures.expand(into, &mut made);
+            bounded(&made)?;
+            rest = whole.end();
+        }
+        made.push_str(&name[rest..]);
+        bounded(&made)?;
+        Ok(made)
+    }
+}

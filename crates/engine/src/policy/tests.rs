@@ -1,0 +1,282 @@
+//! Rules, and what becomes of sources.
+
+use frontend::policy::{Action, AttrTest, Constraint, Match, Rule, Update};
+
+use super::pattern::MAX_NAME;
+use super::*;
+
+fn rule(action: Action, matching: Match, identifier: &str) -> Rule {
+    Rule {
+        action,
+        matching,
+        identifier: identifier.into(),
+        constraints: Vec::new(),
+        update: None,
+    }
+}
+
+fn to(identifier: &str) -> Option<Update> {
+    Some(Update {
+        identifier: identifier.into(),
+        attrs: BTreeMap::new(),
+    })
+}
+
+fn source(identifier: &str) -> llb::Source {
+    llb::Source {
+        identifier: identifier.into(),
+        attrs: BTreeMap::new(),
+    }
+}
+
+fn decide(rules: Vec<Rule>, identifier: &str) -> Result<Option<llb::Source>, Error> {
+    let policy = Policy {
+        rules,
+        session: String::new(),
+    };
+    let policies = Policies::new(&policy, &Sessions::new())?;
+    let look: Look<'_> = Box::new(|_| Box::pin(async { Ok((String::new(), bytes::Bytes::new())) }));
+    futures::executor::block_on(policies.decide(&source(identifier), None, &look))
+}
+
+const ALPINE: &str = "docker-image://docker.io/library/alpine:latest";
+
+/// Rows: P05
+#[test]
+fn the_last_rule_that_matches_counts() {
+    use Action::{Allow, Deny};
+    use Match::{Exact, Regex, Wildcard};
+    let all = || rule(Deny, Wildcard, "*");
+    for (rules, allowed) in [
+        (vec![], true),
+        (vec![all()], false),
+        (vec![all(), rule(Allow, Exact, ALPINE)], true),
+        (vec![rule(Allow, Exact, ALPINE), all()], false),
+        (vec![all(), rule(Allow, Regex, "alpine")], true),
+        (
+            vec![all(), rule(Allow, Wildcard, "docker-image://*/alpine:*")],
+            true,
+        ),
+        (
+            vec![all(), rule(Allow, Wildcard, "docker-image://*/alpine")],
+            false,
+        ),
+        (vec![rule(Deny, Exact, "docker-image://*")], true),
+    ] {
+        let shown = format!("{rules:?}");
+        match decide(rules, ALPINE) {
+            Ok(other) => assert!(allowed && other.is_none(), "{shown}"),
+            Err(error) => {
+                assert!(!allowed, "{shown}: {error}");
+                assert_eq!(
+                    error.to_string(),
+                    format!("source {ALPINE:?} denied by policy")
+                );
+                assert_eq!(error.kind(), Kind::Denied);
+            }
+        }
+    }
+}
+
+/// Rows: P05
+#[test]
+fn sources_are_converted_until_no_rule_wants_more() {
+    use Action::{Convert, Deny};
+    let convert = |matching, from: &str, into: &str| Rule {
+        update: to(into),
+        ..rule(Convert, matching, from)
+    };
+    let wild = convert(
+        Match::Wildcard,
+        "docker-image://docker.io/*:*",
+        "docker-image://mirror/${1}:$2",
+    );
+    let next = convert(
+        Match::Regex,
+        "^docker-image://mirror/(.*)$",
+        "docker-image://last/$1",
+    );
+    let found = decide(vec![wild.clone(), next.clone()], ALPINE)
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        found.identifier,
+        "docker-image://last/library/alpine:latest"
+    );
+    let denied = decide(
+        vec![
+            rule(Deny, Match::Wildcard, "docker-image://last/*"),
+            wild,
+            next,
+        ],
+        ALPINE,
+    );
+    assert_eq!(denied.unwrap_err().kind(), Kind::Denied);
+    let there = convert(Match::Exact, "a", "b");
+    let back = convert(Match::Exact, "b", "a");
+    assert!(matches!(
+        decide(vec![there, back], "a"),
+        Err(Error::Circle(_))
+    ));
+    let mut pinned = rule(Convert, Match::Exact, "https://x/y");
+    pinned.update = Some(Update {
+        identifier: String::new(),
+        attrs: [("http.checksum".into(), "sha256:1".into())].into(),
+    });
+    let found = decide(vec![pinned.clone()], "https://x/y")
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (
+            found.identifier.as_str(),
+            found.attrs["http.checksum"].as_str()
+        ),
+        ("https://x/y", "sha256:1")
+    );
+    pinned.update = None;
+    assert!(matches!(
+        decide(vec![pinned], "https://x/y"),
+        Err(Error::BadRule(_))
+    ));
+}
+
+/// Rows: P05
+#[test]
+fn names_are_made_in_one_pass_and_bounded() {
+    let convert = |matching, from: &str, into: &str| Rule {
+        update: to(into),
+        ..rule(Action::Convert, matching, from)
+    };
+    let into = |matching, from: &str, into: &str, name: &str| {
+        let policy = convert(matching, from, into);
+        let found = Pattern::new(&policy)?.convert(&source(name))?;
+        Ok::<_, Error>(found.identifier)
+    };
+    for (matching, from, to, name, made) in [
+        // What the first star took is no template.
+        (
+            Match::Wildcard,
+            "https://*/*",
+            "https://m/$1/$2",
+            "https://$2/x",
+            "https://m/$2/x",
+        ),
+        // Ten is not one and a nought.
+        (Match::Wildcard, "*", "a/${1}0/$10/$0", "n", "a/n0//n"),
+        (Match::Regex, "b(.)", "<$1>", "ab$b2", "a<$><2>"),
+        (Match::Regex, "^a$", "<$1>", "b", "b"),
+    ] {
+        assert_eq!(into(matching, from, to, name).unwrap(), made, "{from} {to}");
+    }
+    for (matching, from) in [(Match::Wildcard, "*"), (Match::Regex, "(.*)")] {
+        let long = "x".repeat(MAX_NAME);
+        assert_eq!(into(matching, from, "$1", &long).unwrap().len(), MAX_NAME);
+        for (template, name) in [
+            ("$1$1".to_owned(), long.clone()),
+            ("$1".repeat(MAX_NAME / 2), long.clone()),
+            ("$1".to_owned(), format!("{long}x")),
+            (format!("{long}x"), "x".to_owned()),
+        ] {
+            let error = into(matching, from, &template, &name).unwrap_err();
+            assert!(
+                error.to_string().contains("more than 8192 bytes"),
+                "{error}"
+            );
+        }
+    }
+}
+
+/// Rows: P05
+#[test]
+fn rules_may_ask_for_attributes_and_must_be_readable() {
+    let with = |test: AttrTest| Rule {
+        constraints: vec![Constraint {
+            key: "git.keepgitdir".into(),
+            test,
+        }],
+        ..rule(Action::Deny, Match::Wildcard, "git://*")
+    };
+    for (test, denied) in [
+        (AttrTest::Equal("true".into()), false),
+        (AttrTest::NotEqual("true".into()), true),
+        (AttrTest::Matches("^$".into()), true),
+    ] {
+        assert_eq!(
+            decide(vec![with(test.clone())], "git://a").is_err(),
+            denied,
+            "{test:?}"
+        );
+    }
+    for wrong in [
+        with(AttrTest::Matches("(".into())),
+        rule(Action::Allow, Match::Regex, "("),
+        rule(Action::Allow, Match::Wildcard, "a**"),
+    ] {
+        assert!(matches!(decide(vec![wrong], "x"), Err(Error::BadRule(_))));
+    }
+}
+
+/// What a frontend sends along comes after the client's, and cannot lift it.
+///
+/// Rows: P05, G03
+#[tokio::test]
+async fn each_policy_decides_on_its_own() {
+    use Action::{Allow, Convert, Deny};
+    let convert = |from: &str, into: &str| Rule {
+        update: to(into),
+        ..rule(Convert, Match::Exact, from)
+    };
+    let exact = |action, identifier: &str| rule(action, Match::Exact, identifier);
+    for (client, frontends, wanted) in [
+        (vec![exact(Deny, "a")], vec![vec![exact(Allow, "a")]], None),
+        (vec![exact(Allow, "a")], vec![vec![exact(Deny, "a")]], None),
+        (vec![], vec![vec![], vec![exact(Deny, "a")]], None),
+        (vec![], vec![vec![exact(Deny, "b")]], Some("a")),
+        // The client's come first, and again for what others made of a source.
+        (
+            vec![convert("a", "b")],
+            vec![vec![convert("a", "c")]],
+            Some("b"),
+        ),
+        (
+            vec![convert("c", "b")],
+            vec![vec![convert("a", "c")]],
+            Some("b"),
+        ),
+        (vec![exact(Deny, "c")], vec![vec![convert("a", "c")]], None),
+        (
+            vec![],
+            vec![vec![convert("a", "c")], vec![exact(Deny, "a")]],
+            Some("c"),
+        ),
+    ] {
+        let shown = format!("{client:?} {frontends:?}");
+        let policy = Policy {
+            rules: client,
+            session: String::new(),
+        };
+        let more = frontends.into_iter().map(|rules| SourcePolicy { rules });
+        let client = Policies::new(&policy, &Sessions::new()).unwrap();
+        let policies = client.and(more.collect()).await.unwrap();
+        let look: Look<'_> =
+            Box::new(|_| Box::pin(async { Ok((String::new(), bytes::Bytes::new())) }));
+        match policies.decide(&source("a"), None, &look).await {
+            Ok(other) => {
+                let other = other.unwrap_or(source("a"));
+                assert_eq!(Some(other.identifier.as_str()), wanted, "{shown}");
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Denied, "{shown}");
+                assert_eq!(wanted, None, "{shown}");
+            }
+        }
+    }
+    let client = Policies::new(&Policy::default(), &Sessions::new()).unwrap();
+    let wrong = SourcePolicy {
+        rules: vec![rule(Allow, Match::Regex, "(")],
+    };
+    let Err(error) = client.and(vec![wrong]).await else {
+        panic!("the rule cannot be read");
+    };
+    assert_eq!(error.kind(), Kind::InvalidInput);
+}

@@ -1,0 +1,178 @@
+//! Source policies that a frontend sends along with what it asks.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use engine::{ClientFrontend, Config, Engine, Policy, Request, What};
+use frontend::policy::{Action, Match, Rule, SourcePolicy, Update};
+use frontend::{Bridge, FrontendResult, ImageLookup, LayoutStore, NestedRequest, SolveRequest};
+use llb::{Builder, Meta};
+use progress::Progress;
+use stdx::Kind;
+
+const A: &str = "https://a.invalid/file";
+const B: &str = "https://b.invalid/file";
+
+fn rule(action: Action, identifier: &str) -> Rule {
+    Rule {
+        action,
+        matching: Match::Wildcard,
+        identifier: identifier.to_owned(),
+        constraints: Vec::new(),
+        update: None,
+    }
+}
+
+fn policies(rules: Vec<Rule>) -> Vec<SourcePolicy> {
+    vec![SourcePolicy { rules }]
+}
+
+fn convert(from: &str, into: &str) -> Rule {
+    Rule {
+        update: Some(Update {
+            identifier: into.to_owned(),
+            attrs: BTreeMap::new(),
+        }),
+        ..rule(Action::Convert, from)
+    }
+}
+
+fn graph(identifier: &str, policies: Vec<SourcePolicy>) -> SolveRequest {
+    let mut builder = Builder::new();
+    let edge = builder.source(identifier, [], None, Meta::default());
+    SolveRequest {
+        definition: builder.definition(Some(&edge)),
+        policies,
+        ..SolveRequest::default()
+    }
+}
+
+/// The one source of a graph that was loaded.
+async fn loaded(bridge: &dyn Bridge, request: SolveRequest) -> frontend::Result<String> {
+    let reference = bridge.solve(request).await?.expect("it is not empty");
+    let graph = llb::Graph::load(&bridge.definition(&reference).await?).expect("it was loaded");
+    let llb::OpKind::Source(source) = &graph.vertices()[0].op.kind else {
+        panic!("{graph:?}")
+    };
+    Ok(source.identifier.clone())
+}
+
+fn told<T: std::fmt::Debug>(answer: frontend::Result<T>) -> Result<T, String> {
+    answer.map_err(|error| {
+        assert_eq!(error.kind(), Kind::Denied, "{error:?}");
+        let mut why: &dyn std::error::Error = &error;
+        let mut said = String::new();
+        while let Some(cause) = why.source() {
+            said = why.to_string();
+            why = cause;
+        }
+        // Clients look for these words alone.
+        assert_eq!(why.to_string(), "source denied by policy");
+        said
+    })
+}
+
+type Seen = Arc<Mutex<Vec<(&'static str, Result<String, String>)>>>;
+
+/// Asks for all that can be asked, with and without policies.
+fn asks(seen: Seen) -> ClientFrontend {
+    Box::new(move |bridge| {
+        Box::pin(async move {
+            let saw = |what, answer| seen.lock().unwrap().push((what, answer));
+            let deny = |identifier| policies(vec![rule(Action::Deny, identifier)]);
+            let bridge = &*bridge;
+            let solved = async |request| told(loaded(bridge, request).await);
+
+            saw("denied", solved(graph(A, deny("https://a*"))).await);
+            saw("other rule", solved(graph(A, deny("https://b*"))).await);
+            // What one question came with holds for no other.
+            saw("no rule", solved(graph(A, Vec::new())).await);
+            let mut moved = policies(vec![convert(A, "https://c.invalid/file")]);
+            saw("converted", solved(graph(A, moved.clone())).await);
+            moved.extend(deny("https://c*"));
+            saw("both", solved(graph(A, moved)).await);
+            let allow = policies(vec![rule(Action::Allow, "*")]);
+            saw("client", solved(graph(B, allow)).await);
+            let into = policies(vec![convert(A, B)]);
+            saw("client in the end", solved(graph(A, into)).await);
+
+            let lookup = ImageLookup {
+                policies: deny("docker-image://a.invalid/*"),
+                ..ImageLookup::default()
+            };
+            let found = bridge.resolve_image("a.invalid/image", lookup).await;
+            saw("image", told(found).map(|image| image.name));
+            let lookup = ImageLookup {
+                policies: deny("oci-layout://*"),
+                layout: Some(LayoutStore::default()),
+                ..ImageLookup::default()
+            };
+            let found = bridge.resolve_image("image", lookup).await;
+            saw("layout", told(found).map(|image| image.name));
+            let attrs = BTreeMap::new();
+            let found = bridge.resolve_source(A, &attrs, None, deny("https://a*"));
+            saw("source", told(found.await).map(|found| found.identifier));
+            // It asks for its context, and is none the wiser.
+            let nested = NestedRequest {
+                frontend: "dockerfile.v0".to_owned(),
+                options: BTreeMap::from([("context".to_owned(), A.to_owned())]),
+                policies: deny("https://a*"),
+                ..NestedRequest::default()
+            };
+            let result = bridge.nested(nested).await;
+            saw("nested", told(result).map(|result| format!("{result:?}")));
+            Ok(FrontendResult::default())
+        })
+    })
+}
+
+/// They hold for that question, beside the client's, which no frontend can lift.
+///
+/// Rows: P05, G02, G03
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_policies_of_a_frontend_hold_for_its_question() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(Config::new(dir.path())).await.unwrap();
+    let seen = Seen::default();
+    let request = Request {
+        id: "build".to_owned(),
+        session: String::new(),
+        what: What::Client {
+            options: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+            run: asks(seen.clone()),
+        },
+        exporters: Vec::new(),
+        session_exporter: false,
+        cache_imports: Vec::new(),
+        cache_exports: Vec::new(),
+        entitlements: Vec::new(),
+        policy: Policy {
+            rules: vec![rule(Action::Deny, "https://b.*")],
+            session: String::new(),
+        },
+        remembered: false,
+    };
+    let progress = Progress::new(progress::Options::default());
+    engine.build(request, progress).await.unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    let denied = |identifier: &str| Err(format!("source {identifier:?} denied by policy"));
+    let wanted = [
+        ("denied", denied(A)),
+        ("other rule", Ok(A.to_owned())),
+        ("no rule", Ok(A.to_owned())),
+        ("converted", Ok("https://c.invalid/file".to_owned())),
+        ("both", denied("https://c.invalid/file")),
+        ("client", denied(B)),
+        ("client in the end", denied(B)),
+        ("image", denied("docker-image://a.invalid/image:latest")),
+        ("layout", denied("oci-layout://image")),
+        ("source", denied(A)),
+        ("nested", denied(A)),
+    ];
+    assert_eq!(seen, wanted);
+    engine.close().await;
+}
