@@ -181,7 +181,15 @@ fn platforms(options: &Options) -> Result<Vec<Platform>, Error> {
             .parse()
             .map_err(|_| bad("platform", name, "a list like linux/amd64,linux/arm64"))
     };
-    names(text).iter().map(parse).collect()
+    let mut platforms: Vec<Platform> = Vec::new();
+    for name in names(text) {
+        let platform = parse(&name)?;
+        // Asked for twice it is built once, as with BuildKit.
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(platforms)
 }
 
 fn multi_platform(options: &Options, several: bool) -> Result<bool, Error> {
@@ -343,7 +351,7 @@ mod tests {
     #[test]
     fn options_are_understood() {
         let options = parse(&[
-            ("platform", "linux/amd64,linux/arm64/v8"),
+            ("platform", "linux/amd64,linux/arm64/v8,linux/amd64"),
             ("add-hosts", "A=1.2.3.4,b=::1,c=host-gateway"),
             ("ulimit", "nofile=1:2,core=-1"),
             ("no-cache", "a,B"),
