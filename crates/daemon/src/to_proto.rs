@@ -95,6 +95,9 @@ pub(crate) fn source(at: &SourceLocation) -> details::Source {
             filename: at.file.name.clone(),
             data: at.file.data.clone(),
             language: at.file.language.clone(),
+            definition: at.file.definition.as_ref().and_then(|definition| {
+                serde_json::from_str(&llb::go_form::definition(definition)).ok()
+            }),
         }),
         ranges: at
             .ranges
@@ -519,6 +522,29 @@ pub(crate) fn usage(record: Usage) -> control::UsageRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Rows: A16
+    #[test]
+    fn a_place_says_how_its_file_was_loaded() {
+        let file = frontend::SourceFile {
+            name: "bar".into(),
+            definition: Some(llb::Definition {
+                def: vec!["x".into()],
+                ..llb::Definition::default()
+            }),
+            ..frontend::SourceFile::default()
+        };
+        let at = SourceLocation {
+            file: std::sync::Arc::new(file),
+            ranges: Vec::new(),
+        };
+        let detail = Detail::Source(source(&at));
+        let any = detail.to_any();
+        let json: serde_json::Value = serde_json::from_slice(&any.value).unwrap();
+        let wanted = serde_json::json!({"def": ["eA=="]});
+        assert_eq!(json["info"]["definition"], wanted);
+        assert_eq!(Detail::from_any(&any), detail, "it goes on as it came");
+    }
 
     /// Rows: A16
     #[test]

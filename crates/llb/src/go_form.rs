@@ -2,6 +2,8 @@
 //! BuildKit's own types (features P02). Unlike a [preimage](crate::preimage) it leaves
 //! nothing out but zero values, and the names of the result are not in it.
 
+mod definition;
+
 use base64::Engine as _;
 
 use crate::json::{Object, object};
@@ -9,6 +11,8 @@ use crate::op::exec::{Exec, Mount, MountKind, Network, Security, Sharing};
 use crate::op::file::{Action, ActionKind, Chown, Copy, User};
 use crate::preimage::{build_body, number, owner};
 use crate::{ContentCache, Location, Op, OpKind, Position, Source};
+
+pub use definition::definition;
 
 /// How a choice between several kinds of a thing is written.
 #[derive(Clone, Copy, PartialEq)]
@@ -89,21 +93,23 @@ pub fn result() -> String {
 
 /// The places one step came from.
 pub fn locations(locations: &[Location]) -> String {
+    object(|o| locations_body(o, locations))
+}
+
+fn locations_body(o: &mut Object<'_>, locations: &[Location]) {
     let position = |o: &mut Object<'_>, key: &str, at: Position| {
         o.object(key, |o| {
             o.number("line", at.line.into());
             o.number("character", at.character.into());
         });
     };
-    object(|o| {
-        o.objects("locations", locations, |o, location| {
-            o.number("sourceIndex", location.source.into());
-            o.objects("ranges", &location.ranges, |o, range| {
-                position(o, "start", range.start);
-                position(o, "end", range.end);
-            });
+    o.objects("locations", locations, |o, location| {
+        o.number("sourceIndex", location.source.into());
+        o.objects("ranges", &location.ranges, |o, range| {
+            position(o, "start", range.start);
+            position(o, "end", range.end);
         });
-    })
+    });
 }
 
 /// Bytes as they stand in all of this.

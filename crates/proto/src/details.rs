@@ -85,6 +85,9 @@ pub struct SourceInfo {
     /// What it is written in: `Dockerfile`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub language: String,
+    /// The graph that loads it, in Go's own JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<serde_json::Value>,
 }
 
 /// From one place of a file to another.

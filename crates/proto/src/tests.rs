@@ -23,6 +23,7 @@ fn error_details_are_json_under_go_names() {
             filename: "Dockerfile".into(),
             data: "FROM x".into(),
             language: "Dockerfile".into(),
+            definition: Some(serde_json::json!({"def": ["eA=="]})),
         }),
         ranges: vec![range],
     });
@@ -30,7 +31,7 @@ fn error_details_are_json_under_go_names() {
     assert_eq!(any.type_url, "github.com/moby/buildkit/errdefs.Source+json");
     assert_eq!(
         String::from_utf8(any.value.to_vec()).unwrap(),
-        r#"{"info":{"filename":"Dockerfile","data":"RlJPTSB4","language":"Dockerfile"},"ranges":[{"start":{"line":3},"end":{"line":3}}]}"#
+        r#"{"info":{"filename":"Dockerfile","data":"RlJPTSB4","language":"Dockerfile","definition":{"def":["eA=="]}},"ranges":[{"start":{"line":3},"end":{"line":3}}]}"#
     );
     let status = details::status(
         tonic::Code::Unknown,

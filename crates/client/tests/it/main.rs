@@ -57,6 +57,7 @@ impl Control for Daemon {
                         // More than a list of headers usually may have.
                         data: "RUN false\n".repeat(20_000).into(),
                         language: "Dockerfile".into(),
+                        definition: None,
                     }),
                     ranges: vec![range],
                 }),
