@@ -282,7 +282,7 @@ impl Builder for Nobody {
                     .await
                     .map_err(|error| invalid(&error))?;
             }
-            What::Definition(definition) => {
+            What::Definition { definition, .. } => {
                 llb::Graph::load(&definition).map_err(|error| invalid(&error))?;
             }
             What::Frontend { .. } => {}
