@@ -212,7 +212,8 @@ fn steps_have_a_socket_for_their_spans() {
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=unix:///dev/otel-grpc.sock",
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc",
     ]);
-    let left = place.path("context/out/dev/otel-grpc.sock");
+    assert!(place.path("out/dev").exists());
+    let left = place.path("out/dev/otel-grpc.sock");
     assert!(!left.exists(), "it is no file of the image");
     daemon.stop();
     assert!(!socket.exists(), "it goes with the daemon");

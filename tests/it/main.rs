@@ -3,6 +3,7 @@
 //! These tests need root. Those that need the tools of others take them from the
 //! folder `tests/peers setup` makes; with `KILN_E2E_PEERS=0` they are skipped.
 
+mod buildctl;
 mod buildx;
 mod caches;
 mod daemon;
