@@ -150,6 +150,8 @@ async fn privileged_parents_asked_for_go_with_their_containers() {
     let Some(native) = native().await else { return };
     let rootfs = Rootfs::busybox();
     let run = async |parent: &str| {
+        // A root each: two at once would make and remove each other's mount points.
+        let rootfs = Rootfs::busybox();
         let mut process = rootfs.sh("true");
         process.remove_mount_stubs_recursive = true;
         process.cgroup_parent = Some(format!("kiln-test-parents/{parent}"));
