@@ -79,11 +79,16 @@ impl Hold {
         for (depth, name) in path.iter().enumerate() {
             at.enable(CONTROLLERS);
             let so_far = &path[..=depth];
-            let (next, is_new) = at.make_or_find(name)?;
-            if is_new {
-                made.lock().insert(so_far.to_vec());
-            }
-            let goes = ours || made.lock().contains(so_far);
+            let (next, goes) = {
+                // Under one lock, as removing is: else who removes the last one would forget
+                // the next one, which has just been made.
+                let mut made = made.lock();
+                let (next, is_new) = at.make_or_find(name)?;
+                if is_new {
+                    made.insert(so_far.to_vec());
+                }
+                (next, ours || made.contains(so_far))
+            };
             let again = next.again();
             if goes {
                 above.dirs.insert(0, (next, so_far.to_vec()));
@@ -169,8 +174,9 @@ impl Drop for Hold {
 impl Drop for Above {
     fn drop(&mut self) {
         for (dir, path) in &self.dirs {
+            let mut made = self.made.lock();
             if dir.remove_if_empty() {
-                self.made.lock().remove(path);
+                made.remove(path);
             }
         }
     }
