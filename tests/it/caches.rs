@@ -101,7 +101,8 @@ fn ways(registry: &Real, team: &str) -> Vec<Way> {
 #[track_caller]
 fn assert_hit(place: &Place, ran: Ran, way: &Way) {
     let ran = ran.ok();
-    assert_eq!(ran.made(), Vec::<String>::new(), "{}: {ran}", way.from);
+    let made = ran.made();
+    assert!(made.is_empty(), "{}: {made:?} in {ran}", way.from);
     assert!(
         ran.stderr.contains("importing cache manifest from"),
         "{ran}"
@@ -146,6 +147,20 @@ fn kiln_hits_what_buildkit_wrote() {
     docker.stop();
 }
 
+/// What BuildKit makes of a cache. Under load it now and then misses one that it hits when it
+/// reads the same bytes again, so it may read three times; a fault in what was written stays.
+fn buildkit_reads(docker: &Docker<'_>, way: &Way) -> Ran {
+    for _ in 0..2 {
+        let ran = docker.build("default", &way.read());
+        if ran.code() == Some(0) && ran.made().is_empty() {
+            return ran;
+        }
+        println!("not all was hit: {ran}");
+        docker.forget();
+    }
+    docker.build("default", &way.read())
+}
+
 /// Rows: C02, C03, R01, R02, R03, core:X38, K7, K8, K10, K11
 #[test]
 fn buildkit_hits_what_kiln_wrote() {
@@ -163,8 +178,7 @@ fn buildkit_hits_what_kiln_wrote() {
         if way.image.is_some() {
             written.says(&["preparing layers for inline cache"]);
         }
-        let ran = docker.build("default", &way.read());
-        assert_hit(&place, ran, &way);
+        assert_hit(&place, buildkit_reads(&docker, &way), &way);
         forget(&place);
         docker.forget();
     }
