@@ -18,60 +18,25 @@
 //! rest, and refusing lies, possible with little memory.
 
 mod follow;
+mod link;
 mod receive;
 mod send;
 mod walk;
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use proto::fsutil::types::{Packet, Stat, Xattr, packet::PacketType};
 use stdx::sys::{FileKind, Time};
-use tokio::sync::mpsc;
 
 use crate::{Error, Result};
 
 pub use follow::follow;
+pub use link::{Batch, Link};
 pub use receive::{Owner, Receive, receive};
 pub use send::{dated, send};
 pub use walk::{Entry, Filter, walk};
 
 /// How much of a file one packet carries.
 const PIECE: usize = 32 << 10;
-
-/// How many packets wait between two tasks. Most are small, and threads that hand over many at
-/// once hand over less often; of full ones it is 8 MiB.
-pub(crate) const IN_FLIGHT: usize = 256;
-
-/// Both directions of a transfer.
-pub struct Link {
-    /// To the other side.
-    pub out: mpsc::Sender<Packet>,
-    /// From the other side.
-    pub incoming: BoxStream<'static, Result<Packet>>,
-}
-
-impl Link {
-    /// Two ends in memory.
-    pub fn pair() -> (Link, Link) {
-        use futures::StreamExt as _;
-        let (here, there) = (mpsc::channel(IN_FLIGHT), mpsc::channel(IN_FLIGHT));
-        let incoming = |receiver: mpsc::Receiver<Packet>| {
-            tokio_stream::wrappers::ReceiverStream::new(receiver)
-                .map(Ok)
-                .boxed()
-        };
-        (
-            Link {
-                out: here.0,
-                incoming: incoming(there.1),
-            },
-            Link {
-                out: there.0,
-                incoming: incoming(here.1),
-            },
-        )
-    }
-}
 
 pub(crate) fn packet(kind: PacketType) -> Packet {
     Packet {

@@ -10,9 +10,13 @@ use stdx::sys::Root;
 use tokio::sync::mpsc;
 
 use self::writer::Writer;
-use super::{IN_FLIGHT, Link, packet, sorry};
+use super::link::IN_FLIGHT;
+use super::{Batch, Link, packet, sorry};
 use crate::patterns::Patterns;
 use crate::{Error, Observer, Result, Summary};
+
+/// How many files are asked for at once.
+const ASKED: usize = 256;
 
 /// Whose what comes becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,18 +65,19 @@ pub async fn receive(
     let Link { out, mut incoming } = link;
     // Bounded, so a slow disk slows the sender down; while what we ask for is never
     // held up, or both sides could end up waiting for each other.
-    let (to_disk, mut packets) = mpsc::channel::<Packet>(IN_FLIGHT);
+    let (to_disk, mut packets) = mpsc::channel::<Batch>(IN_FLIGHT);
     let (ask, mut asked) = mpsc::unbounded_channel::<u32>();
 
     let asking = {
         let out = out.clone();
         async move {
-            while let Some(id) = asked.recv().await {
-                let request = Packet {
+            let mut ids = Vec::new();
+            while asked.recv_many(&mut ids, ASKED).await > 0 {
+                let requests = ids.drain(..).map(|id| Packet {
                     id,
                     ..packet(PacketType::PacketReq)
-                };
-                if out.send(request).await.is_err() {
+                });
+                if out.send(requests.collect()).await.is_err() {
                     break;
                 }
             }
@@ -84,14 +89,13 @@ pub async fn receive(
         "write",
         stdx::task::blocking(move || {
             let mut writer = Writer::new(root, options, ask)?;
-            let mut batch = Vec::with_capacity(IN_FLIGHT);
             while !writer.is_done() {
-                if packets.blocking_recv_many(&mut batch, IN_FLIGHT) == 0 {
+                let Some(batch) = packets.blocking_recv() else {
                     return Err(Error::Lost(
                         "the sender left before everything was here".into(),
                     ));
-                }
-                for packet in batch.drain(..) {
+                };
+                for packet in batch {
                     if writer.is_done() {
                         break;
                     }
@@ -102,9 +106,8 @@ pub async fn receive(
         }),
     );
     let listen = async {
-        while let Some(message) = incoming.next().await {
-            let message = message?;
-            if to_disk.send(message).await.is_err() {
+        while let Some(batch) = incoming.next().await {
+            if to_disk.send(batch?).await.is_err() {
                 break;
             }
         }
@@ -122,7 +125,7 @@ pub async fn receive(
         Err(error) => sorry(error),
     };
     // If the other side is gone it needs no goodbye.
-    let _ = out.send(last).await;
+    let _ = out.send(vec![last]).await;
     if result.is_ok() {
         wait_for_goodbye(&mut incoming).await?;
     }
@@ -131,19 +134,20 @@ pub async fn receive(
 
 /// The sender answers the end with its own, so that both know.
 async fn wait_for_goodbye(
-    incoming: &mut futures::stream::BoxStream<'static, Result<Packet>>,
+    incoming: &mut futures::stream::BoxStream<'static, Result<Batch>>,
 ) -> Result<()> {
-    while let Some(message) = incoming.next().await {
-        match message {
-            Ok(message) if message.r#type() == PacketType::PacketFin => break,
-            Ok(message) if message.r#type() == PacketType::PacketErr => {
-                return Err(Error::Peer(
-                    String::from_utf8_lossy(&message.data).into_owned(),
-                ));
+    while let Some(batch) = incoming.next().await {
+        // Everything is here; how the line ends is not ours to judge.
+        let Ok(batch) = batch else { break };
+        for message in batch {
+            match message.r#type() {
+                PacketType::PacketFin => return Ok(()),
+                PacketType::PacketErr => {
+                    let said = String::from_utf8_lossy(&message.data).into_owned();
+                    return Err(Error::Peer(said));
+                }
+                _ => {}
             }
-            Ok(_) => {}
-            // Everything is here; how the line ends is not ours to judge.
-            Err(_) => break,
         }
     }
     Ok(())

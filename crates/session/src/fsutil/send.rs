@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use proto::fsutil::types::{Packet, packet::PacketType};
 use stdx::sys::Root;
-use tokio::sync::mpsc;
 
+use super::link::Batches;
 use super::{Entry, Filter, Link, PIECE, packet, sorry, stat_of, walk};
 use crate::{Error, Observer, Result};
 
@@ -32,38 +32,47 @@ pub async fn send(
     let (ask, asked) = std::sync::mpsc::channel();
 
     let teller = {
-        let (root, offered, out) = (root.clone(), offered.clone(), out.clone());
+        let (root, offered) = (root.clone(), offered.clone());
+        let out = Batches::new(out.clone());
         stdx::task::spawn(
             "walk",
-            stdx::task::blocking(move || tell(&root, &filter, change, &offered, &out)),
+            stdx::task::blocking(move || tell(&root, &filter, change, &offered, out)),
         )
     };
     let reader = {
-        let (out, offered) = (out.clone(), offered.clone());
+        let out = Batches::new(out.clone());
         stdx::task::spawn(
             "read",
-            stdx::task::blocking(move || fill(&root, &offered, &asked, &out, observer)),
+            stdx::task::blocking(move || fill(&root, &offered, &asked, out, observer)),
         )
     };
 
     let listen = async move {
-        while let Some(message) = incoming.next().await {
-            let message = message?;
-            match message.r#type() {
-                PacketType::PacketReq => drop(ask.send(message.id)),
-                PacketType::PacketFin => return Ok(()),
-                PacketType::PacketErr => {
-                    return Err(Error::Peer(
-                        String::from_utf8_lossy(&message.data).into_owned(),
-                    ));
+        while let Some(batch) = incoming.next().await {
+            let mut ids = Vec::new();
+            let mut end = None;
+            for message in batch? {
+                match message.r#type() {
+                    PacketType::PacketReq => ids.push(message.id),
+                    PacketType::PacketFin => end = Some(Ok(())),
+                    PacketType::PacketErr => {
+                        let said = String::from_utf8_lossy(&message.data).into_owned();
+                        end = Some(Err(Error::Peer(said)));
+                    }
+                    other => {
+                        let sent = format!("{} from a receiver", other.as_str_name());
+                        end = Some(Err(Error::Protocol(sent)));
+                    }
                 }
-                other => {
-                    return Err(Error::Protocol(format!(
-                        "{} from a receiver",
-                        other.as_str_name()
-                    )));
+                if end.is_some() {
+                    break;
                 }
             }
+            if let Some(end) = end {
+                return end;
+            }
+            // A reader that failed says so itself.
+            let _ = ask.send(ids);
         }
         Err(Error::Lost(
             "the receiver left before it had everything".into(),
@@ -81,7 +90,7 @@ pub async fn send(
         Err(error) => sorry(error),
     };
     // If the other side is gone it needs no goodbye.
-    let _ = out.send(last).await;
+    let _ = out.send(vec![last]).await;
     result
 }
 
@@ -108,7 +117,7 @@ fn tell(
     filter: &Filter,
     mut change: impl FnMut(&mut Entry) -> bool,
     offered: &Offered,
-    out: &mpsc::Sender<Packet>,
+    mut out: Batches,
 ) -> Result<()> {
     let mut id = 0_u32;
     walk(root, filter, &mut |mut entry| {
@@ -128,29 +137,42 @@ fn tell(
             stat: Some(stat_of(&entry)),
             ..packet(PacketType::PacketStat)
         };
-        out.blocking_send(stat).map_err(|_| left())
+        out.put(stat)
     })?;
-    out.blocking_send(packet(PacketType::PacketStat))
-        .map_err(|_| left())
+    out.put(packet(PacketType::PacketStat))?;
+    out.flush()
 }
 
 fn fill(
     root: &Root,
     offered: &Offered,
-    asked: &std::sync::mpsc::Receiver<u32>,
-    out: &mpsc::Sender<Packet>,
+    asked: &std::sync::mpsc::Receiver<Vec<u32>>,
+    mut out: Batches,
     observer: Option<Observer>,
 ) -> Result<()> {
     let mut sent = 0;
     let mut buffer = vec![0; PIECE];
-    while let Ok(id) = asked.recv() {
+    let mut ids = Vec::new().into_iter();
+    loop {
+        let Some(id) = ids.next() else {
+            // Nobody waits for what lies here while this waits for more to do.
+            ids = match asked.try_recv() {
+                Ok(more) => more.into_iter(),
+                Err(_) => {
+                    out.flush()?;
+                    let Ok(more) = asked.recv() else { break };
+                    more.into_iter()
+                }
+            };
+            continue;
+        };
         let path = offered
             .lock()
             .expect("nothing panics holding it")
             .remove(&id);
         let path =
             path.ok_or_else(|| Error::Protocol(format!("entry {id} cannot be asked for")))?;
-        send_file(root, &path, id, out, &mut buffer, |more| {
+        send_file(root, &path, id, &mut out, &mut buffer, |more| {
             sent += more;
             if let Some(observer) = &observer {
                 observer(sent);
@@ -164,7 +186,7 @@ fn send_file(
     root: &Root,
     path: &Path,
     id: u32,
-    out: &mpsc::Sender<Packet>,
+    out: &mut Batches,
     buffer: &mut [u8],
     mut sent: impl FnMut(u64),
 ) -> Result<()> {
@@ -192,16 +214,11 @@ fn send_file(
             data: Bytes::copy_from_slice(&buffer[..count]),
             ..packet(PacketType::PacketData)
         };
-        out.blocking_send(data).map_err(|_| left())?;
+        out.put(data)?;
         sent(count as u64);
     }
-    out.blocking_send(Packet {
+    out.put(Packet {
         id,
         ..packet(PacketType::PacketData)
     })
-    .map_err(|_| left())
-}
-
-fn left() -> Error {
-    Error::Lost("the receiver left".into())
 }

@@ -411,7 +411,7 @@ async fn receive_these(packets: Vec<Packet>) -> (Result<()>, tempfile::TempDir) 
     let (here, there) = Link::pair();
     let talk = async move {
         for packet in packets {
-            if here.out.send(packet).await.is_err() {
+            if here.out.send(vec![packet]).await.is_err() {
                 break;
             }
         }
@@ -433,7 +433,7 @@ async fn what_the_other_side_says_is_passed_on() {
 
     let from = tempfile::tempdir().unwrap();
     let (here, there) = Link::pair();
-    there.out.send(trouble).await.unwrap();
+    there.out.send(vec![trouble]).await.unwrap();
     let error = send(here, root(from.path()), Filter::default(), |_| true, None)
         .await
         .unwrap_err();
@@ -451,18 +451,18 @@ async fn a_receiver_gets_only_what_was_told() {
         let asking = async move {
             use futures::StreamExt as _;
             // Everything is told first, then asked for.
-            while let Some(Ok(message)) = there.incoming.next().await {
-                if message.stat.is_none() {
+            while let Some(Ok(batch)) = there.incoming.next().await {
+                if batch.iter().any(|message| message.stat.is_none()) {
                     break;
                 }
             }
             for id in ask {
                 let _ = there
                     .out
-                    .send(Packet {
+                    .send(vec![Packet {
                         id,
                         ..packet(PacketType::PacketReq)
-                    })
+                    }])
                     .await;
             }
             while there.incoming.next().await.is_some() {}

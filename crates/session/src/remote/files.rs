@@ -14,7 +14,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::fsutil::{Filter, IN_FLIGHT, Link, Owner, Receive, dated, receive, send};
+use crate::fsutil::{Batch, Filter, Link, Owner, Receive, dated, receive, send};
 use crate::patterns::Patterns;
 use crate::{
     Bytestream, DirRequest, Error, FileSend, FileSync, Observer, Result, SendRequest, Summary,
@@ -45,8 +45,8 @@ impl FileSync for RemoteFiles {
         metadata::add(&mut headers, "exclude-patterns", &request.exclude)?;
         metadata::add(&mut headers, "followpaths", &request.follow)?;
 
-        let (out, outgoing) = mpsc::channel(IN_FLIGHT);
-        let mut call = Request::new(ReceiverStream::new(outgoing));
+        let (out, outgoing) = Link::outgoing();
+        let mut call = Request::new(outgoing);
         *call.metadata_mut() = headers;
         let mut client =
             FileSyncClient::new(self.0.clone()).max_decoding_message_size(proto::MAX_MESSAGE_SIZE);
@@ -78,17 +78,14 @@ pub(crate) fn sync_owner() -> Owner {
 /// The call as a link. A peer may give the head of its answer only with the first
 /// thing it has to say, so the answer is waited for while we are talking already.
 fn link(
-    out: mpsc::Sender<Packet>,
+    out: mpsc::Sender<Batch>,
     answer: impl Future<Output = Result<Response<Streaming<Packet>>, Status>> + Send + 'static,
 ) -> Link {
     let packets = futures::stream::once(answer)
         .map_ok(Response::into_inner)
         .try_flatten()
         .map_err(Error::from);
-    Link {
-        out,
-        incoming: packets.boxed(),
-    }
+    Link::new(out, packets)
 }
 
 fn send_headers(request: &SendRequest) -> Result<MetadataMap> {
@@ -152,8 +149,8 @@ impl FileSend for RemoteFiles {
         dir: Root,
         observer: Option<Observer>,
     ) -> Result<()> {
-        let (out, outgoing) = mpsc::channel(IN_FLIGHT);
-        let mut call = Request::new(ReceiverStream::new(outgoing));
+        let (out, outgoing) = Link::outgoing();
+        let mut call = Request::new(outgoing);
         *call.metadata_mut() = send_headers(request)?;
         // The same method carries two kinds of message, told apart by who receives.
         let mut grpc = tonic::client::Grpc::new(self.0.clone());

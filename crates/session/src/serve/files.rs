@@ -13,15 +13,13 @@ use proto::Raw;
 use proto::fsutil::types::Packet;
 use proto::moby::filesync::v1::BytesMessage;
 use proto::moby::filesync::v1::file_sync_server::{FileSync, FileSyncServer};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Filled;
-use crate::fsutil::{IN_FLIGHT, Link};
+use crate::fsutil::Link;
 use crate::local::{Dirs, Target, Targets};
 use crate::{Attachables, DirRequest, SendRequest, metadata};
 
@@ -56,12 +54,12 @@ impl FileSync for Sync {
             follow: metadata::all(headers, "followpaths"),
             ..DirRequest::default()
         };
-        let (out, outgoing) = mpsc::channel(IN_FLIGHT);
+        let (out, outgoing) = Link::outgoing();
         let (failed, failure) = tokio::sync::oneshot::channel();
-        let incoming = call.into_inner().map(|message| Ok(message?)).boxed();
+        let incoming = call.into_inner().map(|message| Ok(message?));
         let dirs = self.0.clone();
         let task = stdx::task::spawn("send", async move {
-            if let Err(error) = dirs.send(&request, Link { out, incoming }).await {
+            if let Err(error) = dirs.send(&request, Link::new(out, incoming)).await {
                 tracing::debug!(%error, dir = request.name, "sending a directory");
                 // Nobody waiting for it is fine.
                 let _ = failed.send(error.to_status());
@@ -71,7 +69,7 @@ impl FileSync for Sync {
             .map(|failure| failure.ok().map(Err))
             .into_stream()
             .filter_map(futures::future::ready);
-        let stream = ReceiverStream::new(outgoing).map(Ok).chain(end).boxed();
+        let stream = outgoing.map(Ok).chain(end).boxed();
         Ok(Response::new(
             Filled {
                 stream,
@@ -147,18 +145,14 @@ fn take(
         .clone();
     let incoming = call.into_inner();
     let (failed, failure) = tokio::sync::oneshot::channel();
-    let (out, outgoing) = mpsc::channel::<Packet>(IN_FLIGHT);
+    let (out, outgoing) = Link::outgoing();
     let work = async move {
         match target {
             Target::Dir { path, delete } => {
                 let packets = incoming.map(|message| {
                     Packet::decode(message?).map_err(|e| crate::Error::Protocol(e.to_string()))
                 });
-                let link = Link {
-                    out,
-                    incoming: packets.boxed(),
-                };
-                Targets::receive_dir(&path, delete, link).await
+                Targets::receive_dir(&path, delete, Link::new(out, packets)).await
             }
             target => {
                 // Held until all is in its place: its end is what the daemon waits for.
@@ -182,7 +176,7 @@ fn take(
         .map(|failure| failure.ok().map(Err))
         .into_stream()
         .filter_map(futures::future::ready);
-    let packets = ReceiverStream::new(outgoing).map(|p| Ok(Bytes::from(p.encode_to_vec())));
+    let packets = outgoing.map(|p| Ok(Bytes::from(p.encode_to_vec())));
     Ok(Response::new(
         Filled {
             stream: packets.chain(end).boxed(),

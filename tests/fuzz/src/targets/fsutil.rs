@@ -1,6 +1,5 @@
 //! File transfers: packets of a client that sends a directory, and of one that asks for files.
 
-use futures::StreamExt as _;
 use prost::Message as _;
 use proto::fsutil::types::packet::PacketType;
 use proto::fsutil::types::{Packet, Stat};
@@ -54,10 +53,7 @@ fn run(input: &[u8]) {
         Packet::decode(&bytes[..]).map_err(|error| session::Error::Protocol(error.to_string()))
     }));
     let (out, mut told) = tokio::sync::mpsc::channel(64);
-    let link = Link {
-        out,
-        incoming: incoming.boxed(),
-    };
+    let link = Link::new(out, incoming);
     let ended = to_the_end(async {
         let drain = async { while told.recv().await.is_some() {} };
         let work = async {
