@@ -26,6 +26,7 @@ mod saves;
 mod work;
 
 pub use job::{Job, JobHandle, JobOptions};
+use lookup::Gate;
 use saves::Saves;
 
 /// How a solver works.
@@ -49,6 +50,7 @@ pub(crate) struct Inner<O> {
     core: Mutex<Core<O>>,
     index: Arc<dyn Index>,
     results: Arc<dyn ResultStore<O>>,
+    lookups: Arc<Gate>,
     saves: Saves<O>,
     numbers: AtomicU64,
 }
@@ -102,6 +104,7 @@ impl<O: Clone + Send + Sync + 'static> Solver<O> {
             saves: Saves::new(index.clone(), results.clone()),
             index,
             results,
+            lookups: Arc::default(),
             numbers: AtomicU64::new(1),
         }))
     }
@@ -217,20 +220,15 @@ impl<O: Clone + Send + Sync + 'static> Inner<O> {
                 stores,
             } => {
                 let stores = core.some_stores(&stores);
-                self.spawn(
-                    core,
-                    task,
-                    lookup::probe(self.index.clone(), stores, probes, task),
-                );
+                let (index, gate) = (self.index.clone(), self.lookups.clone());
+                self.spawn(core, task, lookup::probe(gate, index, stores, probes, task));
             }
             Action::FindRecords { task, keys, stores } => {
                 let stores = core.some_stores(&stores);
                 let (index, results) = (self.index.clone(), self.results.clone());
-                self.spawn(
-                    core,
-                    task,
-                    lookup::records(index, results, stores, keys, task),
-                );
+                let gate = self.lookups.clone();
+                let found = lookup::records(gate, index, results, stores, keys, task);
+                self.spawn(core, task, found);
             }
             Action::Load {
                 task,

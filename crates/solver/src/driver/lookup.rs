@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::Error;
@@ -11,6 +12,25 @@ use crate::event::{Event, LOCAL, StoreId, TaskId};
 use crate::index::{Index, IndexError, Record};
 use crate::key::KeyId;
 use crate::store::{RecordStore, ResultStore};
+
+/// Lets a few lookups happen at a time. Each is a few reads of the index, so more would not be
+/// done sooner: they would have a thread and a connection to the database each, and wait for each
+/// other's memory.
+pub(super) struct Gate(Semaphore);
+
+impl Default for Gate {
+    fn default() -> Gate {
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Gate(Semaphore::new(processors * 2))
+    }
+}
+
+impl Gate {
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let _turn = self.0.acquire().await.expect("it is never closed");
+        stdx::task::blocking(work).await
+    }
+}
 
 type Stores<O> = Vec<(StoreId, Arc<dyn RecordStore<O>>)>;
 
@@ -39,29 +59,32 @@ fn or_nothing<T: Default>(result: Result<T, IndexError>) -> T {
 }
 
 pub(super) async fn probe<O: 'static>(
+    gate: Arc<Gate>,
     local: Arc<dyn Index>,
     stores: Stores<O>,
     probes: Vec<Probe>,
     task: TaskId,
 ) -> Event<O, Error> {
     let indexes = indexes(local, stores).await;
-    let found = stdx::task::blocking(move || {
-        let mut found = BTreeSet::new();
-        for probe in probes {
-            for (id, index) in &indexes {
-                if probe.store.is_none_or(|store| store == *id) {
-                    let children = or_nothing(index.children(&probe.from, &probe.link));
-                    found.extend(children.into_iter().map(|key| (*id, key)));
+    let found = gate
+        .blocking(move || {
+            let mut found = BTreeSet::new();
+            for probe in probes {
+                for (id, index) in &indexes {
+                    if probe.store.is_none_or(|store| store == *id) {
+                        let children = or_nothing(index.children(&probe.from, &probe.link));
+                        found.extend(children.into_iter().map(|key| (*id, key)));
+                    }
                 }
             }
-        }
-        found.into_iter().collect()
-    })
-    .await;
+            found.into_iter().collect()
+        })
+        .await;
     Event::Probed { task, found }
 }
 
 pub(super) async fn records<O: 'static>(
+    gate: Arc<Gate>,
     local: Arc<dyn Index>,
     results: Arc<dyn ResultStore<O>>,
     stores: Stores<O>,
@@ -69,18 +92,19 @@ pub(super) async fn records<O: 'static>(
     task: TaskId,
 ) -> Event<O, Error> {
     let indexes = indexes(local, stores).await;
-    let records = stdx::task::blocking(move || {
-        let mut records = Vec::new();
-        for (store, key) in keys {
-            for (id, index) in &indexes {
-                if store.is_none_or(|store| store == *id) {
-                    records.extend(of_key(&**index, *id, key, &*results));
+    let records = gate
+        .blocking(move || {
+            let mut records = Vec::new();
+            for (store, key) in keys {
+                for (id, index) in &indexes {
+                    if store.is_none_or(|store| store == *id) {
+                        records.extend(of_key(&**index, *id, key, &*results));
+                    }
                 }
             }
-        }
-        records
-    })
-    .await;
+            records
+        })
+        .await;
     Event::RecordsFound { task, records }
 }
 
