@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use cli::build::flags::BuildFlags;
 use cli::du::DuFlags;
 use cli::prune::PruneFlags;
@@ -25,7 +27,7 @@ pub(crate) struct Kiln {
     pub(crate) command: Command,
 }
 
-/// Flags every command but `daemon` has.
+/// Flags every command has.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Global {
     /// Daemon to use: unix://path, tcp://host:port; without it kiln builds in this process
@@ -76,13 +78,25 @@ pub(crate) fn parse(args: Vec<OsString>) -> Result<Started, clap::Error> {
     if name == Some("buildkitd") {
         return Flags::parse_from_args(args).map(|flags| Started::Buildkitd(Box::new(flags)));
     }
-    Kiln::try_parse_from(args).map(|kiln| Started::Kiln(Box::new(kiln)))
+    let mut command = Kiln::command();
+    let matches = command.try_get_matches_from_mut(args)?;
+    let named = matches.value_source("addr") == Some(ValueSource::CommandLine);
+    let mut kiln = Kiln::from_arg_matches(&matches)?;
+    if let Command::Daemon(flags) = &mut kiln.command {
+        if named {
+            return Err(command.error(
+                ErrorKind::ArgumentConflict,
+                "--addr before `daemon` names a daemon to use; where this one listens comes after: kiln daemon --addr ADDRESS",
+            ));
+        }
+        flags.root = flags.root.take().or_else(|| kiln.global.state.clone());
+        flags.debug |= kiln.global.debug;
+    }
+    Ok(Started::Kiln(Box::new(kiln)))
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn started(line: &str) -> Result<Started, clap::Error> {
@@ -112,6 +126,32 @@ mod tests {
             };
             assert_eq!(flags.config, Some("f".into()), "{line}");
         }
+    }
+
+    /// Rows: D02, D15
+    #[test]
+    fn a_daemon_heeds_what_comes_before_its_name() {
+        for (line, root) in [
+            ("kiln --state s --debug daemon", "s"),
+            ("kiln --state s daemon --debug --root r", "r"),
+        ] {
+            let Ok(Started::Kiln(kiln)) = started(line) else {
+                panic!("{line}")
+            };
+            let Command::Daemon(flags) = kiln.command else {
+                panic!("{line}")
+            };
+            assert_eq!(
+                (flags.root, flags.debug),
+                (Some(root.into()), true),
+                "{line}"
+            );
+        }
+        let refused = started("kiln --addr unix:///x daemon").unwrap_err();
+        assert!(
+            refused.to_string().contains("kiln daemon --addr"),
+            "{refused}"
+        );
     }
 
     /// Rows: D02, D15
