@@ -2,6 +2,7 @@
 //!
 //! Nothing here judges: it measures and prints. What the numbers mean is in `docs/benchmarks.md`.
 
+mod aside;
 mod case;
 mod daemons;
 mod inputs;
@@ -177,7 +178,7 @@ fn one_run(case: Case, subject: &mut Subject, inputs: &Inputs, run: u32) -> Resu
     case.change_input(inputs, run)?;
     measure::settle();
     let sample = subject.measure(&case.timed(inputs, run))?;
-    inputs.remove_outputs()?;
+    inputs.clear_outputs()?;
     Ok(sample)
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::aside::set_aside;
 use super::case::Case;
 use super::daemons::{self, Registry};
 use super::measure;
@@ -93,9 +94,10 @@ impl Inputs {
         self.dir.join("input").join(case.input())
     }
 
-    pub(crate) fn remove_outputs(&self) -> Result<(), Error> {
+    /// Makes room for the next results.
+    pub(crate) fn clear_outputs(&self) -> Result<(), Error> {
         let outputs = self.outputs();
-        fs::remove_dir_all(&outputs).map_err(Error::io("removing", &outputs))?;
+        set_aside(&self.dir, &outputs)?;
         make_dir(&outputs)
     }
 
@@ -144,10 +146,8 @@ impl Inputs {
             measure::untimed(build, &dir.join("push.log"))?;
         }
         drop(dockerd);
-        for done in [&dir, &big] {
-            fs::remove_dir_all(done).map_err(Error::io("removing", done))?;
-        }
-        Ok(())
+        set_aside(&self.dir, &dir)?;
+        set_aside(&self.dir, &big)
     }
 
     /// Makes the context of a case, if it is not there.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Error;
+use super::aside::set_aside;
 use super::daemons::{self, Daemon};
 use super::inputs::Inputs;
 use super::measure::{self, Sample};
@@ -91,6 +92,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) who: Who,
     kiln: &'a Path,
     peers: &'a Peers,
+    /// Where everything is.
+    all: PathBuf,
     dir: PathBuf,
     daemon: Option<Daemon>,
 }
@@ -106,6 +109,7 @@ impl<'a> Subject<'a> {
             who,
             kiln,
             peers,
+            all: inputs.dir().to_owned(),
             dir: inputs.dir().join("state").join(who.name()),
             daemon: None,
         })
@@ -151,12 +155,12 @@ impl<'a> Subject<'a> {
         if !self.dir.exists() {
             return Ok(());
         }
-        // buildah leaves mounts in the namespace; and only there are all files removable.
-        let script =
-            "grep -o \" $1/[^ ]*\" /proc/mounts | sort -r | xargs -r umount -l; rm -rf \"$1\"";
-        let mut remove = self.peers.command("sh");
-        remove.args(["-c", script, "forget"]).arg(&self.dir);
-        measure::untimed(remove, &self.dir.with_extension("log"))
+        // buildah leaves mounts in the namespace.
+        let script = "grep -o \" $1/[^ ]*\" /proc/mounts | sort -r | xargs -r umount -l";
+        let mut unmount = self.peers.command("sh");
+        unmount.args(["-c", script, "forget"]).arg(&self.dir);
+        measure::untimed(unmount, &self.dir.with_extension("log"))?;
+        set_aside(&self.all, &self.dir)
     }
 
     pub(crate) fn build_untimed(&self, build: &Build) -> Result<(), Error> {
