@@ -158,3 +158,62 @@ fn it_finds_the_daemon() {
     nobody.says(&["connect"]);
     place.assert_nothing_left();
 }
+
+/// A graph from standard input, with a step that builds what is in a file of the client.
+///
+/// Rows: B02, L15
+#[test]
+fn it_builds_a_graph_that_finds_another_one() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place, "");
+    let Some(buildctl) = Buildctl::with(&place, &daemon) else {
+        return;
+    };
+    let mut inner = llb::Builder::new();
+    let file = llb::Mkfile {
+        path: "/hello".to_owned(),
+        mode: 0o644,
+        data: "from the inner one\n".into(),
+        ..llb::Mkfile::default()
+    };
+    let root = inner.file(llb::FileOps::on(None).mkfile(file), llb::Meta::default());
+    place.write("graphs/inner", inner.definition(Some(&root)).encode());
+    let outer = |name: &str| {
+        let mut outer = llb::Builder::new();
+        let meta = llb::Meta::default();
+        let files = outer.source("local://graphs", [], None, meta.clone());
+        let build = llb::Build {
+            builder: -1,
+            inputs: [("buildkit.llb.definition".to_owned(), 0)].into(),
+            attrs: [("llbbuild.filename".to_owned(), name.to_owned())].into(),
+            ..llb::Build::default()
+        };
+        let op = llb::Op {
+            inputs: vec![files],
+            kind: llb::OpKind::Build(build),
+            platform: None,
+            constraints: None,
+        };
+        let digest = outer.add(&op, meta);
+        let root = llb::Edge { digest, index: 0 };
+        outer.definition(Some(&root)).encode()
+    };
+    let build = |name: &str| {
+        let graph = place.write("graph", outer(name));
+        let mut command = buildctl.command(&["--addr", &buildctl.address]);
+        command
+            .args(["build", "--progress=plain", "--local=graphs=graphs"])
+            .arg("--output=type=local,dest=out")
+            .stdin(fs::File::open(graph).expect("it was written"));
+        place.start_with_input(command).wait()
+    };
+    build("inner").ok();
+    let hello = fs::read_to_string(place.path("out/hello")).expect("a file of the result");
+    assert_eq!(hello, "from the inner one\n");
+    build("absent").fails().says(&["absent: no such file"]);
+    // This one finds itself.
+    place.write("graphs/self", outer("self"));
+    build("self").fails().says(&["depends on itself"]);
+    daemon.stop();
+    place.assert_nothing_left();
+}

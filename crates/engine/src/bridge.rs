@@ -25,8 +25,9 @@ use tokio::sync::OnceCell;
 
 use crate::Engine;
 use crate::cache::Imports;
-use crate::error::{asked, kind_of};
+use crate::error::{asked, kind_of, places_in};
 use crate::gateway;
+use crate::nested::{Nested, Within};
 use crate::policy::Policies;
 use crate::provenance::{Asked, SeenImage};
 
@@ -192,24 +193,27 @@ impl Shared {
 
     /// Gives a graph to the solver. `None` stands for the empty filesystem.
     pub(crate) async fn load(
-        &self,
+        self: &Arc<Shared>,
         definition: llb::Definition,
-        policies: &Policies,
-        by: &Asked,
+        within: &Within,
     ) -> frontend::Result<Option<RefId>> {
         let graph = {
             let definition = definition.clone();
             stdx::task::blocking(move || llb::Graph::load(&definition)).await
         };
         let graph = graph.map_err(|error| asked("reading the graph", error.kind(), error))?;
-        let (definition, graph) = self.policed(policies, definition, graph).await?;
+        let (definition, graph) = self.policed(&within.policies, definition, graph).await?;
         let Some(root) = graph.root() else {
             return Ok(None);
         };
         self.imports.layouts(&graph);
+        let nested: Arc<dyn ops::Nested> = Arc::new(Nested {
+            shared: Arc::downgrade(self),
+            within: within.clone(),
+        });
         let vertices = self
             .deeds
-            .vertices(&graph, false)
+            .vertices(&graph, false, &nested)
             .map_err(|error| unwanted(&definition, error))?;
         self.job
             .load(vertices)
@@ -223,7 +227,7 @@ impl Shared {
             from: From::Edge(edge),
             output: OnceCell::new(),
         });
-        by.loaded(id.clone());
+        within.asked.loaded(id.clone());
         Ok(Some(id))
     }
 
@@ -255,13 +259,14 @@ fn resolving(name: &str) -> String {
     format!("failed to resolve source metadata for {name}")
 }
 
-/// A failed solve, with the lines the step came from.
-fn failed(definition: &llb::Definition, error: solver::Error) -> frontend::Error {
+/// A failed solve, with the lines the step came from: in a graph that a step found, and then in
+/// the graph with that step.
+pub(crate) fn failed(definition: &llb::Definition, error: solver::Error) -> frontend::Error {
     let kind = kind_of(&error);
-    let at = error
-        .vertex()
-        .map(|vertex| places(definition, &vertex.vertex))
-        .unwrap_or_default();
+    let mut at = places_in(&error);
+    if let Some(vertex) = error.vertex() {
+        at.extend(places(definition, &vertex.vertex));
+    }
     frontend::Error::Written {
         cause: Arc::new(error),
         kind,
@@ -409,10 +414,8 @@ impl Bridge for BuildBridge {
     async fn solve(&self, request: SolveRequest) -> frontend::Result<Option<RefId>> {
         self.import(&request.cache_imports);
         let policies = self.policies.and(request.policies).await?;
-        let loaded = self
-            .shared
-            .load(request.definition, &policies, &self.asked)
-            .await?;
+        let within = Within::outermost(policies, self.asked.clone());
+        let loaded = self.shared.load(request.definition, &within).await?;
         if let (true, Some(reference)) = (request.evaluate, &loaded) {
             self.shared.output(reference).await?;
         }

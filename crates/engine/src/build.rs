@@ -24,6 +24,7 @@ use crate::attestations;
 use crate::bridge::{self, BuildBridge, Shared};
 use crate::cache::{self, CacheExport, Imports};
 use crate::export::{self, Export};
+use crate::nested::Within;
 use crate::places::Places;
 use crate::policy::Policies;
 use crate::provenance::{self, Asked, Told};
@@ -207,7 +208,8 @@ async fn results(
     };
     match what {
         What::Definition { definition, .. } => {
-            let one = shared.load(definition, &shared.policies, asked).await?;
+            let within = Within::outermost(shared.policies.clone(), asked.clone());
+            let one = shared.load(definition, &within).await?;
             Ok(FrontendResult {
                 refs: Refs::One(one),
                 ..FrontendResult::default()

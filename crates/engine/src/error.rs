@@ -91,16 +91,29 @@ fn vertex_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a VertexError>
         .or_else(|| error.downcast_ref())
 }
 
+fn frontend_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a frontend::Error> {
+    match error.downcast_ref::<ops::Error>() {
+        Some(ops::Error::Frontend(error)) => Some(error),
+        _ => error.downcast_ref(),
+    }
+}
+
+/// The lines that the causes of an error know, the innermost first.
+pub(crate) fn places_in(error: &(dyn StdError + 'static)) -> Vec<SourceLocation> {
+    let inner = causes(error).find_map(frontend_in);
+    inner.map_or_else(Vec::new, |error| error.locations().to_vec())
+}
+
 /// What a frontend outside of this process said.
 fn said_in(error: &(dyn StdError + 'static)) -> Option<bytes::Bytes> {
-    match error.downcast_ref::<frontend::Error>() {
+    match frontend_in(error) {
         Some(frontend::Error::Said { wire, .. }) => Some(wire.clone()),
         _ => None,
     }
 }
 
 fn capability_in(error: &(dyn StdError + 'static)) -> Option<String> {
-    match error.downcast_ref::<frontend::Error>() {
+    match frontend_in(error) {
         Some(frontend::Error::NoCapability(name)) => Some(name.clone()),
         _ => None,
     }
@@ -197,8 +210,7 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
 }
 
 fn is_written(error: &(dyn StdError + 'static)) -> bool {
-    let error = error.downcast_ref::<frontend::Error>();
-    matches!(error, Some(frontend::Error::Written { .. }))
+    matches!(frontend_in(error), Some(frontend::Error::Written { .. }))
 }
 
 /// What the engine could not do for a frontend.

@@ -15,6 +15,7 @@ mod error;
 mod export;
 mod gateway;
 mod lazy_executor;
+mod nested;
 mod places;
 mod platforms;
 mod policy;

@@ -80,6 +80,9 @@ pub const HTTP_HEADER: &str = "http.header.";
 /// Start of the names about signatures.
 pub const HTTP_SIGNATURE: &str = "http.sig.";
 
+/// The name of the input of a nested build that its definition is read from, and of the file
+/// there if no other is named.
+pub const BUILD_DEFINITION_INPUT: &str = "buildkit.llb.definition";
 /// File that holds the definition of a nested build.
 pub const BUILD_FILENAME: &str = "llbbuild.filename";
 

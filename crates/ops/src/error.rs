@@ -5,6 +5,8 @@ use std::sync::Arc;
 use solver::OpError;
 use stdx::Kind;
 
+use crate::NestedError;
+
 /// A process ended with a code that is not allowed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("process {command:?} did not complete successfully: {how}")]
@@ -143,6 +145,12 @@ pub enum Error {
         /// This machine's.
         host: oci::Platform,
     },
+    /// A build of a graph in a file of another step.
+    #[error(transparent)]
+    Nested(#[from] NestedError),
+    /// What that graph asked for, or what became of it.
+    #[error(transparent)]
+    Frontend(Box<frontend::Error>),
     /// Understood, but not done.
     #[error("not supported yet: {0}")]
     Unsupported(String),
@@ -173,6 +181,8 @@ impl Error {
             Error::NoUser { .. } | Error::Invalid(_) => Kind::InvalidInput,
             Error::Vertex { cause, .. } => cause.kind(),
             Error::Denied { .. } | Error::DeniedDevices { .. } => Kind::Denied,
+            Error::Nested(error) => error.kind(),
+            Error::Frontend(error) => error.kind(),
             Error::Emulation { .. } | Error::Unsupported(_) => Kind::Unsupported,
         }
     }

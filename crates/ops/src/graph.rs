@@ -6,13 +6,14 @@ use std::sync::Arc;
 use llb::OpKind;
 use solver::{Op, VertexSpec};
 
+use crate::build_op::BuildOp;
 use crate::exec::{ExecOp, cache_mount_key};
 use crate::file::FileOp;
 use crate::remains::Step;
 use crate::source_op::SourceOp;
 use crate::stack::{DiffOp, MergeOp, PassthroughOp};
 use crate::why::Explained;
-use crate::{Build, Error, Output, Parts, Result};
+use crate::{Build, Error, Nested, Output, Parts, Result};
 
 /// Makes the ops of one build.
 #[derive(Clone)]
@@ -24,11 +25,13 @@ pub struct Deeds {
 }
 
 impl Deeds {
-    /// The graph's vertices as the solver wants them. `ignore_cache` marks all of them.
+    /// The graph's vertices as the solver wants them. `ignore_cache` marks all of them;
+    /// `nested` builds the graphs that they find.
     pub fn vertices(
         &self,
         graph: &llb::Graph,
         ignore_cache: bool,
+        nested: &Arc<dyn Nested>,
     ) -> Result<Vec<VertexSpec<Output>>> {
         let all = graph.vertices();
         self.forget_cache_mounts(all, ignore_cache)?;
@@ -38,10 +41,12 @@ impl Deeds {
                 vertex: all[input.vertex].digest,
                 output: input.output,
             });
-            let op = self.op(vertex, all).map_err(|cause| Error::Vertex {
-                vertex: vertex.digest,
-                cause: Box::new(cause),
-            })?;
+            let op = self
+                .op(vertex, all, nested)
+                .map_err(|cause| Error::Vertex {
+                    vertex: vertex.digest,
+                    cause: Box::new(cause),
+                })?;
             let mut spec = VertexSpec::new(vertex.digest, name(vertex), inputs.collect(), op);
             spec.ignore_cache = ignore_cache || vertex.metadata.ignore_cache;
             spec.export_cache = vertex.metadata.export_cache;
@@ -86,6 +91,7 @@ impl Deeds {
         &self,
         vertex: &llb::Vertex,
         all: &[llb::Vertex],
+        nested: &Arc<dyn Nested>,
     ) -> Result<Arc<dyn Op<Output = Output>>> {
         let deeds = self.clone();
         let step = Step::of(vertex);
@@ -112,10 +118,9 @@ impl Deeds {
             OpKind::Merge(merge) => Arc::new(MergeOp::new(deeds, merge, vertex.inputs.len())),
             OpKind::Diff(diff) => Arc::new(DiffOp::new(deeds, diff, vertex.inputs.len())),
             OpKind::Passthrough(pass) => Arc::new(PassthroughOp::new(pass, vertex.inputs.len())),
-            OpKind::Build(_) => {
-                return Err(Error::Unsupported(
-                    "nested builds from a file (build op)".into(),
-                ));
+            OpKind::Build(build) => {
+                let inputs = vertex.inputs.len();
+                Arc::new(BuildOp::new(deeds, build, inputs, nested.clone())?)
             }
         })
     }

@@ -6,6 +6,7 @@
 //! sessions, its logins, what it is allowed).
 #![forbid(unsafe_code)]
 
+mod build_op;
 mod contents;
 mod error;
 mod exec;
@@ -30,6 +31,7 @@ use refs::Refs;
 use registry::Credentials;
 use session::{Group, Sessions};
 
+pub use build_op::{Nested, NestedError};
 pub use contents::ContentsCache;
 pub use error::{Error, ExitError};
 pub use exec::Container;

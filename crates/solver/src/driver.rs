@@ -340,6 +340,7 @@ impl<O: Clone + Send + Sync + 'static> Core<O> {
             op: OpContext {
                 step: shown.step.clone(),
                 job,
+                vertex: Some(vertex),
                 missed: shown.missed.clone(),
             },
             vertex: shown.digest,
@@ -368,6 +369,7 @@ impl<O: Clone + Send + Sync + 'static> Core<O> {
                 name: name(vertex),
                 output,
             },
+            Error::Fault(Fault::Cycle(vertex)) => Error::Cycle { name: name(vertex) },
             Error::Fault(Fault::BadCacheMap {
                 vertex,
                 expected,

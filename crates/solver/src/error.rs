@@ -146,7 +146,9 @@ impl From<crate::state::Fault> for Error {
         match fault {
             Fault::Canceled => Error::Canceled,
             Fault::UnknownVertex(digest) => Error::UnknownVertex(digest),
-            Fault::NoSuchOutput { .. } | Fault::BadCacheMap { .. } => Error::Fault(fault),
+            Fault::NoSuchOutput { .. } | Fault::BadCacheMap { .. } | Fault::Cycle(_) => {
+                Error::Fault(fault)
+            }
         }
     }
 }

@@ -83,6 +83,9 @@ pub enum Event<O, E> {
         vertex: Digest,
         /// Which output.
         output: u32,
+        /// The vertex whose run asks, and waits for the answer.
+        #[serde(default)]
+        within: Option<VertexId>,
     },
     /// Nobody waits for the answer any more.
     Withdrawn {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use oci::Digest;
 use progress::StepProgress;
 
+use crate::event::VertexId;
 use crate::key::CacheMap;
 use crate::{JobId, Miss};
 
@@ -21,6 +22,9 @@ pub struct OpContext {
     /// still wait for the result; if the work then fails, it is done again for
     /// one of them with that one's op.
     pub job: JobId,
+    /// The vertex as the solver knows it, for work that
+    /// [asks for more](crate::JobHandle::solve_within); none if no vertex works.
+    pub vertex: Option<VertexId>,
     /// Why no earlier result was found, once that is known.
     pub missed: Option<Missed>,
 }

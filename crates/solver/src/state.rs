@@ -53,6 +53,8 @@ pub enum Fault {
         /// How many it described.
         found: usize,
     },
+    /// What a vertex asked for while it ran waits for that vertex.
+    Cycle(VertexId),
     /// The job never described this vertex.
     UnknownVertex(Digest),
     /// The job has left.
@@ -206,6 +208,15 @@ struct Job {
     requests: BTreeSet<RequestId>,
 }
 
+/// A question that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    job: JobId,
+    edge: EdgeId,
+    /// The vertex whose run asks.
+    within: Option<VertexId>,
+}
+
 /// What a piece of work is for.
 #[derive(Clone, Debug)]
 enum Task {
@@ -259,7 +270,9 @@ pub struct State<O, E> {
     vertices: HashMap<VertexId, Vertex<O, E>>,
     by_identity: HashMap<Digest, VertexId>,
     jobs: BTreeMap<JobId, Job>,
-    requests: HashMap<RequestId, (JobId, EdgeId)>,
+    requests: HashMap<RequestId, Question>,
+    /// What vertices ask for while they run.
+    asked_within: BTreeMap<VertexId, BTreeSet<RequestId>>,
     tasks: HashMap<TaskId, Task>,
     /// Who runs, or has run, what a key names.
     flights: HashMap<KeyId, VertexId>,
@@ -281,6 +294,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             by_identity: HashMap::new(),
             jobs: BTreeMap::new(),
             requests: HashMap::new(),
+            asked_within: BTreeMap::new(),
             tasks: HashMap::new(),
             flights: HashMap::new(),
             slots: Slots::new(limit),
@@ -305,8 +319,9 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 request,
                 vertex,
                 output,
+                within,
             } => {
-                self.wanted(job, request, vertex, output);
+                self.wanted(job, request, (vertex, output), within);
             }
             Event::Withdrawn { request } => self.withdrawn(request),
             Event::JobLeft { job } => self.job_left(job),
@@ -344,6 +359,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             && self.by_identity.is_empty()
             && self.jobs.is_empty()
             && self.requests.is_empty()
+            && self.asked_within.is_empty()
             && self.tasks.is_empty()
             && self.flights.is_empty()
             && self.slots.is_idle()

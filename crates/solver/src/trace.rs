@@ -77,11 +77,13 @@ pub(crate) fn strip<O>(event: &Event<O, Error>) -> Event<SomeOutput, SomeError> 
             request,
             vertex,
             output,
+            within,
         } => Event::Wanted {
             job: *job,
             request: *request,
             vertex: *vertex,
             output: *output,
+            within: *within,
         },
         Event::Withdrawn { request } => Event::Withdrawn { request: *request },
         Event::JobLeft { job } => Event::JobLeft { job: *job },

@@ -1,6 +1,7 @@
 //! Whole builds in this process, without a wire.
 
 mod failed;
+mod nested;
 mod platforms;
 mod policies;
 mod statements;

@@ -419,6 +419,7 @@ async fn privileged_what_is_mounted_counts_by_its_content() {
     let cx = OpContext {
         step: progress::StepProgress::none(),
         job: JobId(1),
+        vertex: None,
         missed: None,
     };
     let map = op.cache_map(&cx, 0).await.unwrap();

@@ -70,6 +70,7 @@ async fn privileged_an_input_without_the_path_can_be_looked_into() {
     let cx = OpContext {
         step: progress::StepProgress::none(),
         job: JobId(1),
+        vertex: None,
         missed: None,
     };
     for input in [&data, &Output(None)] {

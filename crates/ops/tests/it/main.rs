@@ -1,5 +1,6 @@
 //! Ops done for real: trees in real layer directories, processes in real containers.
 
+mod build_op;
 mod container;
 mod contents;
 mod exec;

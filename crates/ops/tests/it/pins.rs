@@ -23,7 +23,7 @@ async fn privileged_builds_that_share_a_step_share_its_pin() {
     let graph = Graph::load(&builder.definition(Some(&image))).unwrap();
     let (first, second) = (world.plain(), world.plain());
     let op = |client: &crate::setup::Client| {
-        let mut specs = client.deeds.vertices(&graph, false).unwrap();
+        let mut specs = client.vertices(&graph).unwrap();
         specs.remove(0).op
     };
     let pins = world.parts.sources.pins();
@@ -32,6 +32,7 @@ async fn privileged_builds_that_share_a_step_share_its_pin() {
     let cx = OpContext {
         step: progress::StepProgress::none(),
         job: JobId(1),
+        vertex: None,
         missed: None,
     };
     read.cache_map(&cx, 0).await.unwrap();

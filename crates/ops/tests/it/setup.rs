@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use content::Memory;
@@ -29,7 +29,20 @@ pub(crate) struct World {
 /// One build in it.
 pub(crate) struct Client {
     pub(crate) deeds: Deeds,
+    pub(crate) found: Arc<Found>,
     _session: Registration,
+}
+
+/// Graphs that steps found; the result of each is the empty tree.
+#[derive(Default)]
+pub(crate) struct Found(pub(crate) Mutex<Vec<llb::Definition>>);
+
+#[async_trait]
+impl ops::Nested for Found {
+    async fn build(&self, _: &OpContext, definition: llb::Definition) -> frontend::Result<Output> {
+        self.0.lock().unwrap().push(definition);
+        Ok(Output(None))
+    }
 }
 
 /// What was done, and what was printed.
@@ -105,6 +118,7 @@ impl World {
         let parts = self.parts.clone();
         Client {
             deeds: Deeds { parts, build },
+            found: Arc::default(),
             _session: session,
         }
     }
@@ -204,7 +218,16 @@ impl Client {
         self.op_of(OpKind::File(file), inputs, None, llb::Meta::default())
     }
 
-    fn op_of(
+    /// The vertices of a graph.
+    pub(crate) fn vertices(
+        &self,
+        graph: &llb::Graph,
+    ) -> ops::Result<Vec<solver::VertexSpec<Output>>> {
+        let found: Arc<dyn ops::Nested> = self.found.clone();
+        self.deeds.vertices(graph, false, &found)
+    }
+
+    pub(crate) fn op_of(
         &self,
         kind: OpKind,
         inputs: usize,
@@ -226,7 +249,7 @@ impl Client {
         let digest = builder.add(&op, meta);
         let definition = builder.definition(Some(&Edge { digest, index: 0 }));
         let graph = llb::Graph::load(&definition).unwrap();
-        let vertices = self.deeds.vertices(&graph, false)?;
+        let vertices = self.vertices(&graph)?;
         let vertex = vertices.into_iter().find(|vertex| vertex.digest == digest);
         Ok(vertex.unwrap().op)
     }
@@ -251,6 +274,7 @@ impl Client {
         let cx = OpContext {
             step: progress.step(oci::Digest::of("step"), "step", &[]),
             job: JobId(1),
+            vertex: None,
             missed: None,
         };
         let outputs = op

@@ -248,6 +248,7 @@ fn context() -> solver::OpContext {
     solver::OpContext {
         step: StepProgress::none(),
         job: solver::JobId(1),
+        vertex: None,
         missed: None,
     }
 }

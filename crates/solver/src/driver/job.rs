@@ -8,7 +8,7 @@ use progress::{Progress, StepProgress};
 use tokio::sync::oneshot;
 
 use super::{Inner, JobInfo, Shown, order};
-use crate::event::{Declared, Event, JobId, LOCAL, RequestId, StoreId};
+use crate::event::{Declared, Event, JobId, LOCAL, RequestId, StoreId, VertexId};
 use crate::export::{self, ExportGraph};
 use crate::index::Record;
 use crate::op::{Edge, OpContext, OpError, VertexSpec};
@@ -176,6 +176,16 @@ impl<O: Clone + Send + Sync + 'static> JobHandle<O> {
     /// The output of an edge, and its key in the index. Dropping the future
     /// takes the question back.
     pub async fn solve(&self, edge: Edge) -> Result<O> {
+        self.ask(edge, None).await
+    }
+
+    /// The same for an op that finds out only while it runs what it needs: `cx` is its own,
+    /// of this very job. What waits for that op itself ends with [`Error::Cycle`].
+    pub async fn solve_within(&self, cx: &OpContext, edge: Edge) -> Result<O> {
+        self.ask(edge, cx.vertex).await
+    }
+
+    async fn ask(&self, edge: Edge, within: Option<VertexId>) -> Result<O> {
         let request = RequestId(self.inner.number());
         let (sender, receiver) = oneshot::channel();
         self.inner.core().replies.insert(request, sender);
@@ -189,6 +199,7 @@ impl<O: Clone + Send + Sync + 'static> JobHandle<O> {
             request,
             vertex,
             output,
+            within,
         });
         let result = receiver.await.unwrap_or(Err(Error::Canceled));
         drop(asking);
@@ -233,6 +244,7 @@ impl<O: Clone + Send + Sync + 'static> JobHandle<O> {
         let cx = OpContext {
             step: StepProgress::none(),
             job: self.id,
+            vertex: None,
             missed: None,
         };
         match store {

@@ -1,10 +1,10 @@
 //! Jobs come, describe vertices, want outputs and leave.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use oci::Digest;
 
-use super::{Content, EdgeId, Fault, Job, Level, Run, State, Vertex};
+use super::{Content, EdgeId, Fault, Job, Level, Question, Run, State, Vertex};
 use crate::action::Action;
 use crate::event::{Declared, JobId, RequestId, StoreId, VertexId};
 
@@ -110,7 +110,14 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         self.jobs.get(&job)?.vertices.get(digest).copied()
     }
 
-    pub(super) fn wanted(&mut self, job: JobId, request: RequestId, digest: Digest, output: u32) {
+    /// A job wants an output; when a run asks, that run is `within`.
+    pub(super) fn wanted(
+        &mut self,
+        job: JobId,
+        request: RequestId,
+        (digest, output): (Digest, u32),
+        within: Option<VertexId>,
+    ) {
         let refuse = |fault: Fault| Action::Reply {
             request,
             result: Err(E::from(fault)),
@@ -140,23 +147,71 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             self.actions.push(Action::Reply { request, result });
             return;
         }
+        if let Some(within) = within {
+            if self.waits_for(vertex, within) {
+                self.actions.push(refuse(Fault::Cycle(within)));
+                return;
+            }
+            self.asked_within.entry(within).or_default().insert(request);
+        }
         if let Some(known) = self.jobs.get_mut(&job) {
             known.requests.insert(request);
         }
-        self.requests.insert(request, (job, edge));
+        let question = Question { job, edge, within };
+        self.requests.insert(request, question);
         let state = self.make_edge(edge);
         state.requests.insert(request);
         state.demand[Level::Output as usize] += 1;
         self.push(edge);
     }
 
-    pub(super) fn withdrawn(&mut self, request: RequestId) {
-        let Some((job, edge)) = self.requests.remove(&request) else {
-            return;
-        };
+    /// A question that has its answer, or needs none any more.
+    fn close(&mut self, request: RequestId) -> Option<EdgeId> {
+        let Question { job, edge, within } = self.requests.remove(&request)?;
         if let Some(job) = self.jobs.get_mut(&job) {
             job.requests.remove(&request);
         }
+        if let Some(within) = within
+            && let Some(asked) = self.asked_within.get_mut(&within)
+        {
+            asked.remove(&request);
+            if asked.is_empty() {
+                self.asked_within.remove(&within);
+            }
+        }
+        Some(edge)
+    }
+
+    /// Whether a vertex waits for another one, or may come to wait for it: as something it
+    /// rests on, as the one whose run it shares, or as what a run asked for.
+    ///
+    /// Graphs have no cycles, so one can only be closed by a run that asks, or by sharing
+    /// a run while one asks. Those two look here first; nobody else needs to.
+    pub(super) fn waits_for(&self, vertex: VertexId, other: VertexId) -> bool {
+        let mut seen = HashSet::new();
+        let mut look = vec![vertex];
+        while let Some(at) = look.pop() {
+            if at == other {
+                return true;
+            }
+            let vertex = self.vertex(at);
+            if !seen.insert(at) || matches!(vertex.run, Run::Done(_)) {
+                continue;
+            }
+            look.extend(vertex.inputs.iter().map(|input| input.0));
+            if let Run::Following(leader) = vertex.run {
+                look.push(leader);
+            }
+            let asked = self.asked_within.get(&at).into_iter().flatten();
+            look.extend(asked.map(|request| self.requests[request].edge.0));
+        }
+        false
+    }
+
+    pub(super) fn withdrawn(&mut self, request: RequestId) {
+        let Some(edge) = self.close(request) else {
+            return;
+        };
         if let Some(state) = self.edge_mut(edge)
             && state.requests.remove(&request)
         {
@@ -170,11 +225,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         let requests = std::mem::take(&mut self.at_mut(edge).requests);
         for request in requests {
             self.at_mut(edge).demand[Level::Output as usize] -= 1;
-            if let Some((job, _)) = self.requests.remove(&request)
-                && let Some(job) = self.jobs.get_mut(&job)
-            {
-                job.requests.remove(&request);
-            }
+            self.close(request);
             self.actions.push(Action::Reply {
                 request,
                 result: result.clone(),

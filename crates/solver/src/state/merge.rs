@@ -89,7 +89,12 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             match self.flights.get(&flight) {
                 Some(leader) if *leader != id => {
                     let leader = *leader;
-                    self.follow_run(id, leader);
+                    // One that waits for us is not waited for: we do it ourselves.
+                    if !self.asked_within.is_empty() && self.waits_for(leader, id) {
+                        self.queue_run(id);
+                    } else {
+                        self.follow_run(id, leader);
+                    }
                     return;
                 }
                 _ => {}

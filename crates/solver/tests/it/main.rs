@@ -2,6 +2,7 @@
 
 mod cases;
 mod dice;
+mod nested;
 mod oracle;
 mod replay;
 mod sim;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use oci::Digest;
 use solver::{
-    CacheMap, Edge, Index, KeyDigest, MemoryIndex, Op, OpContext, OpError, Options, ResultId,
-    ResultStore, Solver, VertexSpec,
+    CacheMap, Edge, Index, JobHandle, KeyDigest, MemoryIndex, Op, OpContext, OpError, Options,
+    ResultId, ResultStore, Solver, VertexSpec,
 };
 use tokio::sync::Notify;
 
@@ -41,6 +41,8 @@ pub(crate) struct TestOp {
     /// Waits for this before it ends.
     pub(crate) gate: Option<Arc<Notify>>,
     pub(crate) fails: bool,
+    /// Asks for this while it runs.
+    pub(crate) nested: Option<(JobHandle<String>, Edge)>,
 }
 
 impl TestOp {
@@ -52,6 +54,7 @@ impl TestOp {
             log: log.clone(),
             gate: None,
             fails: false,
+            nested: None,
         }
     }
 }
@@ -84,11 +87,15 @@ impl Op for TestOp {
         Ok(self.content)
     }
 
-    async fn run(&self, _: &OpContext, inputs: Vec<String>) -> Result<Vec<String>, OpError> {
+    async fn run(&self, cx: &OpContext, mut inputs: Vec<String>) -> Result<Vec<String>, OpError> {
         self.log.add(format!("run {}", self.name));
         let mut stopped = Stopped(self, false);
         if let Some(gate) = &self.gate {
             gate.notified().await;
+        }
+        if let Some((job, edge)) = &self.nested {
+            let nested = job.solve_within(cx, *edge).await;
+            inputs.push(nested.map_err(|error| Arc::new(error) as OpError)?);
         }
         stopped.1 = true;
         if self.fails {
