@@ -154,14 +154,13 @@ impl Builder {
 
     /// A file that steps come from; the number goes into [`Location::source`].
     pub fn source_file(&mut self, file: SourceInfo) -> u32 {
-        let at = self
-            .files
-            .iter()
-            .position(|known| *known == file)
-            .unwrap_or_else(|| {
-                self.files.push(file);
-                self.files.len() - 1
-            });
+        let known = self.files.iter().position(|known| known.is_same(&file));
+        let at = known.unwrap_or(self.files.len());
+        match self.files.get_mut(at) {
+            None => self.files.push(file),
+            Some(known) if known.definition.is_none() => known.definition = file.definition,
+            Some(_) => {}
+        }
         u32::try_from(at).expect("fewer files than steps")
     }
 

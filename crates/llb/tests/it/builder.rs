@@ -160,6 +160,40 @@ fn a_definition_has_what_the_result_needs_and_survives_the_wire() {
     assert_eq!(other.definition(Some(&base)), definition);
 }
 
+/// A graph that was built from a file and is part of another graph from it: there is one file.
+///
+/// Rows: L17, P02
+#[test]
+fn a_file_that_was_read_alike_is_one_file() {
+    let mut reading = Builder::new();
+    let loaded = reading.source("local://dockerfile", [], None, Meta::default());
+    let mut reading = reading.definition(Some(&loaded));
+    let file = |text: &'static str, definition: Option<&Definition>| SourceInfo {
+        filename: "Dockerfile".into(),
+        data: text.into(),
+        definition: definition.map(|definition| Box::new(definition.clone())),
+        language: "Dockerfile".into(),
+    };
+    let mut graph = Builder::new();
+    let first = graph.source_file(file("FROM a", None));
+    assert_eq!(graph.source_file(file("FROM a", Some(&reading))), first);
+    // Go's client says other things about the same steps.
+    reading.metadata.clear();
+    assert_eq!(graph.source_file(file("FROM a", Some(&reading))), first);
+    assert_ne!(graph.source_file(file("FROM b", Some(&reading))), first);
+    let mut elsewhere = Builder::new();
+    let loaded = elsewhere.source("local://other", [], None, Meta::default());
+    let elsewhere = elsewhere.definition(Some(&loaded));
+    assert_ne!(graph.source_file(file("FROM a", Some(&elsewhere))), first);
+    let base = image(&mut graph, "base");
+    let files = graph.definition(Some(&base)).source.unwrap().infos;
+    assert_eq!(files.len(), 3);
+    assert!(
+        files[0].definition.is_some(),
+        "how it was read is known now"
+    );
+}
+
 /// Rows: L13
 #[test]
 fn merging_or_diffing_nothing_needs_no_step() {
