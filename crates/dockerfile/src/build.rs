@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::instruction::{File, instructions};
 use crate::lint::LintWarning;
-use crate::lower::{How, Lowered, lower};
+use crate::lower::{How, Lowered, lower, warnings_only};
 use crate::syntax::{Fault, Lines, Syntax, Tree, detect_syntax, parse};
 use crate::ui::Ui;
 use crate::{BuildOptions, Error, request};
@@ -48,7 +48,10 @@ pub async fn build(bridge: &dyn Bridge) -> Result<FrontendResult, frontend::Erro
     if let Some(name) = ui.options.request.clone() {
         return request::answer(&mut ui, &source, &name).await;
     }
-    source.check(&file)?;
+    if let Err(error) = source.check(&file) {
+        tell(&ui, &source.warnings_only(&ui)).await?;
+        return Err(error);
+    }
     ui.load_ignore().await.map_err(without_place)?;
     build_all(&ui, &source).await
 }
@@ -62,10 +65,23 @@ pub(crate) struct Source {
 impl Source {
     /// Refuses a file with mistakes.
     pub(crate) fn check(&self, file: &Arc<SourceFile>) -> Result<(), frontend::Error> {
-        match self.parsed.faults.is_empty() {
-            true => Ok(()),
-            false => Err(located(file, self.parsed.faults.clone())),
+        let mut faults = self.parsed.faults.clone();
+        let Some(first) = faults.first_mut() else {
+            return Ok(());
+        };
+        if first.lines.first > 0 {
+            first.error = Error::Parse {
+                line: first.lines.first,
+                error: Box::new(first.error.clone()),
+            };
         }
+        Err(located(file, faults))
+    }
+
+    /// What there is to say about a file with mistakes beside these.
+    pub(crate) fn warnings_only(&self, ui: &Ui<'_>) -> Vec<LintWarning> {
+        let check = self.tree.check.as_deref();
+        warnings_only(ui, &self.parsed, check, &self.tree.empty_continuations)
     }
 
     /// Lowers it for one platform.
@@ -193,11 +209,10 @@ async fn build_one(
     let how = How {
         platform: platform.clone(),
         all_stages: false,
+        quiet: !first,
     };
     let (warnings, lowered) = source.lower(ui, &how).await;
-    if first {
-        tell(ui, &warnings).await?;
-    }
+    tell(ui, &warnings).await?;
     let lowered = lowered?;
     let core = scanner.map(|_| lowered.definition.clone());
     let reference = ui

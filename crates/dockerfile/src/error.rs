@@ -44,6 +44,15 @@ pub enum Error {
     #[error("when using JSON array syntax, arrays must be comprised of strings only")]
     JsonNotStrings,
 
+    /// A mistake in the text, in the words that people and scripts look for.
+    #[error("dockerfile parse error on line {line}: {error}")]
+    Parse {
+        /// Where its instruction begins.
+        line: u32,
+        /// The mistake.
+        error: Box<Error>,
+    },
+
     // What instructions are.
     /// No instruction has this name.
     #[error("unknown instruction: {name}{}", hint(.suggestion))]
@@ -231,11 +240,21 @@ pub enum Error {
         /// A declared argument that is close to one that is not.
         suggestion: Option<String>,
     },
-    /// `FROM --platform=$x` with nothing or nonsense after expansion.
-    #[error("failed to parse platform {platform:?}{}", hint(.suggestion))]
+    /// `FROM --platform=$x` with nothing after expansion.
+    #[error("empty platform value from expression {expression}{}", hint(.suggestion))]
+    EmptyPlatform {
+        /// As written.
+        expression: String,
+        /// A declared argument that is close to one that is not.
+        suggestion: Option<String>,
+    },
+    /// `FROM --platform=$x` with nonsense after expansion.
+    #[error("failed to parse platform {platform}: {reason}{}", hint(.suggestion))]
     BadPlatform {
         /// As written.
         platform: String,
+        /// What is wrong with what it became.
+        reason: oci::InvalidPlatform,
         /// A declared argument that is close to one that is not.
         suggestion: Option<String>,
     },
@@ -378,6 +397,7 @@ impl Error {
             Error::Bridge(error) => error.kind(),
             Error::Attest(error) => error.kind(),
             Error::Base { cause, .. } => cause.kind(),
+            Error::Parse { error, .. } => error.kind(),
             _ => Kind::InvalidInput,
         }
     }

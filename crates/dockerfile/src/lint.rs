@@ -1,6 +1,7 @@
 //! Build checks: what is allowed and still worth a word.
 
 mod config;
+mod file;
 mod rules;
 
 pub use config::LintConfig;

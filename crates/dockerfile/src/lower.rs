@@ -52,6 +52,8 @@ pub(crate) struct How {
     pub(crate) platform: Option<Platform>,
     /// Look at all stages, not only those the target needs.
     pub(crate) all_stages: bool,
+    /// Warn of nothing: the same file is lowered for another platform, too, which does.
+    pub(crate) quiet: bool,
 }
 
 /// A fault or, where the file as a whole is meant, an error without a line.
@@ -107,10 +109,9 @@ pub(crate) async fn lower(
     empty: &[Lines],
 ) -> (Vec<LintWarning>, Result<Lowered>) {
     let nowhere = Lines::default();
-    let config = match (&ui.options.lint, check) {
-        (Some(config), _) => Ok(config.clone()),
-        (None, Some(text)) => LintConfig::parse(text),
-        (None, None) => Ok(LintConfig::default()),
+    let config = match how.quiet {
+        true => Ok(LintConfig::nothing()),
+        false => lint_config(ui, check),
     };
     let lowering = config
         .and_then(|config| Lowering::new(ui, how, config, escape))
@@ -122,6 +123,27 @@ pub(crate) async fn lower(
     let lowered = Box::pin(lowering.all(file, how, empty)).await;
     let warnings = std::mem::take(&mut lowering.linter.warnings);
     (warnings, lowered)
+}
+
+/// The warnings about a file that has mistakes, as far as it could be read.
+pub(crate) fn warnings_only(
+    ui: &Ui<'_>,
+    file: &File,
+    check: Option<&str>,
+    empty: &[Lines],
+) -> Vec<LintWarning> {
+    // The mistakes are told; that the options are none is told when these are gone.
+    let mut linter = Linter::new(lint_config(ui, check).unwrap_or_default());
+    linter.check_file(file, empty);
+    linter.warnings
+}
+
+fn lint_config(ui: &Ui<'_>, check: Option<&str>) -> Result<LintConfig, Error> {
+    match (&ui.options.lint, check) {
+        (Some(config), _) => Ok(config.clone()),
+        (None, Some(text)) => LintConfig::parse(text),
+        (None, None) => Ok(LintConfig::default()),
+    }
 }
 
 impl<'a> Lowering<'a> {
@@ -155,7 +177,7 @@ impl<'a> Lowering<'a> {
         let Some(last) = file.stages.last() else {
             return Err(Error::NoStages).at(nowhere);
         };
-        self.check_file(file, empty);
+        self.linter.check_file(file, empty);
         let target_name = match self.options.target.as_str() {
             "" => last.name.clone(),
             name => name.to_owned(),

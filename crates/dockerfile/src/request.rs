@@ -133,7 +133,7 @@ pub(crate) async fn answer(
             ui,
             &How {
                 platform,
-                all_stages: false,
+                ..How::default()
             },
         )
         .await;
@@ -334,25 +334,19 @@ fn outline_tables(outline: &Outline) -> String {
 /// All warnings of all stages, or of those the target needs; a mistake is an answer too.
 async fn lint(ui: &mut Ui<'_>, source: &Source) -> Result<FrontendResult, frontend::Error> {
     ui.load_ignore().await.map_err(without_place)?;
-    let mut failed = source.check(&ui.file).err();
-    let mut warnings = Vec::new();
-    if failed.is_none() {
-        let platform = ui.options.platforms.first().cloned();
-        let how = How {
-            platform,
-            all_stages: ui.options.target.is_empty(),
-        };
-        let (found, lowered) = source.lower(ui, &how).await;
-        (warnings, failed) = (found, lowered.err());
-    }
-    // Warnings as errors are told by the status, not as a mistake of their own.
-    if warnings.iter().any(|w| !w.message.is_empty())
-        && failed
-            .as_ref()
-            .is_some_and(|e| e.to_string().starts_with("lint violation"))
-    {
-        failed = None;
-    }
+    let (mut warnings, failed) = match source.check(&ui.file) {
+        Err(error) => (source.warnings_only(ui), Some(error)),
+        Ok(()) => {
+            let platform = ui.options.platforms.first().cloned();
+            let how = How {
+                platform,
+                all_stages: ui.options.target.is_empty(),
+                quiet: false,
+            };
+            let (warnings, lowered) = source.lower(ui, &how).await;
+            (warnings, lowered.err())
+        }
+    };
     warnings.sort_by_key(|warning| (warning.lines, warning.rule));
     let one = |warning: &LintWarning| {
         json!({

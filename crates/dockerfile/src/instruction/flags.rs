@@ -75,10 +75,9 @@ impl Flags {
         let Some((name, _)) = self.given.first() else {
             return Ok(());
         };
-        let suggestion = closest(name, self.known.iter().copied()).map(|flag| format!("--{flag}"));
         Err(Error::UnknownFlag {
             flag: format!("--{name}"),
-            suggestion,
+            suggestion: closest(name, self.known.iter().copied()),
         })
     }
 }

@@ -60,12 +60,12 @@ impl Rule {
         self.facts().2
     }
 
-    /// Where to read more.
+    /// Where to read more; empty where nobody wrote more.
     pub fn url(self) -> String {
-        format!(
-            "https://docs.docker.com/go/dockerfile/rule/{}/",
-            self.facts().1
-        )
+        match self.facts().1 {
+            "" => String::new(),
+            page => format!("https://docs.docker.com/go/dockerfile/rule/{page}/"),
+        }
     }
 
     /// Only for those who ask for it.
@@ -142,7 +142,7 @@ impl Rule {
             ),
             Rule::InvalidBaseImagePlatform => (
                 "InvalidBaseImagePlatform",
-                "invalid-base-image-platform",
+                "",
                 "Base image platform does not match expected target platform",
             ),
             Rule::RedundantTargetPlatform => (

@@ -256,10 +256,9 @@ impl Lowering<'_> {
         }
         let stage = &self.stages[index];
         let show = |p: &Platform| format!("{:?}", show_all(&p.clone().normalized()));
-        let familiar =
-            Reference::parse(&stage.base_name).map_or(stage.base_name.clone(), |r| r.familiar());
         let message = format!(
-            "Base image {familiar} was pulled with platform {}, expected {} for current build",
+            "Base image {} was pulled with platform {}, expected {} for current build",
+            stage.base_name,
             show(actual),
             show(expected)
         );

@@ -141,8 +141,16 @@ impl Lowering<'_> {
         let expanded = self.expand_global(&written.platform)?;
         self.check_from_args(&expanded.unmatched, written.lines);
         self.check_platform(written, &expanded);
-        let platform = expanded.text.parse().map_err(|_| Error::BadPlatform {
+        if expanded.text.is_empty() {
+            return Err(Error::EmptyPlatform {
+                expression: written.platform.clone(),
+                suggestion: self.suggest_arg(&expanded.unmatched),
+            });
+        }
+        let platform = expanded.text.parse();
+        let platform = platform.map_err(|reason| Error::BadPlatform {
             platform: written.platform.clone(),
+            reason,
             suggestion: self.suggest_arg(&expanded.unmatched),
         })?;
         seen.used.extend(expanded.matched);

@@ -12,12 +12,14 @@ async fn fail(dockerfile: &str, options: &[(&str, &str)]) -> Error {
         .expect_err("it cannot be built")
 }
 
-/// Line of the first place, and the message.
+/// Line of the first place, and the message; without what says the same line once more.
 async fn say(dockerfile: &str) -> String {
     let error = fail(dockerfile, &[]).await;
     let line = |l: &frontend::SourceLocation| l.ranges.first().map_or(0, |r| r.start.line);
     let line = error.locations().first().map_or(0, line);
-    format!("{line}: {error}")
+    let told = error.to_string();
+    let again = format!("dockerfile parse error on line {line}: ");
+    format!("{line}: {}", told.strip_prefix(&again).unwrap_or(&told))
 }
 
 /// Rows: F15, F16
@@ -26,11 +28,11 @@ async fn one_mistake_does_not_hide_the_next() {
     let error = fail("FROM base:1\nRUNN x\nCOPY --form=a b c\n", &[]).await;
     assert_eq!(
         error.to_string(),
-        "unknown instruction: RUNN (did you mean RUN?)"
+        "dockerfile parse error on line 2: unknown instruction: RUNN (did you mean RUN?)"
     );
     assert_eq!(
         error.hints(),
-        ["Dockerfile:3: unknown flag: --form (did you mean --from?)"]
+        ["Dockerfile:3: unknown flag: --form (did you mean from?)"]
     );
     assert_eq!(error.kind(), Kind::InvalidInput);
     let at = &error.locations()[0];
@@ -85,7 +87,11 @@ async fn stages_that_cannot_be() {
     );
     assert_eq!(
         say("FROM --platform=$TARGETPLATFROM base:1").await,
-        "1: failed to parse platform \"$TARGETPLATFROM\" (did you mean TARGETPLATFORM?)"
+        "1: empty platform value from expression $TARGETPLATFROM (did you mean TARGETPLATFORM?)"
+    );
+    assert_eq!(
+        say("ARG MY_ARCH=amd64\nFROM --platform=linux/${MYARCH} base:1").await,
+        "2: failed to parse platform linux/${MYARCH}: `linux/` is not a platform like linux/amd64 or linux/arm/v7 (did you mean MY_ARCH?)"
     );
 }
 
@@ -138,7 +144,7 @@ async fn instructions_that_cannot_be() {
         ),
         (
             "RUN --netwrk=none x",
-            "unknown flag: --netwrk (did you mean --network?)",
+            "unknown flag: --netwrk (did you mean network?)",
         ),
         (
             "COPY --chmod=999 a b",

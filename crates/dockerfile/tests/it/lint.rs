@@ -85,6 +85,10 @@ async fn every_rule_speaks() {
             "InvalidDefinitionDescription: Comment for FROM should follow the format: `# b <description>` (line 3)",
         ),
         (
+            "# check=experimental=all\nFROM base:1\n# something\nARG a b",
+            "InvalidDefinitionDescription: Comment for ARG should follow the format: `# <arg_key> <description>` (line 4)",
+        ),
+        (
             "FROM base:1\nEXPOSE 80/TCP",
             "ExposeProtoCasing: Defined protocol '80/TCP' in EXPOSE instruction should be lowercase (line 2)",
         ),
@@ -99,6 +103,47 @@ async fn every_rule_speaks() {
             "{dockerfile:?}: {warned:#?}"
         );
     }
+}
+
+/// Rows: F33
+#[tokio::test]
+async fn one_word_in_odd_case_is_one_warning() {
+    for (dockerfile, warnings) in [
+        (
+            "From base:1 as b\nFROM base:1 AS c",
+            vec![
+                "ConsistentInstructionCasing: Command 'From' should match the case of the command majority (uppercase) (line 1)",
+            ],
+        ),
+        (
+            "FROM base:1 As b",
+            vec!["FromAsCasing: 'As' and 'FROM' keywords' casing do not match (line 1)"],
+        ),
+        (
+            "from base:1 AS b",
+            vec!["FromAsCasing: 'AS' and 'from' keywords' casing do not match (line 1)"],
+        ),
+    ] {
+        assert_eq!(warned(dockerfile).await, warnings, "{dockerfile:?}");
+    }
+}
+
+/// Rows: F15, F33
+#[tokio::test]
+async fn a_file_with_mistakes_is_warned_about_too() {
+    let bridge = FakeBridge::new("FROM base:1 AS Build\nMAINTAINER me\nCPY a b\n");
+    let error = dockerfile::build(&bridge).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "dockerfile parse error on line 3: unknown instruction: CPY (did you mean COPY?)"
+    );
+    assert_eq!(
+        bridge.warned(),
+        [
+            "StageNameCasing: Stage name 'Build' should be lowercase (line 1)",
+            "MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 2)"
+        ]
+    );
 }
 
 /// Rows: F33
@@ -151,6 +196,22 @@ async fn rules_are_skipped_or_become_errors() {
     assert_eq!(bridge.warned(), Vec::<String>::new());
 }
 
+/// Warnings are those of the first platform, and so are warnings that are errors.
+///
+/// Rows: F12, F33
+#[tokio::test]
+async fn what_nobody_is_warned_of_is_no_error() {
+    let strict = "# check=error=true\nFROM base:1\n";
+    for (platforms, fails) in [
+        ("linux/arm64,linux/amd64", true),
+        ("linux/amd64,linux/arm64", false),
+    ] {
+        let bridge = FakeBridge::new(strict).options(&[("platform", platforms)]);
+        let failed = dockerfile::build(&bridge).await.is_err();
+        assert_eq!((failed, bridge.warned().len()), (fails, fails.into()));
+    }
+}
+
 /// Rows: F33
 #[tokio::test]
 async fn a_warning_has_a_url_and_its_lines() {
@@ -162,4 +223,18 @@ async fn a_warning_has_a_url_and_its_lines() {
         "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/"
     );
     assert_eq!(warnings[0].at.as_ref().unwrap().to_string(), "Dockerfile:2");
+}
+
+/// Rows: F33
+#[tokio::test]
+async fn a_rule_nobody_wrote_about_has_no_url() {
+    let bridge = FakeBridge::new("FROM --platform=linux/arm64 base:1");
+    dockerfile::build(&bridge).await.unwrap();
+    let warnings = bridge.warnings.lock().unwrap();
+    let urls = warnings.iter().map(|w| (w.short.as_str(), w.url.as_str()));
+    let urls: Vec<&str> = urls
+        .filter(|(short, _)| short.starts_with("InvalidBaseImagePlatform"))
+        .map(|(_, url)| url)
+        .collect();
+    assert_eq!(urls, [""]);
 }

@@ -131,12 +131,21 @@ async fn a_check_lists_warnings_and_mistakes() {
     let (json, _, status) = ask("FROM base:1\nCPY a b\n", "frontend.lint", &[]).await;
     assert_eq!(
         json["buildError"]["message"],
-        "unknown instruction: CPY (did you mean COPY?)"
+        "dockerfile parse error on line 2: unknown instruction: CPY (did you mean COPY?)"
     );
     assert_eq!(
         json["buildError"]["location"]["ranges"][0]["start"]["line"],
         2
     );
+    assert_eq!(status.unwrap(), "1");
+
+    let strict = "# check=error=true\nFROM base:1\nCMD x\n";
+    let (json, _, status) = ask(strict, "frontend.lint", &[]).await;
+    assert_eq!(
+        json["buildError"]["message"],
+        "lint violation found for rules: JSONArgsRecommended"
+    );
+    assert_eq!(json["warnings"].as_array().unwrap().len(), 1);
     assert_eq!(status.unwrap(), "1");
 
     let (json, _, status) = ask("FROM base:1\n", "frontend.lint", &[]).await;

@@ -20,7 +20,7 @@ fn every_mistake_is_found_at_once() {
         [
             "1: unknown instruction: FRMO (did you mean FROM?)",
             "3: unknown instruction: CPY (did you mean COPY?)",
-            "4: unknown flag: --form (did you mean --from?)",
+            "4: unknown flag: --form (did you mean from?)",
             "5: invalid value \"maybe\" on flag --link: expecting true or false",
             "6: unterminated heredoc: no line is \"E\"",
         ]
