@@ -6,6 +6,7 @@
 //! times cut to the second, `security.capability` the only attribute, whiteouts
 //! dated 1970, parents of a changed entry written before it.
 
+mod idle;
 mod same;
 mod walk;
 
@@ -19,6 +20,7 @@ use stdx::sys::{FileKind, Root, Stat, Time};
 
 use crate::tar::{Entry, Kind, Writer};
 use crate::{Error, Result};
+use walk::Visit;
 
 /// Writes what `upper` (in overlayfs form) changes on `below` as a tar. Without
 /// `below` everything is new.
@@ -26,6 +28,14 @@ pub fn diff<W: Write>(upper: &Root, below: Option<&Root>, out: W) -> Result<W> {
     let mut emitter = Emitter::new(upper, out);
     walk::overlay(&mut emitter, upper, below)?;
     emitter.tar.finish()
+}
+
+/// Whether `upper` (in overlayfs form) holds more than changes on `below`: files as they were,
+/// which [`diff`] leaves out. A file that was moved away and back is one.
+pub fn holds_more(upper: &Root, below: &Root) -> Result<bool> {
+    let mut idle = idle::Idle::default();
+    walk::overlay(&mut idle, upper, Some(below))?;
+    Ok(idle.found())
 }
 
 /// Writes how `new` differs from `old` as a tar; both are whole trees.
@@ -151,21 +161,10 @@ impl<'a, W: Write> Emitter<'a, W> {
         }
     }
 
-    /// `path` was in the tree below and is gone.
-    fn deleted(&mut self, path: &[u8]) -> Result<()> {
-        let (dir, name) = split(path);
-        self.parents(path)?;
-        let mut whiteout = dir.to_vec();
-        whiteout.extend_from_slice(b".wh.");
-        whiteout.extend_from_slice(name);
-        let whiteout = self.named(&whiteout);
-        self.tar.entry(&Entry::new(whiteout, Kind::File))
-    }
-
     /// The same file as below, under a name that other, changed names may link to.
     fn unchanged_link(&mut self, found: &Found<'_>) -> Result<()> {
         if self.inodes.contains_key(&(found.stat.dev, found.stat.ino)) {
-            return self.changed(found);
+            return self.add(found);
         }
         let names = self
             .unchanged
@@ -175,8 +174,8 @@ impl<'a, W: Write> Emitter<'a, W> {
         Ok(())
     }
 
-    /// New, or not as it was below.
-    fn changed(&mut self, found: &Found<'_>) -> Result<()> {
+    /// Writes a file, and the other names it had before.
+    fn add(&mut self, found: &Found<'_>) -> Result<()> {
         let Some(mut entry) = self.describe(found)? else {
             return Ok(());
         };
@@ -300,12 +299,35 @@ impl<'a, W: Write> Emitter<'a, W> {
         let looked = || Error::file("looking at", shown);
         let (dir, name) = self.root.parent(shown).map_err(looked())?;
         let stat = dir.lstat(&name).map_err(looked())?;
-        self.changed(&Found {
+        self.add(&Found {
             path: parent,
             dir: &dir,
             name: &name,
             stat,
         })
+    }
+}
+
+impl<W: Write> Visit for Emitter<'_, W> {
+    fn deleted(&mut self, path: &[u8]) -> Result<()> {
+        let (dir, name) = split(path);
+        self.parents(path)?;
+        let mut whiteout = dir.to_vec();
+        whiteout.extend_from_slice(b".wh.");
+        whiteout.extend_from_slice(name);
+        let whiteout = self.named(&whiteout);
+        self.tar.entry(&Entry::new(whiteout, Kind::File))
+    }
+
+    fn changed(&mut self, found: &Found<'_>) -> Result<()> {
+        self.add(found)
+    }
+
+    fn unchanged(&mut self, found: &Found<'_>, whole: bool) -> Result<()> {
+        match whole && found.stat.nlink > 1 && !found.stat.is_dir() {
+            true => self.unchanged_link(found),
+            false => Ok(()),
+        }
     }
 }
 

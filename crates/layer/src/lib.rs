@@ -35,6 +35,6 @@ pub mod tar;
 pub use apply::{Applied, ApplyOptions, Devices, ForeignLink, Namespace, Whiteouts, apply, settle};
 pub use compress::{Algorithm, Compression, Packed, Packer, pack, to_docker, to_oci};
 pub use decompress::{Format, decompress};
-pub use diff::{Archive, compare, diff};
+pub use diff::{Archive, compare, diff, holds_more};
 pub use error::{Error, Result};
 pub use rewrite::clamp_times;

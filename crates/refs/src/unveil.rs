@@ -5,7 +5,11 @@
 //! form of it is used, unpacked from what its blob says. What came from outside says itself
 //! whether a directory is opaque, and stays as it is.
 //!
-//! The same is done with a layer that shares files with one below it, which shows them at other
+//! The same is done with a layer that holds files as they were below, which its blob leaves out:
+//! a file that was moved away and back is in the directory overlayfs wrote, and no change. Shown
+//! alone, as a difference of two trees, it would be one.
+//!
+//! And with a layer that shares files with one below it, which shows them at other
 //! places (`lend.rs`): in the form unpacked from its blob they are copies.
 
 use std::io;
@@ -93,12 +97,18 @@ impl Refs {
             return Ok(());
         };
         let own = self.0.parts.snapshots.layer(&layer)?;
-        let looked = own.clone();
-        let anew = shares || blocking(move || has_opaque(looked.root())).await?;
-        let below = match chained.parent.as_ref().filter(|_| anew) {
+        let below = match &chained.parent {
             Some(parent) => Some(self.need(parent)?.tree_boxed(provider, step).await?),
             None => None,
         };
+        let (looked, under) = (own.clone(), below.clone());
+        let anew = shares
+            || blocking(move || says_more(looked.root(), under.as_ref().map(|tree| tree.root())))
+                .await
+                .map_err(|source| Error::Pack {
+                    record: chained.of.clone(),
+                    source,
+                })?;
         let refs = self.clone();
         blocking(move || {
             let active = match anew {
@@ -126,6 +136,15 @@ impl Refs {
         })
         .await
     }
+}
+
+/// Whether a layer's directory, anywhere else than on what is below it, would show or hide more
+/// than its blob says.
+fn says_more(own: &Root, below: Option<&Root>) -> layer::Result<bool> {
+    if has_opaque(own).map_err(layer::Error::Read)? {
+        return Ok(true);
+    }
+    below.map_or(Ok(false), |below| layer::holds_more(own, below))
 }
 
 /// Whether overlayfs marked any directory as opaque.

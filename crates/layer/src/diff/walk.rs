@@ -3,15 +3,27 @@
 //! trees cost memory and not stack.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use stdx::sys::{Root, Stat};
 
+use super::Found;
 use super::same::{Side, same};
-use super::{Emitter, Found};
 use crate::{Error, Result};
+
+/// Who is told what a walk meets. Nothing is told of what is the same because it is missing.
+pub(super) trait Visit {
+    /// A name that was below and is gone.
+    fn deleted(&mut self, path: &[u8]) -> Result<()>;
+    /// New, or not as it was below.
+    fn changed(&mut self, found: &Found<'_>) -> Result<()>;
+    /// As it was below. Of a whole tree that is nothing to wonder at; of changes it is.
+    fn unchanged(&mut self, found: &Found<'_>, whole: bool) -> Result<()>;
+    /// A removal of what never was.
+    fn idle(&mut self) {}
+}
 
 /// How the tree above is to be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,28 +44,15 @@ struct Level {
     names: Vec<OsString>,
 }
 
-pub(super) fn overlay<W: Write>(
-    emitter: &mut Emitter<'_, W>,
-    upper: &Root,
-    below: Option<&Root>,
-) -> Result<()> {
-    walk(emitter, Mode::Overlay, upper, below)
+pub(super) fn overlay(visit: &mut impl Visit, upper: &Root, below: Option<&Root>) -> Result<()> {
+    walk(visit, Mode::Overlay, upper, below)
 }
 
-pub(super) fn trees<W: Write>(
-    emitter: &mut Emitter<'_, W>,
-    new: &Root,
-    old: Option<&Root>,
-) -> Result<()> {
-    walk(emitter, Mode::Whole, new, old)
+pub(super) fn trees(visit: &mut impl Visit, new: &Root, old: Option<&Root>) -> Result<()> {
+    walk(visit, Mode::Whole, new, old)
 }
 
-fn walk<W: Write>(
-    emitter: &mut Emitter<'_, W>,
-    mode: Mode,
-    above: &Root,
-    below: Option<&Root>,
-) -> Result<()> {
+fn walk(visit: &mut impl Visit, mode: Mode, above: &Root, below: Option<&Root>) -> Result<()> {
     let failed = || Error::file("opening", Path::new(""));
     let above = above.try_clone().map_err(failed())?;
     let below = below.map(Root::try_clone).transpose().map_err(failed())?;
@@ -63,7 +62,7 @@ fn walk<W: Write>(
             levels.pop();
             continue;
         };
-        let deeper = step(emitter, here, &name)?;
+        let deeper = step(visit, here, &name)?;
         levels.extend(deeper);
     }
     Ok(())
@@ -93,11 +92,7 @@ fn level(mode: Mode, path: Vec<u8>, above: Root, below: Option<Root>) -> Result<
 }
 
 /// Handles one name; gives the directory to go into next.
-fn step<W: Write>(
-    emitter: &mut Emitter<'_, W>,
-    here: &Level,
-    name: &OsStr,
-) -> Result<Option<Level>> {
+fn step(visit: &mut impl Visit, here: &Level, name: &OsStr) -> Result<Option<Level>> {
     let path = join(&here.path, name);
     let shown = Path::new(OsStr::from_bytes(&path));
     let failed = || Error::file("looking at", shown);
@@ -110,7 +105,9 @@ fn step<W: Write>(
         // Removed; or, in an overlay, a whiteout of something that never was.
         let gone = above.is_some() || here.mode == Mode::Whole;
         if gone && below.is_some() {
-            emitter.deleted(&path)?;
+            visit.deleted(&path)?;
+        } else if gone {
+            visit.idle();
         }
         return Ok(None);
     };
@@ -126,11 +123,9 @@ fn step<W: Write>(
         stat,
     };
     if is_same(here, name, &stat, below.as_ref()).map_err(failed())? {
-        if here.mode == Mode::Whole && stat.nlink > 1 && !stat.is_dir() {
-            emitter.unchanged_link(&found)?;
-        }
+        visit.unchanged(&found, here.mode == Mode::Whole)?;
     } else {
-        emitter.changed(&found)?;
+        visit.changed(&found)?;
     }
     if !stat.is_dir() {
         return Ok(None);

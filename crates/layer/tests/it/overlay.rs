@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use layer::{ApplyOptions, Whiteouts, apply, compare, diff};
+use layer::{ApplyOptions, Whiteouts, apply, compare, diff, holds_more};
 use stdx::sys::Root;
 
 use super::{is_root, listing, temp};
@@ -137,6 +137,39 @@ fn privileged_a_real_upper_directory_gives_the_difference_of_the_trees() {
         "touched is as it was"
     );
     assert!(upper == whole);
+}
+
+/// Files that were moved away and back, and directories that were copied up for what is gone
+/// again, are in an upper directory and no change. All else there is one.
+///
+/// Rows: B18
+#[test]
+fn privileged_an_upper_directory_holds_more_than_its_changes() {
+    if !is_root() {
+        return;
+    }
+    for (change, more) in [
+        ("true", false),
+        (
+            "echo new > a/file; rm keep/k; mkdir fresh; touch fresh/x",
+            false,
+        ),
+        ("rm -r gone; mkdir gone; touch gone/g", false),
+        ("chmod 700 a; touch -d @1 touched", false),
+        ("mv touched tmp; mv tmp touched", true),
+        ("mv a/file tmp; mv tmp a/file; touch a/z", true),
+        ("touch a/deep/x; rm a/deep/x", true),
+        ("touch a/deep/x; rm a/deep/x; touch a/zz", true),
+        ("touch a/deep/x; rm a/deep/x; touch keep/z", true),
+        ("touch keep/x; rm keep/x; touch a/deep/new", true),
+    ] {
+        let overlay = Mounted::new();
+        sh(&overlay.path("lower"), BEFORE);
+        overlay.mount();
+        sh(&overlay.path("merged"), change);
+        let found = holds_more(&overlay.root("upper"), &overlay.root("lower")).unwrap();
+        assert_eq!(found, more, "{change}");
+    }
 }
 
 /// Rows: B18

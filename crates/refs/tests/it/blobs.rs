@@ -321,6 +321,42 @@ async fn hides_as_much_as_its_blob(state: &super::setup::State) {
     assert_eq!(found, ["d", "d/sub", "d/sub/new", "k", "n", "n/new"]);
 }
 
+/// A file that was moved away and back is no change, though overlayfs wrote it once more: the
+/// layer leaves it out, and so does the view of a difference.
+///
+/// Rows: C12, B18, B4
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_file_that_was_moved_and_is_back_is_no_difference() {
+    let Some(state) = state() else { return };
+    let (outside, refs) = (Outside::default(), &state.refs);
+    let own = [("moved", Some("m")), ("d/moved", Some("m"))];
+    let own = step(refs, None, &outside, &own).await;
+    own.unpack(&outside, &StepProgress::none()).await.unwrap();
+    let writing = refs
+        .begin(Some(&own), refs::RecordMeta::new("moves"))
+        .unwrap();
+    let tree = writing.tree();
+    let root = tree.root();
+    for (from, to) in [("moved", "away"), ("d/moved", "d/away")] {
+        root.rename(from, to).unwrap();
+        root.rename(to, from).unwrap();
+    }
+    snapshot::testing::write(root, "new", "n");
+    let moves = writing.commit().unwrap();
+    let diff = refs.diff(Some(&own), Some(&moves)).unwrap().unwrap();
+    assert_eq!(names(&files(&diff, &outside).await), ["new"]);
+    let all = ["d", "d/moved", "moved", "new"];
+    assert_eq!(names(&files(&moves, &outside).await), all);
+    let other = step(refs, None, &outside, &[("moved", Some("other"))]).await;
+    let merged = refs.merge(vec![other, diff]).unwrap();
+    let found = files(&merged, &outside).await;
+    assert_eq!(names(&found), ["moved", "new"]);
+    assert!(
+        format!("{:?}", found["moved"]).contains("other"),
+        "{found:?}"
+    );
+}
+
 /// What a result's layers are made of stays as long as somebody holds the result, and goes with
 /// it: blobs, their variants, and what they need in between.
 ///
