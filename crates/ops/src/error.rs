@@ -68,6 +68,14 @@ pub enum Error {
         /// What may be the reason.
         hint: Option<String>,
     },
+    /// A path that must be there, of a tree without any files.
+    #[error("{path}: no such file or directory: there are no files in {place}")]
+    NotFoundInEmpty {
+        /// The path as it was written.
+        path: String,
+        /// An image, the result of a step.
+        place: String,
+    },
     /// A wildcard that must match something does not.
     #[error("no file matches {pattern}")]
     NoMatch {
@@ -168,9 +176,10 @@ impl Error {
             Error::Unpack { source, .. } => source.kind(),
             Error::Exit(exit) if exit.oom => Kind::Unavailable,
             Error::Exit(_) => Kind::Internal,
-            Error::NotFound { .. } | Error::NotFoundIn { .. } | Error::NoMatch { .. } => {
-                Kind::NotFound
-            }
+            Error::NotFound { .. }
+            | Error::NotFoundIn { .. }
+            | Error::NotFoundInEmpty { .. }
+            | Error::NoMatch { .. } => Kind::NotFound,
             Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Kind::Unavailable
             }
@@ -185,6 +194,12 @@ impl Error {
             Error::Frontend(error) => error.kind(),
             Error::Emulation { .. } | Error::Unsupported(_) => Kind::Unsupported,
         }
+    }
+
+    /// A path that must be there, of the empty tree.
+    pub(crate) fn in_nothing(path: String) -> Error {
+        let place = "the empty tree".to_owned();
+        Error::NotFoundInEmpty { path, place }
     }
 
     /// Something done with files failed.

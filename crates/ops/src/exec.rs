@@ -79,9 +79,7 @@ impl ExecOp {
             None => match parts.iter().find(|part| *part != "/") {
                 None => vec![Digest::of(b"")],
                 Some(missing) => {
-                    return Err(Error::NotFound {
-                        path: missing.clone(),
-                    });
+                    return Err(Error::in_nothing(missing.clone()));
                 }
             },
         };

@@ -114,20 +114,28 @@ impl Explained {
 
     /// Says where a path was not found, and why that may be.
     fn where_it_was_looked_for(&self, error: OpError, input: usize) -> OpError {
-        let Some(Error::NotFound { path }) = error.downcast_ref::<Error>() else {
+        let Some(place) = self.shape.inputs.get(input).map(|input| input.name.clone()) else {
             return error;
         };
-        let Some(place) = self.shape.inputs.get(input) else {
-            return error;
-        };
-        let pattern = self.hidden.get(input).and_then(|all| hides(all, path));
-        Arc::new(Error::NotFoundIn {
-            path: path.clone(),
-            place: place.name.clone(),
-            hint: pattern.map(|pattern| {
-                format!("`{pattern}` in .dockerignore keeps {path} out of the build context.")
+        match error.downcast_ref::<Error>() {
+            Some(Error::NotFound { path }) => {
+                let pattern = self.hidden.get(input).and_then(|all| hides(all, path));
+                Arc::new(Error::NotFoundIn {
+                    path: path.clone(),
+                    place,
+                    hint: pattern.map(|pattern| {
+                        format!(
+                            "`{pattern}` in .dockerignore keeps {path} out of the build context."
+                        )
+                    }),
+                })
+            }
+            Some(Error::NotFoundInEmpty { path, .. }) => Arc::new(Error::NotFoundInEmpty {
+                path: path.clone(),
+                place,
             }),
-        })
+            _ => error,
+        }
     }
 
     /// Says why, and gives what to keep once the step is done.

@@ -34,7 +34,7 @@ pub(super) async fn get(build: &Build, id: &str, optional: bool) -> Result<Optio
     match &source {
         session::Error::NotFound { .. } if optional => Ok(None),
         session::Error::NotFound { .. } => Err(Error::Session {
-            what: format!("secret {id} is needed: give it with --secret id={id},src=FILE"),
+            what: format!("secret {id}: not found: give it with --secret id={id},src=FILE"),
             source,
         }),
         _ => Err(Error::Session {

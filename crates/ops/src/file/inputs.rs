@@ -166,9 +166,7 @@ pub(super) fn check_required(root: &Root, required: &[String]) -> Result<()> {
 pub(super) fn of_nothing(parts: &[Selector]) -> Result<Vec<Digest>> {
     let digest = |part: &Selector| match part.path.to_str() {
         Some("/") => Ok(Digest::of("")),
-        _ => Err(Error::NotFound {
-            path: part.path.display().to_string(),
-        }),
+        _ => Err(Error::in_nothing(part.path.display().to_string())),
     };
     parts.iter().map(digest).collect()
 }

@@ -363,7 +363,7 @@ fn only_what_is_just_copied_from_counts_by_content() {
     assert!(Selectors::of(&file, 2).is_err(), "an owner out of nowhere");
     assert_eq!(
         inputs::of_nothing(&parts).unwrap_err().to_string(),
-        "/a: no such file or directory"
+        "/a: no such file or directory: there are no files in the empty tree"
     );
 }
 
