@@ -223,10 +223,9 @@ async fn build_one(
             ..SolveRequest::default()
         })
         .await?;
-    let platform = platform.unwrap_or_else(|| match lowered.image.platform.os.is_empty() {
-        true => ui.build_platform(),
-        false => lowered.image.platform.clone(),
-    });
+    // Nobody asked for another one than ours, and that is what is looked for in an index later,
+    // though the base image may say something else.
+    let platform = platform.unwrap_or_else(|| ui.build_platform());
     let platform = platform.normalized();
     let id = platform.to_string();
     let mut attestations = Vec::new();

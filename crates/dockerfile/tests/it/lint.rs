@@ -198,7 +198,7 @@ async fn rules_are_skipped_or_become_errors() {
 
 /// Warnings are those of the first platform, and so are warnings that are errors.
 ///
-/// Rows: F12, F33
+/// Rows: F12, F31, F33
 #[tokio::test]
 async fn what_nobody_is_warned_of_is_no_error() {
     let strict = "# check=error=true\nFROM base:1\n";

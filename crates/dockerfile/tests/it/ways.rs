@@ -29,6 +29,26 @@ fn image(result: &frontend::FrontendResult) -> dockerfile::Image {
     serde_json::from_slice(&result.metadata[metadata_key::IMAGE_CONFIG]).unwrap()
 }
 
+/// A base image for another machine says so in the config. What was made is what was asked for,
+/// as with BuildKit: an index that says otherwise would hide it from this machine.
+///
+/// Rows: F31, W5
+#[tokio::test]
+async fn a_base_image_for_another_machine_is_still_what_was_asked_for() {
+    let mut bridge = FakeBridge::new("FROM base:1\nENV a=b\n");
+    let arm = BASE_CONFIG.replace("amd64", "arm64");
+    let image_there = (oci::Digest::of(b"arm"), arm);
+    bridge
+        .images
+        .insert("docker.io/library/base:1".into(), image_there);
+    let result = built(&bridge).await;
+    assert_eq!(image(&result).platform.to_string(), "linux/arm64");
+    assert_eq!(
+        result.metadata["refs.platforms"],
+        r#"{"Platforms":[{"ID":"linux/amd64","Platform":{"architecture":"amd64","os":"linux"}}]}"#
+    );
+}
+
 /// Rows: F31, F08
 #[tokio::test]
 async fn several_platforms_give_several_results() {
