@@ -60,8 +60,14 @@ pub const GIT_FETCH_BY_COMMIT: &str = "git.fetchbycommit";
 pub const GIT_BUNDLE: &str = "git.bundle";
 /// Check a bundle out.
 pub const GIT_CHECKOUT_BUNDLE: &str = "git.checkoutbundle";
-/// Start of the names about signatures.
-pub const GIT_SIGNATURE: &str = "git.sig.";
+/// The keys one of which must have signed.
+pub const GIT_SIGNATURE_KEYS: &str = "git.sig.pubkey";
+/// Refuse keys that have expired since they signed.
+pub const GIT_SIGNATURE_REJECT_EXPIRED: &str = "git.sig.rejectexpired";
+/// A tag must be signed, a commit does not do.
+pub const GIT_SIGNATURE_REQUIRE_TAG: &str = "git.sig.requiresignedtag";
+/// The commit must be signed, a tag does not do.
+pub const GIT_SIGNATURE_IGNORE_TAG: &str = "git.sig.ignoresignedtag";
 
 /// The digest a download must have.
 pub const HTTP_CHECKSUM: &str = "http.checksum";
@@ -77,8 +83,10 @@ pub const HTTP_GID: &str = "http.gid";
 pub const HTTP_AUTH_HEADER: &str = "http.authheadersecret";
 /// Start of the names of request headers.
 pub const HTTP_HEADER: &str = "http.header.";
-/// Start of the names about signatures.
-pub const HTTP_SIGNATURE: &str = "http.sig.";
+/// The keys one of which must have signed.
+pub const HTTP_SIGNATURE_KEYS: &str = "http.sig.pubkey";
+/// The signature.
+pub const HTTP_SIGNATURE: &str = "http.sig.signature";
 
 /// The name of the input of a nested build that its definition is read from, and of the file
 /// there if no other is named.

@@ -145,6 +145,25 @@ pub enum Error {
         /// What it is.
         found: String,
     },
+    /// A commit or tag has no signature that counts.
+    #[error("failed to verify signature of {object}: {source}")]
+    GitSignature {
+        /// The commit or tag.
+        object: String,
+        /// Why not.
+        source: verify::Error,
+    },
+    /// A tag must be signed, and it is a commit that was found.
+    #[error("signed tag required but no signed tag found")]
+    NoSignedTag,
+    /// A download has another signature than it must have.
+    #[error("failed to verify pgp signature of {url}: {source}")]
+    HttpSignature {
+        /// The address, without secrets.
+        url: String,
+        /// Why not.
+        source: verify::Error,
+    },
     /// Understood, but not done.
     #[error("not supported yet: {0}")]
     NotYet(String),
@@ -161,7 +180,11 @@ impl Error {
             | Error::LayerLimit { .. }
             | Error::ImageChecksum { .. }
             | Error::HttpChecksum { .. }
-            | Error::GitChecksum { .. } => Kind::InvalidInput,
+            | Error::GitChecksum { .. }
+            | Error::NoSignedTag => Kind::InvalidInput,
+            Error::GitSignature { source, .. } | Error::HttpSignature { source, .. } => {
+                source.kind()
+            }
             Error::Registry(error) => error.kind(),
             Error::Content(error) => error.kind(),
             Error::Session(error) => error.kind(),

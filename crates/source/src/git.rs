@@ -6,6 +6,7 @@ mod checkout;
 mod cli;
 mod mirror;
 mod remote;
+mod signature;
 
 use std::sync::Arc;
 
@@ -52,9 +53,13 @@ impl Git {
         }
     }
 
-    /// Its key: the commit, and what is taken of it.
+    /// Its key: the commit, and what is taken of it. Signatures do not enter it, but are checked
+    /// first: files that are in the cache already are not fetched again.
     pub async fn cache_key(&self, cx: &Context) -> Result<Key> {
         let found = self.found(cx).await?;
+        if let Some(wanted) = &self.id.signature {
+            signature::check(wanted, &self.objects(&found, cx).await?)?;
+        }
         let commit = match (&found.tagged, self.id.keep_git_dir) {
             // Without `.git` the tag object itself leaves no trace.
             (Some(commit), false) => commit,
@@ -74,6 +79,10 @@ impl Git {
         let access = Access::open(&self.sources, id, cx).await?;
         let _alone = self.sources.0.git_locks.lock(&id.remote).await;
         let mirror = mirror::fetched(&self.sources, id, &found, &access).await?;
+        if let Some(wanted) = &id.signature {
+            // Another build may have asked for the key, and been told of another commit.
+            signature::check(wanted, &signature::objects(&found, &mirror).await?)?;
+        }
         let parts = self.sources.parts();
         let shown = if id.reference.is_empty() {
             &found.reference
@@ -89,6 +98,14 @@ impl Git {
         checkout::checkout(id, &found, &mirror, tree.root()).await?;
         drop((tree, mirror));
         Ok(stdx::task::blocking(move || mutable.commit()).await?)
+    }
+
+    /// The bytes of the commit and of its tag.
+    async fn objects(&self, found: &Found, cx: &Context) -> Result<signature::Objects> {
+        let access = Access::open(&self.sources, &self.id, cx).await?;
+        let _alone = self.sources.0.git_locks.lock(&self.id.remote).await;
+        let mirror = mirror::fetched(&self.sources, &self.id, found, &access).await?;
+        signature::objects(found, &mirror).await
     }
 
     /// What the ref stands for, the same for all of this build.

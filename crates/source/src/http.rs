@@ -70,8 +70,10 @@ impl Http {
     }
 
     /// Its key: the content, and the file it becomes. Without a checksum the
-    /// content is fetched, unless the server says it is what we have.
+    /// content is fetched, unless the server says it is what we have. A
+    /// signature is checked first; it does not enter the key.
     pub async fn cache_key(&self, cx: &Context) -> Result<Key> {
+        self.check_signature(cx).await?;
         let (digest, filename, modified) = match self.id.checksum {
             Some(digest) => (digest, self.filename(&HeaderMap::new()), None),
             None => {
@@ -89,7 +91,42 @@ impl Http {
 
     /// The file.
     pub async fn fetch(&self, cx: &Context) -> Result<Ref> {
+        self.check_signature(cx).await?;
         Ok(self.resolved(cx).await?.kept)
+    }
+
+    /// That the content has the signature it must have.
+    async fn check_signature(&self, cx: &Context) -> Result<()> {
+        if self.id.signature.is_none() {
+            return Ok(());
+        }
+        let found = self.resolved(cx).await?;
+        let nowhere = content::Memory::default();
+        let tree = found.kept.tree(&nowhere, &cx.step).await?;
+        let id = Arc::clone(&self.id);
+        stdx::task::blocking(move || {
+            let Some(wanted) = &id.signature else {
+                return Ok(());
+            };
+            let url = redacted(&id.url);
+            // It has the name it was downloaded under, which the server may say otherwise by now.
+            let root = tree.root();
+            let file = root
+                .read_dir(".")
+                .and_then(|entries| match entries.as_slice() {
+                    [only] => root.open_file(&only.name),
+                    _ => Err(std::io::Error::other("it is not one file")),
+                })
+                .map_err(Error::io(format!("reading {url}")))?;
+            let policy = verify::Policy {
+                reject_expired: false,
+                now: crate::source::now(),
+            };
+            let (signature, keys) = (wanted.signature.as_bytes(), wanted.keys.as_bytes());
+            verify::detached(signature, keys, policy, file)
+                .map_err(|source| Error::HttpSignature { url, source })
+        })
+        .await
     }
 
     async fn resolved(&self, cx: &Context) -> Result<Resolved> {

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use attrs::Attrs;
 
 pub(crate) use git::redacted;
-pub use git::{GitId, Mtime};
-pub use http::{FileAttrs, HttpId};
+pub use git::{GitId, GitSignature, Mtime};
+pub use http::{FileAttrs, HttpId, HttpSignature};
 pub use image::{BlobId, BlobPlace, ImageId, LayoutId, ResolveMode};
 pub use local::LocalId;
 

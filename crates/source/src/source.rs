@@ -19,6 +19,13 @@ pub struct Key {
     pub last: bool,
 }
 
+/// The time, in seconds since 1970.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
 /// One source of a build.
 #[derive(Clone)]
 pub enum Source {

@@ -67,3 +67,9 @@ fn caches() {
 fn names() {
     play("names", 7_000);
 }
+
+/// Rows: S16, S17
+#[test]
+fn signatures() {
+    play("signatures", 16_000);
+}

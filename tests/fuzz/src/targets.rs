@@ -9,6 +9,7 @@ mod llb;
 mod names;
 mod requests;
 mod session;
+mod signatures;
 
 use crate::mutate::Shape;
 
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub fn all() -> [Target; 9] {
+pub fn all() -> [Target; 10] {
     [
         llb::TARGET,
         dockerfile::TARGET,
@@ -41,6 +42,7 @@ pub fn all() -> [Target; 9] {
         documents::TARGET,
         cache::TARGET,
         names::TARGET,
+        signatures::TARGET,
     ]
 }
 

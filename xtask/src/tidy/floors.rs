@@ -19,6 +19,7 @@ const FLOORS: &[&[&str]] = &[
         "content",
         "snapshot",
         "attest",
+        "verify",
     ],
     &[
         "registry", "session", "lease", "solver", "executor", "frontend",

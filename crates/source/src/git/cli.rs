@@ -61,13 +61,34 @@ impl Cli {
         }
     }
 
-    /// What git prints; `what` names the attempt in errors.
-    pub(super) async fn run(&self, what: &str, args: &[&str]) -> Result<String> {
-        let failed = |reason: String| Error::Git {
+    /// An attempt that failed.
+    pub(super) fn failed(&self, what: &str, reason: String) -> Error {
+        Error::Git {
             what: what.into(),
             remote: redacted(&self.remote),
             reason,
-        };
+        }
+    }
+
+    /// What git prints; `what` names the attempt in errors.
+    pub(super) async fn run(&self, what: &str, args: &[&str]) -> Result<String> {
+        let printed = self.printed(what, args).await?;
+        Ok(String::from_utf8_lossy(&printed).into_owned())
+    }
+
+    /// All bytes git prints.
+    pub(super) async fn bytes(&self, what: &str, args: &[&str]) -> Result<Vec<u8>> {
+        let printed = self.printed(what, args).await?;
+        if printed.len() >= MAX_OUTPUT {
+            let reason = format!("git {} prints more than 4 MiB", args.join(" "));
+            return Err(self.failed(what, reason));
+        }
+        Ok(printed)
+    }
+
+    /// What git prints, as much as is kept of it.
+    async fn printed(&self, what: &str, args: &[&str]) -> Result<Vec<u8>> {
+        let failed = |reason: String| self.failed(what, reason);
         let mut command = tokio::process::Command::new("/bin/sh");
         // Files get the usual modes whatever our own umask is.
         command
@@ -105,7 +126,7 @@ impl Cli {
         group.0 = None;
         let status = status.map_err(|error| failed(error.to_string()))?;
         if status.success() {
-            return Ok(String::from_utf8_lossy(&out).into_owned());
+            return Ok(out);
         }
         let said = String::from_utf8_lossy(&err).trim().to_owned();
         Err(failed(if said.is_empty() {
@@ -177,6 +198,7 @@ impl Cli {
         let ours = [
             ("core.hooksPath", "/dev/null"),
             ("core.fsmonitor", "false"),
+            ("core.useReplaceRefs", "false"),
             ("gc.auto", "0"),
             ("maintenance.auto", "false"),
             ("init.defaultBranch", "master"),

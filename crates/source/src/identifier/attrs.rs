@@ -38,6 +38,11 @@ impl<'a> Attrs<'a> {
         }
     }
 
+    /// Whether an attribute is there, and not yet taken.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.left.contains_key(name)
+    }
+
     /// The text of an attribute.
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
         self.left.remove(name).map(str::to_owned)

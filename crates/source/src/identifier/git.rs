@@ -15,6 +15,45 @@ pub enum Mtime {
     Commit,
 }
 
+/// Whose signature a commit or tag must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitSignature {
+    /// OpenPGP keys in armor, or lines of SSH public keys.
+    pub keys: String,
+    /// Refuse keys that have expired since they signed.
+    pub reject_expired: bool,
+    /// A tag must be signed; else a signed commit does, too.
+    pub require_tag: bool,
+    /// The commit must be signed; else a signed tag does, too.
+    pub ignore_tag: bool,
+}
+
+impl GitSignature {
+    /// What is asked of signatures; `None` when nothing is.
+    fn parse(attrs: &mut Attrs<'_>) -> Result<Option<GitSignature>> {
+        let keys = attrs.text(attr::GIT_SIGNATURE_KEYS);
+        let rules = [
+            attr::GIT_SIGNATURE_REJECT_EXPIRED,
+            attr::GIT_SIGNATURE_REQUIRE_TAG,
+            attr::GIT_SIGNATURE_IGNORE_TAG,
+        ];
+        let named = rules.iter().any(|name| attrs.has(name));
+        let [reject_expired, require_tag, ignore_tag] = rules.map(|name| attrs.truth(name));
+        let signature = GitSignature {
+            keys: keys.unwrap_or_default(),
+            reject_expired: reject_expired?,
+            require_tag: require_tag?,
+            ignore_tag: ignore_tag?,
+        };
+        // Whoever says how signatures are checked wants them checked.
+        match (signature.keys.is_empty(), named) {
+            (false, _) => Ok(Some(signature)),
+            (true, false) => Ok(None),
+            (true, true) => Err(attrs.wrong(format!("{} is missing", attr::GIT_SIGNATURE_KEYS))),
+        }
+    }
+}
+
 /// Part of a repository at some commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GitId {
@@ -42,6 +81,8 @@ pub struct GitId {
     pub known_hosts: String,
     /// Which SSH agent to use; empty for none.
     pub ssh: String,
+    /// Whose signature it must have.
+    pub signature: Option<GitSignature>,
 }
 
 impl GitId {
@@ -77,15 +118,13 @@ impl GitId {
             auth_header_secret: attrs.text_or_empty(attr::GIT_AUTH_HEADER),
             known_hosts: attrs.text_or_empty(attr::GIT_KNOWN_HOSTS),
             ssh: attrs.text_or_empty(attr::GIT_SSH_SOCKET),
+            signature: GitSignature::parse(attrs)?,
         };
         for unsupported in [attr::GIT_BUNDLE, attr::GIT_CHECKOUT_BUNDLE] {
             attrs.read(unsupported, |value| match value {
                 "" | "false" => Ok(()),
                 _ => Err("not supported yet: git bundles".to_owned()),
             })?;
-        }
-        if let Some((name, _)) = attrs.all(attr::GIT_SIGNATURE).first() {
-            return Err(attrs.wrong(format!("not supported yet: git.sig.{name}")));
         }
         id.check().map_err(|reason| attrs.wrong(reason))?;
         Ok(id)

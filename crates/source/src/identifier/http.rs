@@ -33,6 +33,29 @@ impl FileAttrs {
     }
 }
 
+/// The signature a download must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSignature {
+    /// OpenPGP keys in armor.
+    pub keys: String,
+    /// A detached signature in armor.
+    pub signature: String,
+}
+
+impl HttpSignature {
+    fn parse(attrs: &mut Attrs<'_>) -> Result<Option<HttpSignature>> {
+        let keys = attrs.text_or_empty(attr::HTTP_SIGNATURE_KEYS);
+        let signature = attrs.text_or_empty(attr::HTTP_SIGNATURE);
+        let missing = match (keys.is_empty(), signature.is_empty()) {
+            (true, true) => return Ok(None),
+            (false, false) => return Ok(Some(HttpSignature { keys, signature })),
+            (true, false) => attr::HTTP_SIGNATURE_KEYS,
+            (false, true) => attr::HTTP_SIGNATURE,
+        };
+        Err(attrs.wrong(format!("{missing} is missing")))
+    }
+}
+
 /// A download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpId {
@@ -46,6 +69,8 @@ pub struct HttpId {
     pub auth_header_secret: String,
     /// Request headers, sorted by name.
     pub headers: Vec<(String, String)>,
+    /// The signature it must have.
+    pub signature: Option<HttpSignature>,
 }
 
 impl HttpId {
@@ -66,15 +91,13 @@ impl HttpId {
             })
             .collect();
         headers.sort();
-        if let Some((name, _)) = attrs.all(attr::HTTP_SIGNATURE).first() {
-            return Err(attrs.wrong(format!("not supported yet: http.sig.{name}")));
-        }
         Ok(HttpId {
             url: identifier.to_owned(),
             checksum: attrs.parsed(attr::HTTP_CHECKSUM)?,
             file: FileAttrs::parse(attrs)?,
             auth_header_secret: attrs.text_or_empty(attr::HTTP_AUTH_HEADER),
             headers,
+            signature: HttpSignature::parse(attrs)?,
         })
     }
 }

@@ -9,8 +9,8 @@ use stdx::Kind;
 use crate::setup::{State, files, state};
 
 /// A served folder of repositories.
-struct Served {
-    dir: tempfile::TempDir,
+pub(crate) struct Served {
+    pub(crate) dir: tempfile::TempDir,
     daemon: Child,
     port: u16,
 }
@@ -25,7 +25,7 @@ impl Drop for Served {
     }
 }
 
-fn git(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
     let out = Command::new("git")
         .args([
             "-c",
@@ -39,6 +39,7 @@ fn git(dir: &Path, args: &[&str]) -> String {
         .current_dir(dir)
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("HOME", dir)
+        .env("GIT_NO_REPLACE_OBJECTS", "1")
         .env("GIT_COMMITTER_DATE", "1700000000 +0000")
         .env("GIT_AUTHOR_DATE", "1700000000 +0000")
         .output()
@@ -52,7 +53,7 @@ fn git(dir: &Path, args: &[&str]) -> String {
 }
 
 /// `r` with a few commits, a branch, a tag; `None` without a git daemon here.
-fn served() -> Option<Served> {
+pub(crate) fn served() -> Option<Served> {
     use std::os::unix::process::CommandExt;
     let dir = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0")
@@ -96,26 +97,26 @@ fn served() -> Option<Served> {
     Some(served)
 }
 
-fn commit(repo: &Path, message: &str) -> String {
+pub(crate) fn commit(repo: &Path, message: &str) -> String {
     git(repo, &["add", "-A"]);
     git(repo, &["commit", "-q", "-m", message]);
     git(repo, &["rev-parse", "HEAD"])
 }
 
 impl Served {
-    fn repo(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn repo(&self, name: &str) -> std::path::PathBuf {
         let path = self.dir.path().join(name);
         std::fs::create_dir_all(&path).unwrap();
         git(&path, &["init", "-q", "-b", "main"]);
         path
     }
 
-    fn url(&self, name: &str) -> String {
+    pub(crate) fn url(&self, name: &str) -> String {
         format!("git://127.0.0.1:{}/{name}", self.port)
     }
 }
 
-async fn fetch(
+pub(crate) async fn fetch(
     state: &State,
     url: &str,
     fragment: &str,

@@ -7,3 +7,5 @@ mod image;
 mod knowing;
 mod local;
 mod setup;
+mod signature;
+mod signing;

@@ -1,0 +1,83 @@
+//! That a commit or tag was signed by one of the keys it must be signed by.
+
+use verify::{ObjectKind, Policy};
+
+use super::cli::Cli;
+use super::mirror::Mirror;
+use super::remote::Found;
+use crate::error::{Error, Result};
+use crate::identifier::GitSignature;
+
+/// The bytes of what was found: of the commit, and of the tag that led to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Objects {
+    pub(super) commit_id: String,
+    pub(super) commit: Vec<u8>,
+    /// Its name and bytes.
+    pub(super) tag: Option<(String, Vec<u8>)>,
+}
+
+/// Reads the objects out of the mirror. A name that is itself an object's may be a tag's as well.
+pub(super) async fn objects(found: &Found, mirror: &Mirror) -> Result<Objects> {
+    let what = "failed to read objects of";
+    let git: &Cli = &mirror.git;
+    let kind = git.run(what, &["cat-file", "-t", &found.object]).await?;
+    let is_tag = match kind.trim() {
+        "commit" => false,
+        "tag" => true,
+        other => {
+            return Err(git.failed(what, format!("expected commit or tag object, got {other}")));
+        }
+    };
+    let peeled = format!("{}^{{commit}}", found.object);
+    let commit_id = git.run(what, &["rev-parse", "--verify", &peeled]).await?;
+    let commit_id = commit_id.trim().to_owned();
+    // A remote says in its list of refs where a tag points. It is the tag that counts.
+    if found.tagged.as_ref().is_some_and(|told| *told != commit_id) {
+        let reason = format!("{} does not point at the commit it says", found.reference);
+        return Err(git.failed(what, reason));
+    }
+    let commit = git.bytes(what, &["cat-file", "commit", &commit_id]).await?;
+    let tag = match is_tag {
+        true => {
+            let bytes = git.bytes(what, &["cat-file", "tag", &found.object]).await?;
+            Some((found.object.clone(), bytes))
+        }
+        false => None,
+    };
+    Ok(Objects {
+        commit_id,
+        commit,
+        tag,
+    })
+}
+
+/// The tag's signature does, and so does the commit's, unless one of them is asked for.
+pub(super) fn check(wanted: &GitSignature, objects: &Objects) -> Result<()> {
+    let policy = Policy {
+        reject_expired: wanted.reject_expired,
+        now: crate::source::now(),
+    };
+    let check = |kind, id: &str, raw: &[u8]| {
+        verify::git_object(kind, raw, id, wanted.keys.as_bytes(), policy).map_err(|source| {
+            Error::GitSignature {
+                object: format!(
+                    "{} {id}",
+                    match kind {
+                        ObjectKind::Commit => "commit",
+                        ObjectKind::Tag => "tag",
+                    }
+                ),
+                source,
+            }
+        })
+    };
+    let tag = objects.tag.as_ref().filter(|_| !wanted.ignore_tag);
+    let of_tag = tag.map(|(id, raw)| check(ObjectKind::Tag, id, raw));
+    match of_tag {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) if wanted.require_tag => Err(error),
+        None if wanted.require_tag => Err(Error::NoSignedTag),
+        Some(Err(_)) | None => check(ObjectKind::Commit, &objects.commit_id, &objects.commit),
+    }
+}
