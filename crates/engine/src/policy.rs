@@ -10,6 +10,7 @@ use std::sync::Arc;
 use frontend::policy::{Action, Rule, SourcePolicy};
 use frontend::{ImageLookup, SourceLocation};
 use futures::future::BoxFuture;
+use llb::attr;
 use oci::Platform;
 use session::{PolicyAnswer, PolicyQuestion, Sessions};
 use stdx::Kind;
@@ -140,8 +141,26 @@ impl Policies {
     }
 
     /// What to use for a source: `None` if it is fine as it is. `look` finds out
-    /// about an image when the client wants to know.
+    /// about an image when the client wants to know. A bundle that git reads in
+    /// place of its remote is a blob of some registry, and decided on as such.
     pub(crate) async fn decide(
+        &self,
+        source: &llb::Source,
+        platform: Option<&Platform>,
+        look: &Look<'_>,
+    ) -> Result<Option<llb::Source>, Error> {
+        let other = self.decide_one(source, platform, look).await?;
+        let now = other.as_ref().unwrap_or(source);
+        let Some(bundle) = bundle_of(now) else {
+            return Ok(other);
+        };
+        match self.decide_one(&bundle, platform, look).await? {
+            None => Ok(other),
+            Some(bundle) => Ok(Some(with_bundle(now, bundle))),
+        }
+    }
+
+    async fn decide_one(
         &self,
         source: &llb::Source,
         platform: Option<&Platform>,
@@ -219,6 +238,36 @@ impl Policies {
         }
         Err(Error::Unanswerable(identifier, "more and more"))
     }
+}
+
+/// Which of a git source's attributes are its bundle's.
+const OF_BUNDLES: [&str; 2] = [attr::OCI_SESSION, attr::OCI_STORE];
+
+/// The blob that a git source reads in place of its remote.
+fn bundle_of(source: &llb::Source) -> Option<llb::Source> {
+    let locator = source.attrs.get(attr::GIT_BUNDLE)?;
+    if locator.is_empty() || !source.identifier.starts_with("git://") {
+        return None;
+    }
+    let attrs = source.attrs.iter();
+    let attrs = attrs.filter(|(name, _)| OF_BUNDLES.contains(&name.as_str()));
+    Some(llb::Source {
+        identifier: locator.clone(),
+        attrs: attrs.map(|(k, v)| (k.clone(), v.clone())).collect(),
+    })
+}
+
+/// A git source with another bundle.
+fn with_bundle(source: &llb::Source, bundle: llb::Source) -> llb::Source {
+    let mut source = source.clone();
+    source
+        .attrs
+        .retain(|name, _| !OF_BUNDLES.contains(&name.as_str()));
+    source.attrs.extend(bundle.attrs);
+    source
+        .attrs
+        .insert(attr::GIT_BUNDLE.to_owned(), bundle.identifier);
+    source
 }
 
 /// Of rules that match, the last one that allows or denies counts; the first that

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use content::Provider;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use oci::{Descriptor, Digest};
 use refs::{RecordMeta, Ref};
 use serde::Serialize;
@@ -64,21 +66,7 @@ impl Blob {
         let id = &self.id;
         let parts = self.sources.parts();
         let transfer = cx.step.transfer(format!("blob {}", id.digest));
-        let provider: Box<dyn Provider> = match &id.place {
-            BlobPlace::Registry(name) => {
-                Box::new(parts.registry.repository(name, cx.credentials.clone()))
-            }
-            BlobPlace::Layout { session, store } => Box::new(
-                cx.session(session)
-                    .await?
-                    .content()?
-                    .store(&format!("oci:{store}")),
-            ),
-        };
-        let mut blob = Descriptor::new("application/octet-stream", id.digest, 0);
-        blob.size = provider.size(&blob).await?;
-        let bytes =
-            content::Verified::new(provider.read(&blob, 0).await?, &blob).map(|piece| Ok(piece?));
+        let (bytes, size) = open(&self.sources, &id.place, id.digest, cx).await?;
         let name = match id.file.filename.as_str() {
             "" => id.digest.hex(),
             given => file::safe_name(given),
@@ -94,10 +82,37 @@ impl Blob {
             &id.file,
             0,
             bytes,
-            (&transfer, blob.size),
+            (&transfer, size),
         )
         .await?;
         transfer.done();
         Ok(kept)
     }
+}
+
+/// The bytes of a blob, verified as they come, and how many they are.
+pub(crate) async fn open(
+    sources: &Sources,
+    place: &BlobPlace,
+    digest: Digest,
+    cx: &Context,
+) -> Result<(BoxStream<'static, Result<Bytes>>, u64)> {
+    let provider: Box<dyn Provider> = match place {
+        BlobPlace::Registry(name) => Box::new(
+            sources
+                .parts()
+                .registry
+                .repository(name, cx.credentials.clone()),
+        ),
+        BlobPlace::Layout { session, store } => Box::new(
+            cx.session(session)
+                .await?
+                .content()?
+                .store(&format!("oci:{store}")),
+        ),
+    };
+    let mut blob = Descriptor::new("application/octet-stream", digest, 0);
+    blob.size = provider.size(&blob).await?;
+    let bytes = content::Verified::new(provider.read(&blob, 0).await?, &blob);
+    Ok((bytes.map(|piece| Ok(piece?)).boxed(), blob.size))
 }

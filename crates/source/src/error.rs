@@ -145,6 +145,14 @@ pub enum Error {
         /// What it is.
         found: String,
     },
+    /// A bundle cannot be read, or lacks what it must have.
+    #[error("git bundle {locator}: {reason}")]
+    GitBundle {
+        /// Where it is.
+        locator: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A commit or tag has no signature that counts.
     #[error("failed to verify signature of {object}: {source}")]
     GitSignature {
@@ -181,6 +189,7 @@ impl Error {
             | Error::ImageChecksum { .. }
             | Error::HttpChecksum { .. }
             | Error::GitChecksum { .. }
+            | Error::GitBundle { .. }
             | Error::NoSignedTag => Kind::InvalidInput,
             Error::GitSignature { source, .. } | Error::HttpSignature { source, .. } => {
                 source.kind()

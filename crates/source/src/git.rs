@@ -2,6 +2,7 @@
 //! remote is kept between builds, and a commit is checked out of it.
 
 mod access;
+mod bundle;
 mod checkout;
 mod cli;
 mod mirror;
@@ -14,10 +15,11 @@ use refs::{RecordMeta, RecordType, Ref};
 
 use crate::context::{Context, Sources};
 use crate::error::{Error, Result};
-use crate::identifier::{GitId, Mtime, redacted};
+use crate::identifier::{GitId, Mtime, is_commit, redacted};
 use crate::source::Key;
 
 use access::Access;
+use bundle::Staged;
 use remote::Found;
 
 /// Who reads a remote just now: two would disturb each other in its mirror.
@@ -78,7 +80,7 @@ impl Git {
         let id = &self.id;
         let access = Access::open(&self.sources, id, cx).await?;
         let _alone = self.sources.0.git_locks.lock(&id.remote).await;
-        let mirror = mirror::fetched(&self.sources, id, &found, &access).await?;
+        let mirror = mirror::fetched(&self.sources, id, &found, &access, cx).await?;
         if let Some(wanted) = &id.signature {
             // Another build may have asked for the key, and been told of another commit.
             signature::check(wanted, &signature::objects(&found, &mirror).await?)?;
@@ -90,7 +92,14 @@ impl Git {
             &id.reference
         };
         let meta = RecordMeta {
-            description: format!("git snapshot for {}#{shown}", redacted(&id.remote)),
+            description: format!(
+                "git {} for {}#{shown}",
+                match id.checkout_bundle {
+                    true => "bundle checkout",
+                    false => "snapshot",
+                },
+                redacted(&id.remote)
+            ),
             record_type: RecordType::GitCheckout,
         };
         let mutable = parts.refs.begin(None, meta)?;
@@ -104,23 +113,37 @@ impl Git {
     async fn objects(&self, found: &Found, cx: &Context) -> Result<signature::Objects> {
         let access = Access::open(&self.sources, &self.id, cx).await?;
         let _alone = self.sources.0.git_locks.lock(&self.id.remote).await;
-        let mirror = mirror::fetched(&self.sources, &self.id, found, &access).await?;
+        let mirror = mirror::fetched(&self.sources, &self.id, found, &access, cx).await?;
         signature::objects(found, &mirror).await
     }
 
     /// What the ref stands for, the same for all of this build.
     async fn found(&self, cx: &Context) -> Result<Found> {
         let id = &self.id;
-        let known = format!("git {}#{}", id.remote, id.reference);
+        let bundle = id.bundle.as_deref();
+        let known = format!(
+            "git {}#{} {}",
+            id.remote,
+            id.reference,
+            bundle.map_or("", |bundle| bundle.locator.as_str())
+        );
         let found = cx.resolutions.get_or(known, async {
-            if remote::is_commit(&id.reference) {
+            if is_commit(&id.reference) {
                 return Ok(Found::commit(&id.reference));
             }
-            if id.fetch_by_commit && remote::is_commit(&id.checksum) {
-                return Ok(Found::commit(&id.checksum));
+            let checksum = id.checksum.to_ascii_lowercase();
+            let by_commit = id.fetch_by_commit || bundle.is_some() && id.reference.is_empty();
+            if by_commit && is_commit(&checksum) {
+                return Ok(Found::commit(&checksum));
             }
             let access = Access::open(&self.sources, id, cx).await?;
-            remote::look_up(&access.git(None), &id.remote, &id.reference).await
+            match bundle {
+                Some(bundle) => {
+                    let staged = Staged::open(&self.sources, id, bundle, &access, cx).await?;
+                    staged.look_up(&id.reference).await
+                }
+                None => remote::look_up(&access.git(None), &id.remote, &id.reference).await,
+            }
         });
         let found = found.await?;
         let expected = id.checksum.to_ascii_lowercase();
@@ -160,6 +183,9 @@ fn key(id: &GitId, commit: &str, reference: &str) -> String {
     if id.mtime == Mtime::Commit {
         key.push_str("(mtime=commit)");
     }
+    if id.checkout_bundle {
+        key.push_str("(bundle)");
+    }
     key
 }
 
@@ -197,6 +223,10 @@ mod tests {
                 &["git.keepgitdir", "git.skipsubmodules", "git.mtime"]
             ),
             "C0.git#refs/heads/main:x(skip-submodules)(mtime=commit)"
+        );
+        assert_eq!(
+            of("git://h/r", &["git.mtime", "git.checkoutbundle"]),
+            "C0(mtime=commit)(bundle)"
         );
     }
 }

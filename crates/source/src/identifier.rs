@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use attrs::Attrs;
 
-pub(crate) use git::redacted;
-pub use git::{GitId, GitSignature, Mtime};
+pub use git::{GitBundle, GitId, GitSignature, Mtime};
+pub(crate) use git::{is_commit, redacted};
 pub use http::{FileAttrs, HttpId, HttpSignature};
 pub use image::{BlobId, BlobPlace, ImageId, LayoutId, ResolveMode};
 pub use local::LocalId;

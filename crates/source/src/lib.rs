@@ -37,8 +37,8 @@ pub use error::{Error, Result};
 pub use git::Git;
 pub use http::Http;
 pub use identifier::{
-    BlobId, BlobPlace, FileAttrs, GitId, GitSignature, HttpId, HttpSignature, Identifier, ImageId,
-    LayoutId, LocalId, Mtime, ResolveMode,
+    BlobId, BlobPlace, FileAttrs, GitBundle, GitId, GitSignature, HttpId, HttpSignature,
+    Identifier, ImageId, LayoutId, LocalId, Mtime, ResolveMode,
 };
 pub use image::{Image, ImageConfig, documents};
 pub use local::{CONTENTS_NOTE, Local};

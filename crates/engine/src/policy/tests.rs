@@ -280,3 +280,42 @@ async fn each_policy_decides_on_its_own() {
     };
     assert_eq!(error.kind(), Kind::InvalidInput);
 }
+
+/// Rows: P05, S16
+#[test]
+fn a_bundle_of_git_is_a_blob_of_its_registry() {
+    let locator = |host: &str| format!("docker-image+blob://{host}/b@{}", oci::Digest::of("b"));
+    let bundled = |host: &str| llb::Source {
+        identifier: "git://example.com/r.git".into(),
+        attrs: [
+            ("git.bundle".to_owned(), locator(host)),
+            ("git.checksum".to_owned(), "1".repeat(40)),
+        ]
+        .into(),
+    };
+    let decide = |rules: Vec<Rule>, source: &llb::Source| {
+        let policy = Policy {
+            rules,
+            session: String::new(),
+        };
+        let policies = Policies::new(&policy, &Sessions::new()).unwrap();
+        let look: Look<'_> =
+            Box::new(|_| Box::pin(async { Ok((String::new(), bytes::Bytes::new())) }));
+        futures::executor::block_on(policies.decide(source, None, &look))
+    };
+    let bad = || {
+        rule(
+            Action::Deny,
+            Match::Wildcard,
+            "docker-image+blob://bad.io/*",
+        )
+    };
+    let error = decide(vec![bad()], &bundled("bad.io")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied);
+    assert!(error.to_string().contains("bad.io"), "{error}");
+    assert_eq!(decide(vec![bad()], &bundled("good.io")).unwrap(), None);
+    let mut converting = rule(Action::Convert, Match::Exact, &locator("bad.io"));
+    converting.update = to(&locator("good.io"));
+    let other = decide(vec![converting], &bundled("bad.io")).unwrap();
+    assert_eq!(other, Some(bundled("good.io")));
+}

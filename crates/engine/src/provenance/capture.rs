@@ -10,7 +10,7 @@ use frontend::RefId;
 use llb::{Graph, MountKind, Network, OpKind, Vertex};
 use oci::{Digest, ImageName, Platform};
 use progress::StepProgress;
-use source::{BlobPlace, GitId, Identifier, Source};
+use source::{BlobPlace, GitBundle, GitId, Identifier, Source};
 use stdx::Kind;
 
 use super::{Asked, SeenImages};
@@ -134,6 +134,9 @@ impl Capture {
             }
             Identifier::Git(id) => {
                 self.git.insert(git_url(id), pin().await?);
+                if let Some(bundle) = &id.bundle {
+                    self.bundle(bundle, &git_url(id))?;
+                }
                 for secret in [&id.auth_token_secret, &id.auth_header_secret] {
                     if !secret.is_empty() {
                         note(&mut self.secrets, secret, true);
@@ -152,6 +155,20 @@ impl Capture {
             }
             Identifier::Local(id) => drop(self.locals.insert(id.name.clone())),
         }
+        Ok(())
+    }
+
+    /// A bundle that was read in place of the remote `git`.
+    fn bundle(&mut self, bundle: &GitBundle, git: &str) -> Result<(), Failure> {
+        let kind = match bundle.place {
+            BlobPlace::Registry(_) => PackageKind::Docker,
+            BlobPlace::Layout { .. } => PackageKind::Oci,
+        };
+        let (_, name) = bundle.locator.split_once("://").unwrap_or_default();
+        let name = named(name.rsplit_once('@').map_or(name, |(name, _)| name))?;
+        let more = [("ref_type", "bundle"), ("vcs_url", git)];
+        let url = package_url(kind, &name, None, &more);
+        self.blobs.insert(url, (kind, bundle.digest));
         Ok(())
     }
 

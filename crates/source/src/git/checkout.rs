@@ -4,6 +4,7 @@ use std::path::Path;
 
 use stdx::sys::{Root, Time};
 
+use super::bundle;
 use super::cli::Cli;
 use super::mirror::{Mirror, path_of};
 use super::remote::Found;
@@ -13,7 +14,7 @@ use crate::identifier::{GitId, Mtime, redacted};
 /// Where files lie that are moved up later, because only a folder is wanted.
 const ASIDE: &str = ".kiln-checkout";
 
-/// Writes the files of the commit into `target`, which is empty.
+/// Writes the files of the commit, or its bundle, into `target`, which is empty.
 pub(super) async fn checkout(
     id: &GitId,
     found: &Found,
@@ -22,7 +23,9 @@ pub(super) async fn checkout(
 ) -> Result<()> {
     let folder = id.folder();
     let path = path_of(target)?;
-    if id.keep_git_dir && folder.is_empty() {
+    if id.checkout_bundle {
+        bundle::write(id, found, mirror, target).await?;
+    } else if id.keep_git_dir && folder.is_empty() {
         let git = clone(id, found, mirror, &path).await?;
         submodules(id, &git).await?;
         after_clone(&path)?;

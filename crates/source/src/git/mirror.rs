@@ -8,11 +8,12 @@ use refs::{MutableRef, RecordMeta, RecordType, Sharing};
 use stdx::sys::Root;
 
 use super::access::Access;
+use super::bundle::Staged;
 use super::cli::Cli;
-use super::remote::{Found, is_commit};
-use crate::context::Sources;
+use super::remote::Found;
+use crate::context::{Context, Sources};
 use crate::error::{Error, Result};
-use crate::identifier::{GitId, redacted};
+use crate::identifier::{GitId, is_commit, redacted};
 
 /// Files a killed git leaves and the next one trips over.
 const LEFT_LOCKS: [&str; 6] = [
@@ -28,6 +29,8 @@ const LEFT_LOCKS: [&str; 6] = [
 pub(super) struct Mirror {
     pub git: Cli,
     pub dir: PathBuf,
+    /// A folder for short-lived files.
+    pub scratch: PathBuf,
     _kept: MutableRef,
 }
 
@@ -38,8 +41,9 @@ pub(super) async fn fetched(
     id: &GitId,
     found: &Found,
     access: &Access,
+    cx: &Context,
 ) -> Result<Mirror> {
-    let first = fetch_into(sources, id, found, access).await;
+    let first = fetch_into(sources, id, found, access, cx).await;
     match first {
         Err(Error::Git { reason, .. }) if is_beyond_use(&reason) => {
             tracing::warn!(
@@ -48,7 +52,7 @@ pub(super) async fn fetched(
                 "the mirror is begun anew"
             );
             sources.parts().refs.forget_named(&kept_as(id, found))?;
-            fetch_into(sources, id, found, access).await
+            fetch_into(sources, id, found, access, cx).await
         }
         done => done,
     }
@@ -85,6 +89,7 @@ async fn fetch_into(
     id: &GitId,
     found: &Found,
     access: &Access,
+    cx: &Context,
 ) -> Result<Mirror> {
     let meta = RecordMeta {
         description: format!("shared git repo for {}", redacted(&id.remote)),
@@ -120,10 +125,28 @@ async fn fetch_into(
     let mirror = Mirror {
         git,
         dir,
+        scratch: sources.parts().scratch.clone(),
         _kept: kept,
     };
-    if !mirror.has(found).await {
-        mirror.fetch(found).await?;
+    let missing = !mirror.has(found).await;
+    // A bundle of a commit has all that led to it.
+    let incomplete = id.checkout_bundle && mirror.is_shallow();
+    if !missing && !incomplete {
+        return Ok(mirror);
+    }
+    match &id.bundle {
+        Some(bundle) => {
+            let staged = Staged::open(sources, id, bundle, access, cx).await?;
+            mirror.fetch_staged(&staged, found).await?;
+        }
+        None => {
+            if missing {
+                mirror.fetch(found).await?;
+            }
+            if id.checkout_bundle && mirror.is_shallow() {
+                mirror.fetch_history(found).await?;
+            }
+        }
     }
     Ok(mirror)
 }
@@ -185,9 +208,39 @@ impl Mirror {
         Ok(())
     }
 
+    /// Gets the object and its history from a bundle's repository.
+    async fn fetch_staged(&self, staged: &Staged, found: &Found) -> Result<()> {
+        let own = staged.offer(found).await?;
+        let spec = format!("+{own}:{own}");
+        let mut args = vec!["fetch", "--no-tags"];
+        if self.is_shallow() {
+            args.push("--unshallow");
+        }
+        args.extend([staged.address.as_str(), spec.as_str()]);
+        let git = self.git.local();
+        git.run("failed to fetch a bundle of", &args).await?;
+        Ok(())
+    }
+
+    /// Gets what the first fetch left out.
+    async fn fetch_history(&self, found: &Found) -> Result<()> {
+        let what = "failed to fetch the history of";
+        let alone = ["fetch", "--unshallow", "--no-tags", "origin", &found.object];
+        if let Err(error) = self.git.run(what, &alone).await {
+            tracing::debug!(%error, "the history of the commit alone is not to be had");
+            self.fetch_all(what).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether some history is missing.
+    fn is_shallow(&self) -> bool {
+        self.dir.join("shallow").exists()
+    }
+
     async fn fetch_all(&self, what: &str) -> Result<()> {
         let mut args = vec!["fetch", "--force"];
-        if self.dir.join("shallow").exists() {
+        if self.is_shallow() {
             args.push("--unshallow");
         }
         args.extend([

@@ -2,7 +2,7 @@
 
 use super::cli::Cli;
 use crate::error::{Error, Result};
-use crate::identifier::redacted;
+use crate::identifier::{is_commit, redacted};
 
 /// What a ref stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,19 +30,15 @@ impl Found {
     }
 }
 
-/// Whether the text is a whole commit id, of either of git's hashes.
-pub(super) fn is_commit(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// Asks the remote. An empty ref is its default branch.
-pub(super) async fn look_up(git: &Cli, remote: &str, reference: &str) -> Result<Found> {
+/// Asks the remote, which may be reached at another `address`. An empty ref is its default branch.
+pub(super) async fn look_up(git: &Cli, address: &str, reference: &str) -> Result<Found> {
+    let remote = git.remote.as_str();
     let mut reference = reference.to_owned();
     if reference.is_empty() {
         let heads = git
             .run(
                 "error fetching default branch for repository",
-                &["ls-remote", "--symref", "--", remote, "HEAD"],
+                &["ls-remote", "--symref", "--", address, "HEAD"],
             )
             .await?;
         reference = default_branch(&heads).ok_or_else(|| Error::Git {
@@ -55,7 +51,7 @@ pub(super) async fn look_up(git: &Cli, remote: &str, reference: &str) -> Result<
     let listed = git
         .run(
             "failed to fetch remote",
-            &["ls-remote", "--", remote, &reference, &peeled],
+            &["ls-remote", "--", address, &reference, &peeled],
         )
         .await?;
     choose(&listed, &reference).ok_or_else(|| Error::Git {

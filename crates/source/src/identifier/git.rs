@@ -2,7 +2,10 @@
 
 use llb::attr;
 
+use oci::{Algorithm, Digest};
+
 use super::attrs::Attrs;
+use super::image::BlobPlace;
 use crate::error::Result;
 
 /// Which times checked-out files get.
@@ -54,6 +57,45 @@ impl GitSignature {
     }
 }
 
+/// A bundle that has the commit, in place of the remote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitBundle {
+    /// Where it is, as it was written: the identifier of a blob.
+    pub locator: String,
+    /// Where it is.
+    pub place: BlobPlace,
+    /// The blob.
+    pub digest: Digest,
+}
+
+impl GitBundle {
+    fn parse(attrs: &mut Attrs<'_>) -> Result<Option<GitBundle>> {
+        let locator = attrs.text_or_empty(attr::GIT_BUNDLE);
+        if locator.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |reason: &str| format!("{} locator {locator:?}: {reason}", attr::GIT_BUNDLE);
+        let (rest, layout) = match locator.split_once("://") {
+            Some(("docker-image+blob", rest)) => (rest, false),
+            Some(("oci-layout+blob", rest)) => (rest, true),
+            Some(_) => {
+                let why = "its scheme is not supported; expected \"docker-image+blob\" or \"oci-layout+blob\"";
+                return Err(attrs.wrong(wrong(why)));
+            }
+            None => return Err(attrs.wrong(wrong("missing scheme"))),
+        };
+        let (place, digest) = BlobPlace::parse(rest, layout, attrs)?;
+        if digest.algorithm() != Algorithm::Sha256 {
+            return Err(attrs.wrong(wrong("its digest is not sha256")));
+        }
+        Ok(Some(GitBundle {
+            locator,
+            place,
+            digest,
+        }))
+    }
+}
+
 /// Part of a repository at some commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GitId {
@@ -83,6 +125,10 @@ pub struct GitId {
     pub ssh: String,
     /// Whose signature it must have.
     pub signature: Option<GitSignature>,
+    /// The bundle to read in place of the remote.
+    pub bundle: Option<Box<GitBundle>>,
+    /// Give a bundle of the commit in place of its files.
+    pub checkout_bundle: bool,
 }
 
 impl GitId {
@@ -119,13 +165,9 @@ impl GitId {
             known_hosts: attrs.text_or_empty(attr::GIT_KNOWN_HOSTS),
             ssh: attrs.text_or_empty(attr::GIT_SSH_SOCKET),
             signature: GitSignature::parse(attrs)?,
+            bundle: GitBundle::parse(attrs)?.map(Box::new),
+            checkout_bundle: attrs.truth(attr::GIT_CHECKOUT_BUNDLE)?,
         };
-        for unsupported in [attr::GIT_BUNDLE, attr::GIT_CHECKOUT_BUNDLE] {
-            attrs.read(unsupported, |value| match value {
-                "" | "false" => Ok(()),
-                _ => Err("not supported yet: git bundles".to_owned()),
-            })?;
-        }
         id.check().map_err(|reason| attrs.wrong(reason))?;
         Ok(id)
     }
@@ -172,8 +214,50 @@ impl GitId {
                 self.subdir
             ));
         }
+        self.check_bundles()
+    }
+
+    /// That what is said of bundles goes together.
+    fn check_bundles(&self) -> Result<(), String> {
+        let (bundle, checkout) = (attr::GIT_BUNDLE, attr::GIT_CHECKOUT_BUNDLE);
+        let checksum = self.checksum.to_ascii_lowercase();
+        if self.bundle.is_some() {
+            let named = is_commit(&self.reference);
+            if checksum.is_empty() {
+                return Err(format!(
+                    "{bundle} requires {} to be set",
+                    attr::GIT_CHECKSUM
+                ));
+            }
+            if named && !self.reference.starts_with(&checksum) {
+                return Err(format!(
+                    "expected checksum to match {}, got {}",
+                    self.checksum, self.reference
+                ));
+            }
+            if self.reference.is_empty() && !is_commit(&checksum) {
+                return Err(format!(
+                    "{bundle} requires a ref, or {} to be a whole commit",
+                    attr::GIT_CHECKSUM
+                ));
+            }
+        }
+        if self.checkout_bundle && self.keep_git_dir {
+            return Err(format!(
+                "{checkout} is incompatible with {}",
+                attr::GIT_KEEP_DIR
+            ));
+        }
+        if self.checkout_bundle && !self.subdir.is_empty() {
+            return Err(format!("{checkout} is incompatible with git.subdir"));
+        }
         Ok(())
     }
+}
+
+/// Whether the text is a whole commit id, of either of git's hashes.
+pub(crate) fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The rules of `git check-ref-format`, and no option.
@@ -273,6 +357,114 @@ mod tests {
             ),
             ("git@github.com:a/b.git", "", "")
         );
+    }
+
+    /// Rows: S16
+    #[test]
+    fn what_is_said_of_bundles_goes_together() {
+        let digest = oci::Digest::of("b");
+        let (in_registry, in_layout) = (
+            format!("docker-image+blob://r.io/b@{digest}"),
+            format!("oci-layout+blob://not/real@{digest}"),
+        );
+        let commit = "1".repeat(40);
+        let parse = |reference: &str, attrs: &[(&str, &str)]| {
+            parse(&format!("git://h/r#{reference}"), attrs)
+        };
+        let sum = ("git.checksum", commit.as_str());
+        let id = parse("main", &[("git.bundle", &in_registry), sum]).unwrap();
+        assert!(matches!(id.bundle.unwrap().place, BlobPlace::Registry(_)));
+        let stored = [("git.bundle", in_layout.as_str()), sum, ("oci.store", "s")];
+        let id = parse("", &stored).unwrap();
+        assert_eq!(
+            id.bundle.unwrap().place,
+            BlobPlace::Layout {
+                session: String::new(),
+                store: "s".into()
+            }
+        );
+        let sha512 = format!("docker-image+blob://r.io/b@sha512:{}", "a".repeat(128));
+        let other = "2".repeat(40);
+        for (reference, attrs, reason) in [
+            (
+                "",
+                &[("git.bundle", in_registry.as_str())][..],
+                "requires git.checksum",
+            ),
+            (
+                "",
+                &[("git.bundle", &in_registry), ("git.checksum", "11")],
+                "whole commit",
+            ),
+            (
+                &other,
+                &[("git.bundle", &in_registry), sum],
+                "expected checksum to match",
+            ),
+            ("", &[("git.bundle", "https://h/b"), sum], "not supported"),
+            ("", &[("git.bundle", "bundle"), sum], "missing scheme"),
+            (
+                "",
+                &[("git.bundle", "docker-image+blob://r.io/b:1"), sum],
+                "digest is required",
+            ),
+            ("", &[("git.bundle", &sha512), sum], "not sha256"),
+            (
+                "",
+                &[("git.bundle", &in_registry), sum, ("oci.store", "s")],
+                "oci.store",
+            ),
+            ("", &[("oci.store", "s")], "oci.store"),
+            (
+                "",
+                &[("git.checkoutbundle", "true"), ("git.keepgitdir", "true")],
+                "incompatible with git.keepgitdir",
+            ),
+            (
+                ":sub",
+                &[("git.checkoutbundle", "true")],
+                "incompatible with git.subdir",
+            ),
+        ] {
+            let error = parse(reference, attrs).expect_err(reason);
+            assert!(error.contains(reason), "{reason}: {error}");
+        }
+        let both = [
+            ("git.checkoutbundle", "true"),
+            ("git.bundle", in_registry.as_str()),
+            sum,
+        ];
+        assert!(parse("v1", &both).unwrap().checkout_bundle);
+    }
+
+    /// Rows: S16
+    #[test]
+    fn whoever_says_how_signatures_are_checked_says_whose() {
+        let keys = ("git.sig.pubkey", "KEYS");
+        assert_eq!(parse("git://h/r", &[]).unwrap().signature, None);
+        let strict = [keys, ("git.sig.rejectexpired", "true")];
+        let signature = parse("git://h/r", &strict).unwrap().signature.unwrap();
+        assert_eq!(
+            (
+                signature.keys.as_str(),
+                signature.reject_expired,
+                signature.require_tag
+            ),
+            ("KEYS", true, false)
+        );
+        for rule in [
+            "git.sig.rejectexpired",
+            "git.sig.requiresignedtag",
+            "git.sig.ignoresignedtag",
+        ] {
+            for value in ["true", "false"] {
+                let error = parse("git://h/r", &[(rule, value)]).unwrap_err();
+                assert!(error.contains("git.sig.pubkey is missing"), "{error}");
+            }
+            assert!(parse("git://h/r", &[keys, (rule, "perhaps")]).is_err());
+        }
+        let unknown = parse("git://h/r", &[keys, ("git.sig.color", "red")]);
+        assert!(unknown.unwrap_err().contains("git.sig.color"));
     }
 
     /// Rows: S14

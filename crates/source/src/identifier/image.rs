@@ -169,8 +169,13 @@ pub enum BlobPlace {
     },
 }
 
-impl BlobId {
-    pub(super) fn parse(rest: &str, layout: bool, attrs: &mut Attrs<'_>) -> Result<BlobId> {
+impl BlobPlace {
+    /// Where the blob is that `rest` names, and which one it is.
+    pub(super) fn parse(
+        rest: &str,
+        layout: bool,
+        attrs: &mut Attrs<'_>,
+    ) -> Result<(BlobPlace, Digest)> {
         let (name, digest) = with_digest(rest, attrs)?;
         let place = if layout {
             let store = attrs
@@ -186,6 +191,13 @@ impl BlobId {
                     .map_err(|error| attrs.wrong(format!("{error}")))?,
             )
         };
+        Ok((place, digest))
+    }
+}
+
+impl BlobId {
+    pub(super) fn parse(rest: &str, layout: bool, attrs: &mut Attrs<'_>) -> Result<BlobId> {
+        let (place, digest) = BlobPlace::parse(rest, layout, attrs)?;
         Ok(BlobId {
             place,
             digest,

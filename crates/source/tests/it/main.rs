@@ -1,6 +1,7 @@
 //! Sources against servers over real TCP, a real git, and a session in this
 //! process. Results are kept in real layer directories, which needs root.
 
+mod bundle;
 mod git;
 mod http;
 mod image;
