@@ -30,8 +30,10 @@ struct Known {
     order: Vec<String>,
 }
 
-/// One tree, kept with how many names are known of it. `None` until its note was read.
-type Tree = Arc<Mutex<Option<Contents>>>;
+/// One tree, kept with how many names are known of it. `None` until its note was read. It is waited
+/// for in a task: a build asks for parts of its context a thousand times at once, and each of them
+/// would hold a thread.
+type Tree = Arc<tokio::sync::Mutex<Option<Contents>>>;
 
 impl ContentsCache {
     /// The digests of parts of a result, which is unpacked for that.
@@ -115,10 +117,9 @@ impl ContentsCache {
         learns: bool,
         ask: impl FnOnce(&mut Contents) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let tree = self.of(of.id());
+        let mut tree = self.of(of.id()).lock_owned().await;
         let asked = of.clone();
         let done = stdx::task::blocking(move || {
-            let mut tree = tree.lock().unwrap_or_else(PoisonError::into_inner);
             let mut changed = tree.is_none();
             let contents = match &mut *tree {
                 Some(contents) => contents,
