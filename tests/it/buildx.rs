@@ -326,3 +326,31 @@ fn caches_go_out_and_come_in() {
         .ok();
     scene.stop();
 }
+
+/// What the frontend warns of is shown with the lines it is about.
+///
+/// Rows: F33, G10
+#[test]
+fn warnings_come_with_their_lines() {
+    let place = Place::new();
+    let base = BaseImage::name();
+    place.context(&format!("FROM {base} as one\nRUN true\n"));
+    let Some(scene) = Scene::new(&place) else {
+        return;
+    };
+    let args = [
+        "docker",
+        "--debug",
+        "buildx",
+        "build",
+        "--progress=plain",
+        "ctx",
+    ];
+    let ran = place.start(scene.buildx.program(&args)).wait();
+    ran.ok().says(&[
+        "FromAsCasing",
+        "Dockerfile:1",
+        &format!("1 | >>> FROM {base} as one"),
+    ]);
+    scene.stop();
+}

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use progress::{Event, Group, Log, Position, Range, Source, Status, Step, Stream, Warning};
+use prost::Message as _;
 use proto::moby::buildkit::v1 as wire;
 
 use crate::Excerpt;
@@ -112,6 +113,10 @@ pub(crate) fn events(message: wire::StatusResponse, skew: Skew) -> Vec<Event> {
                 filename: info.filename,
                 language: info.language,
                 data: info.data,
+                definition: info
+                    .definition
+                    .map(|definition| definition.encode_to_vec().into())
+                    .unwrap_or_default(),
             }),
             ranges: warning.ranges.iter().map(range).collect(),
         }));
@@ -142,6 +147,8 @@ pub(crate) fn excerpt(source: &proto::details::Source) -> Option<Excerpt> {
             filename: info.filename.clone(),
             language: info.language.clone(),
             data: info.data.clone(),
+            // Only its lines are shown.
+            definition: Default::default(),
         },
         ranges: source
             .ranges

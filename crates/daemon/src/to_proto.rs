@@ -157,7 +157,7 @@ pub(crate) fn progress(events: Vec<Event>) -> Vec<control::StatusResponse> {
                 output += warning
                     .source
                     .as_ref()
-                    .map_or(0, |source| source.data.len());
+                    .map_or(0, |source| source.data.len() + source.definition.len());
                 message.warnings.push(vertex_warning(warning));
             }
         }
@@ -210,7 +210,7 @@ fn vertex_warning(warning: progress::Warning) -> control::VertexWarning {
         info: warning.source.map(|source| pb::SourceInfo {
             filename: source.filename,
             data: source.data,
-            definition: None,
+            definition: some_definition(source.definition),
             language: source.language,
         }),
         ranges: warning
@@ -222,6 +222,12 @@ fn vertex_warning(warning: progress::Warning) -> control::VertexWarning {
             })
             .collect(),
     }
+}
+
+/// The graph that loads a file. We wrote it, so that it can be read.
+fn some_definition(bytes: Bytes) -> Option<pb::Definition> {
+    let known = Some(bytes).filter(|bytes| !bytes.is_empty());
+    known.and_then(|bytes| pb::Definition::decode(bytes).ok())
 }
 
 /// A file's facts, with Go's mode bits.

@@ -30,6 +30,7 @@ use crate::gateway;
 use crate::nested::{Nested, Within};
 use crate::policy::Policies;
 use crate::provenance::{Asked, SeenImage};
+use crate::warnings::Warnings;
 
 /// What all bridges of one build share.
 pub(crate) struct Shared {
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) imports: Imports,
     /// The client's; a question of a frontend's may come with more.
     pub(crate) policies: Policies,
+    warnings: Warnings,
     solved: Mutex<HashMap<RefId, Arc<Solved>>>,
     /// Steps that failed and somebody looked at, by where what is left of them is in memory;
     /// that stays where it is as it is kept here too.
@@ -111,6 +113,7 @@ impl Shared {
             session,
             imports,
             policies,
+            warnings: Warnings::default(),
             solved: Mutex::default(),
             failed: Mutex::default(),
             numbers: AtomicU64::new(1),
@@ -582,37 +585,9 @@ impl Bridge for BuildBridge {
     }
 
     async fn warn(&self, step: Option<&Digest>, warning: Warning) -> frontend::Result<()> {
-        let position = |at: Position| progress::Position {
-            line: at.line,
-            character: at.character,
-        };
-        let (source, ranges) = match warning.at {
-            None => (None, Vec::new()),
-            Some(at) => {
-                let source = progress::Source {
-                    filename: at.file.name.clone(),
-                    language: at.file.language.clone(),
-                    data: at.file.data.clone(),
-                };
-                let ranges = at.ranges.iter();
-                let ranges = ranges.map(|r| progress::Range {
-                    start: position(r.start),
-                    end: position(r.end),
-                });
-                (Some(source), ranges.collect())
-            }
-        };
-        self.shared
-            .progress
-            .emit(progress::Event::Warning(progress::Warning {
-                step: step.copied().unwrap_or_else(|| Digest::of(b"")),
-                level: u32::from(warning.level),
-                short: warning.short,
-                detail: warning.detail,
-                url: warning.url,
-                source,
-                ranges,
-            }));
+        if let Some(event) = self.shared.warnings.event(step, warning) {
+            self.shared.progress.emit(event);
+        }
         Ok(())
     }
 

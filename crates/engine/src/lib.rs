@@ -24,6 +24,7 @@ mod request;
 mod sink;
 mod usage;
 mod verify;
+mod warnings;
 mod worker;
 
 pub use error::Failure;

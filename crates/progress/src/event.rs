@@ -177,6 +177,8 @@ pub struct Source {
     pub language: String,
     /// Its text.
     pub data: Bytes,
+    /// The graph that loads it, as a definition's bytes; empty if it came through none.
+    pub definition: Bytes,
 }
 
 /// A part of a source file, both ends included.

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::time::SystemTime;
 
 use base64::Engine as _;
+use bytes::Bytes;
 use progress::{Event, Log, Position, Range, Status, Step, Warning};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -98,6 +99,8 @@ struct JsonSource {
     filename: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     data: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    definition: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "String::is_empty")]
     language: String,
 }
@@ -203,10 +206,18 @@ fn warning(warning: &Warning) -> JsonWarning {
         source_info: warning.source.as_ref().map(|source| JsonSource {
             filename: source.filename.clone(),
             data: base64(&source.data),
+            definition: definition(&source.definition),
             language: source.language.clone(),
         }),
         range: warning.ranges.iter().map(range).collect(),
     }
+}
+
+/// The graph that loads a file, as Go writes it.
+fn definition(bytes: &Bytes) -> Option<serde_json::Value> {
+    let known = Some(bytes).filter(|bytes| !bytes.is_empty())?;
+    let definition = llb::Definition::decode(known.clone()).ok()?;
+    serde_json::from_str(&llb::go_form::definition(&definition)).ok()
 }
 
 fn range(range: &Range) -> JsonRange {

@@ -276,6 +276,7 @@ fn rawjson_is_the_solve_status_of_go() {
                     filename: "Dockerfile".into(),
                     language: "Dockerfile".into(),
                     data: Bytes::from_static(b"FROM x"),
+                    definition: Bytes::from_static(b"\x0a\x02in"),
                 }),
                 ranges: vec![Range {
                     start: Position {
@@ -304,7 +305,7 @@ fn rawjson_is_the_solve_status_of_go() {
     expect![[r#"
         {"vertexes":[{"digest":"sha256:323d8b104b46bd32f93ccc3eff2c0021ab4a22290a4c40a905b35587e074c1a1","name":"[internal] load build definition"},{"digest":"sha256:323d8b104b46bd32f93ccc3eff2c0021ab4a22290a4c40a905b35587e074c1a1","name":"[internal] load build definition","started":"2023-11-14T22:13:20Z"}]}
         {"vertexes":[{"digest":"sha256:323d8b104b46bd32f93ccc3eff2c0021ab4a22290a4c40a905b35587e074c1a1","name":"[internal] load build definition","started":"2023-11-14T22:13:20Z","completed":"2023-11-14T22:13:20.05Z"}],"statuses":[{"id":"transferring dockerfile:","vertex":"sha256:323d8b104b46bd32f93ccc3eff2c0021ab4a22290a4c40a905b35587e074c1a1","current":123,"timestamp":"2023-11-14T22:13:20.05Z","started":"2023-11-14T22:13:20Z","completed":"2023-11-14T22:13:20.05Z"}]}
-        {"vertexes":[{"digest":"sha256:e31ab643c44f7a0ec824b59d1194d60dac334200d845e61d2d289daa0f087ea4","inputs":["sha256:582967534d0f909d196b97f9e6921342777aea87b46fa52df165389db1fb8ccf"],"name":"member","progressGroup":{"id":"g","name":"G","weak":true}}],"logs":[{"vertex":"sha256:5e8475839e82e3d5cc483481029deb84e2c11473582007b8cc6d10b306e6d041","stream":1,"data":"aGkK","timestamp":"2023-11-14T22:13:20.123Z"}],"warnings":[{"vertex":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","level":1,"short":"U3RhZ2VOYW1lQ2FzaW5n","detail":["bW9yZQ=="],"url":"https://docs.docker.com/go/","sourceInfo":{"filename":"Dockerfile","data":"RlJPTSB4","language":"Dockerfile"},"range":[{"start":{"line":1},"end":{"line":1}}]}]}
+        {"vertexes":[{"digest":"sha256:e31ab643c44f7a0ec824b59d1194d60dac334200d845e61d2d289daa0f087ea4","inputs":["sha256:582967534d0f909d196b97f9e6921342777aea87b46fa52df165389db1fb8ccf"],"name":"member","progressGroup":{"id":"g","name":"G","weak":true}}],"logs":[{"vertex":"sha256:5e8475839e82e3d5cc483481029deb84e2c11473582007b8cc6d10b306e6d041","stream":1,"data":"aGkK","timestamp":"2023-11-14T22:13:20.123Z"}],"warnings":[{"vertex":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","level":1,"short":"U3RhZ2VOYW1lQ2FzaW5n","detail":["bW9yZQ=="],"url":"https://docs.docker.com/go/","sourceInfo":{"filename":"Dockerfile","data":"RlJPTSB4","definition":{"def":["aW4="]},"language":"Dockerfile"},"range":[{"start":{"line":1},"end":{"line":1}}]}]}
     "#]].assert_eq(&text);
 }
 

@@ -120,7 +120,7 @@ impl Builder for Pretender {
                 response.extend(options);
             }
             What::Definition { options, .. } => response.extend(options),
-            What::Client { run, .. } => match run(Arc::new(PretendBridge::default())).await {
+            What::Client { run, .. } => match run(Arc::new(PretendBridge::new(&progress))).await {
                 Ok(result) => {
                     if result.metadata.contains_key("linger") {
                         EXPORTED.notified().await;
@@ -197,9 +197,18 @@ fn failure() -> Failure {
     }
 }
 
-#[derive(Default)]
 struct PretendBridge {
     options: Options,
+    progress: Progress,
+}
+
+impl PretendBridge {
+    fn new(progress: &Progress) -> PretendBridge {
+        PretendBridge {
+            options: Options::default(),
+            progress: progress.clone(),
+        }
+    }
 }
 
 fn none<T>(path: &str) -> frontend::Result<T> {
@@ -303,7 +312,32 @@ impl Bridge for PretendBridge {
     async fn stat_file(&self, _: &RefId, path: &str) -> frontend::Result<FileStat> {
         none(path)
     }
-    async fn warn(&self, _: Option<&Digest>, _: Warning) -> frontend::Result<()> {
+    async fn warn(&self, step: Option<&Digest>, warning: Warning) -> frontend::Result<()> {
+        let at = warning.at.expect("ours say where");
+        let position = |at: frontend::Position| progress::Position {
+            line: at.line,
+            character: at.character,
+        };
+        let ranges = at.ranges.iter().map(|range| progress::Range {
+            start: position(range.start),
+            end: position(range.end),
+        });
+        let definition = at.file.definition.as_ref().map(llb::Definition::encode);
+        let event = progress::Event::Warning(progress::Warning {
+            step: *step.expect("ours say what"),
+            level: warning.level.into(),
+            short: warning.short,
+            detail: warning.detail,
+            url: warning.url,
+            source: Some(progress::Source {
+                filename: at.file.name.clone(),
+                language: at.file.language.clone(),
+                data: at.file.data.clone(),
+                definition: definition.unwrap_or_default(),
+            }),
+            ranges: ranges.collect(),
+        });
+        self.progress.emit(event);
         Ok(())
     }
     async fn new_container(

@@ -194,6 +194,108 @@ async fn a_frontend_in_the_client_drives_a_build() {
     );
 }
 
+/// It reaches those who watch, and those who look into the history, as the frontend said it.
+/// Rows: A04, A14, G10
+#[tokio::test]
+async fn a_warning_of_a_frontend_comes_whole() {
+    let (channel, _daemon) = daemon("").await;
+    let mut bridge = LlbBridgeClient::new(channel.clone());
+    let mut control = ControlClient::new(channel);
+    let mut solving = control.clone();
+    let building = stdx::task::spawn("solve", async move { solving.solve(solve("b1", "")).await });
+    let position = |line, character| Some(pb::Position { line, character });
+    let range = pb::Range {
+        start: position(2, 1),
+        end: position(3, 0),
+    };
+    let loads = pb::Definition {
+        def: vec![Bytes::from_static(b"op")],
+        ..pb::Definition::default()
+    };
+    let info = pb::SourceInfo {
+        filename: "Dockerfile".into(),
+        data: Bytes::from_static(b"FROM a\nRUN b\nRUN c\n"),
+        definition: Some(loads),
+        language: "Dockerfile".into(),
+    };
+    let warning = gateway::WarnRequest {
+        digest: Digest::of("vertex").to_string(),
+        level: 1,
+        short: Bytes::from_static(b"short"),
+        detail: vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")],
+        url: "https://h.example/".into(),
+        info: Some(info.clone()),
+        ranges: vec![range],
+    };
+    bridge.warn(for_build("b1", warning.clone())).await.unwrap();
+    let nobody = bridge.warn(warning.clone()).await.unwrap_err();
+    assert_eq!(nobody.code(), Code::InvalidArgument, "{nobody}");
+    for digest in ["vertex", "sha256:123"] {
+        let of_none = gateway::WarnRequest {
+            digest: digest.into(),
+            ..warning.clone()
+        };
+        let refused = bridge.warn(for_build("b1", of_none)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains(digest), "{refused}");
+    }
+    let no_graph = pb::Definition {
+        metadata: [("none".to_owned(), pb::OpMetadata::default())].into(),
+        ..pb::Definition::default()
+    };
+    let about_none = gateway::WarnRequest {
+        info: Some(pb::SourceInfo {
+            definition: Some(no_graph),
+            ..info.clone()
+        }),
+        ..warning.clone()
+    };
+    let refused = bridge.warn(for_build("b1", about_none)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    let returned = gateway::ReturnRequest {
+        result: Some(gateway::Result::default()),
+        error: None,
+    };
+    bridge.r#return(for_build("b1", returned)).await.unwrap();
+    building.await.unwrap();
+
+    let told = wire::VertexWarning {
+        vertex: warning.digest,
+        level: 1,
+        short: warning.short,
+        detail: warning.detail,
+        url: warning.url,
+        info: Some(info),
+        ranges: warning.ranges,
+    };
+    let asked = wire::BuildHistoryRequest {
+        r#ref: "b1".into(),
+        early_exit: true,
+        ..Default::default()
+    };
+    let mut history = control
+        .listen_build_history(asked)
+        .await
+        .unwrap()
+        .into_inner();
+    let record = history.message().await.unwrap().unwrap().record.unwrap();
+    assert_eq!((record.num_warnings, record.logs.is_some()), (1, true));
+    // First from memory, then, others having ended since, from the history.
+    for _ in 0..2 {
+        let of = wire::StatusRequest { r#ref: "b1".into() };
+        let mut status = control.status(of).await.unwrap().into_inner();
+        let mut warnings = Vec::new();
+        while let Some(message) = status.message().await.unwrap() {
+            warnings.extend(message.warnings);
+        }
+        assert_eq!(warnings, std::slice::from_ref(&told));
+        for other in 0..20 {
+            let other = solve(&format!("other{other}"), "x");
+            control.solve(other).await.unwrap();
+        }
+    }
+}
+
 /// Who is to choose the exporters looks at the result first.
 /// Rows: A15, E10
 #[tokio::test]
