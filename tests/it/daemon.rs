@@ -203,7 +203,7 @@ fn steps_have_a_socket_for_their_spans() {
     let daemon = Daemon::start_with(&place, &settings, &[]);
     place.context(&format!(
         "FROM {base}\nUSER 1000\n\
-         RUN test -S /dev/otel-grpc.sock && test -w /dev/otel-grpc.sock && env | grep OTEL_\n\
+         RUN test -S /dev/otel-grpc.sock && test -w /dev/otel-grpc.sock && env | grep -e OTEL_ -e TRACE\n\
          FROM scratch\nCOPY --from=0 /dev /dev\n"
     ));
     let build = daemon.build(&["--output", "type=local,dest=out"]).ok();
@@ -211,7 +211,11 @@ fn steps_have_a_socket_for_their_spans() {
         "OTEL_TRACES_EXPORTER=otlp",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=unix:///dev/otel-grpc.sock",
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc",
+        "TRACEPARENT=00-",
     ]);
+    // Another trace is no reason to do it again.
+    let again = daemon.build(&["--output", "type=local,dest=out"]).ok();
+    assert_eq!(again.made(), Vec::<String>::new(), "{again}");
     assert!(place.path("out/dev").exists());
     let left = place.path("out/dev/otel-grpc.sock");
     assert!(!left.exists(), "it is no file of the image");

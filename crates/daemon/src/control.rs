@@ -182,7 +182,7 @@ impl Remembered<'_> {
             outcome,
             progress: running.progress().clone(),
         };
-        let (parent, began) = (self.parent, self.began);
+        let (parent, began) = (self.parent.clone(), self.began);
         let mut pending = self.control.finalizers.begin(&self.id);
         Some(stdx::task::spawn("history", async move {
             let (ended, writer) = {
@@ -203,7 +203,7 @@ impl Remembered<'_> {
                         .as_ref()
                         .err()
                         .map(|status| status.message.as_str());
-                    let trace = traces.finish(parent, &ended.progress, began, ended.at, error);
+                    let trace = traces.finish(&parent, &ended.progress, began, ended.at, error);
                     if let Err(error) = writer.set_trace(&ended.id, traces::MEDIA_TYPE, &trace) {
                         tracing::warn!(
                             error = stdx::text::sentence(&error),
@@ -242,7 +242,12 @@ impl ControlService for Control {
             return Err(Status::unavailable("the daemon is stopping"));
         }
         let (id, session) = (request.r#ref.clone(), request.session.clone());
-        let Some(running) = self.builds.start(&id, Progress::new(self.progress.clone())) else {
+        let (began, parent) = (SystemTime::now(), Parent::of(&metadata, &id));
+        let options = progress::Options {
+            trace: Some(parent.steps(began)),
+            ..self.progress.clone()
+        };
+        let Some(running) = self.builds.start(&id, Progress::new(options)) else {
             return Err(Status::already_exists(format!(
                 "job ID {id} exists: two builds cannot have one id"
             )));
@@ -254,13 +259,12 @@ impl ControlService for Control {
                 exporter_response: built?.response,
             }));
         }
-        let began = SystemTime::now();
         self.history
             .started(from_proto::history_record(&request), began);
         let progress = running.progress().clone();
         let mut remembered = Remembered {
             control: self,
-            parent: Parent::of(&metadata, &id),
+            parent,
             id,
             frontend: request.frontend.clone(),
             began,

@@ -81,6 +81,7 @@ impl Services {
             progress: progress::Options {
                 limits: config.log_limits,
                 spool_dir: None,
+                trace: None,
             },
             stopping,
             builder: builder.clone(),

@@ -44,40 +44,61 @@ const FAILED: i32 = 2;
 pub(crate) type TraceId = [u8; 16];
 
 /// Where a build hangs in a trace of its client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Parent {
     trace: TraceId,
     span: [u8; 8],
+    sampled: bool,
+    /// The header `tracestate`.
+    state: String,
 }
+
+/// A state has 32 members at most, and programs need not take longer ones than this.
+const MAX_STATE: usize = 512;
 
 impl Parent {
     /// From the header `traceparent`: `00-<trace>-<span>-<flags>`. A build that has none
     /// gets a trace of its own, made of its id.
     pub(crate) fn of(metadata: &MetadataMap, id: &str) -> Parent {
-        let header = metadata
-            .get("traceparent")
-            .and_then(|header| header.to_str().ok());
-        header.and_then(Parent::parse).unwrap_or_else(|| {
-            let mut trace = [0; 16];
-            // A digest has more than enough digits.
-            let _ = read_hex(&Digest::of(id).hex(), &mut trace);
-            Parent {
-                trace,
-                span: [0; 8],
-            }
-        })
+        let header = |name| metadata.get(name).and_then(|header| header.to_str().ok());
+        if let Some(mut parent) = header("traceparent").and_then(Parent::parse) {
+            let state = header("tracestate").filter(|state| state.len() <= MAX_STATE);
+            parent.state = state.unwrap_or_default().to_owned();
+            return parent;
+        }
+        let mut trace = [0; 16];
+        // A digest has more than enough digits.
+        let _ = read_hex(&Digest::of(id).hex(), &mut trace);
+        Parent {
+            trace,
+            span: [0; 8],
+            sampled: true,
+            state: String::new(),
+        }
+    }
+
+    /// Where the steps are of a build that began then.
+    pub(crate) fn steps(&self, began: SystemTime) -> progress::Trace {
+        progress::Trace {
+            id: self.trace,
+            sampled: self.sampled,
+            state: self.state.clone(),
+            salt: format!("{began:?}"),
+        }
     }
 
     fn parse(header: &str) -> Option<Parent> {
         let mut parts = header.split('-');
         let (_version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
-        let (mut parent, whole) = (
-            Parent {
-                trace: [0; 16],
-                span: [0; 8],
-            },
-            trace.len() == 32 && span.len() == 16,
-        );
+        let whole = trace.len() == 32 && span.len() == 16;
+        let mut flags = [0];
+        read_hex(parts.next()?, &mut flags)?;
+        let mut parent = Parent {
+            trace: [0; 16],
+            span: [0; 8],
+            sampled: flags[0] & 1 == 1,
+            state: String::new(),
+        };
         read_hex(trace, &mut parent.trace).filter(|()| whole)?;
         read_hex(span, &mut parent.span)?;
         (parent.trace != [0; 16]).then_some(parent)
@@ -222,14 +243,15 @@ impl Traces {
     /// The trace of a build that ended: its client's spans and one for each of its steps.
     pub(crate) fn finish(
         &self,
-        parent: Parent,
+        parent: &Parent,
         progress: &Progress,
         began: SystemTime,
         ended: SystemTime,
         error: Option<&str>,
     ) -> Vec<u8> {
         let mut lines = self.lock().take(&parent.trace);
-        let own = span_id(&format!("build {began:?}"));
+        let steps_are = parent.steps(began);
+        let own = progress::Trace::id_of(&format!("build {began:?}"));
         let mut spans = Vec::new();
         let root = Work {
             name: "build",
@@ -251,7 +273,7 @@ impl Traces {
                 error: &step.error,
                 cached: step.cached,
             };
-            let id = span_id(&format!("{digest} {began:?}"));
+            let id = steps_are.span(&digest);
             lines.push(work.line(parent.trace, id, own));
             spans.push(work.span(parent.trace, id, own));
         }
@@ -308,13 +330,6 @@ fn ours(spans: Vec<wire::Span>) -> collector::ExportTraceServiceRequest {
             ..wire::ResourceSpans::default()
         }],
     }
-}
-
-fn span_id(of: &str) -> [u8; 8] {
-    let mut id = [0; 8];
-    // A digest has more than enough digits.
-    let _ = read_hex(&Digest::of(of).hex(), &mut id);
-    id
 }
 
 /// As many bytes as `to` has.
@@ -473,13 +488,18 @@ mod tests {
         let mut metadata = MetadataMap::new();
         let header = format!("00-{}-{}-01", "01".repeat(16), "07".repeat(8));
         metadata.insert("traceparent", header.parse().unwrap());
+        metadata.insert("tracestate", "vendor=1".parse().unwrap());
         let parent = Parent::of(&metadata, "b");
-        let progress = Progress::default();
+        let now = SystemTime::now();
+        let progress = Progress::new(progress::Options {
+            trace: Some(parent.steps(now)),
+            ..progress::Options::default()
+        });
         let step = progress.step(Digest::of("s"), "RUN x", &[]);
         step.start();
         step.fail("exit code: 1");
-        let now = SystemTime::now();
-        let bytes = traces.finish(parent, &progress, now, now, None);
+        let told = step.trace_environment();
+        let bytes = traces.finish(&parent, &progress, now, now, None);
         let lines: Vec<Value> = String::from_utf8(bytes)
             .unwrap()
             .lines()
@@ -501,6 +521,19 @@ mod tests {
             lines[1]["SpanContext"]["SpanID"]
         );
         assert_eq!(lines[2]["Status"]["Code"], "Error");
+        // What the step was told names its span.
+        let span = lines[2]["SpanContext"]["SpanID"].as_str().unwrap();
+        let trace = "01".repeat(16);
+        let expected = [
+            format!("TRACEPARENT=00-{trace}-{span}-01"),
+            "TRACESTATE=vendor=1".to_owned(),
+        ];
+        assert_eq!(told, expected);
+        let header = format!("00-{trace}-{}-00", "07".repeat(8));
+        metadata.insert("traceparent", header.parse().unwrap());
+        metadata.insert("tracestate", "x".repeat(600).parse().unwrap());
+        let unwanted = Parent::of(&metadata, "b");
+        assert!(!unwanted.sampled && unwanted.state.is_empty());
     }
 
     /// Rows: D29

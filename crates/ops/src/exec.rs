@@ -114,7 +114,8 @@ impl ExecOp {
         let parts = &self.deeds.parts;
         let mounts::Prepared { view, kept, trees } = prepared;
         drop(trees);
-        let mut process = process::describe(&self.exec, env, self.resources.as_ref(), view, parts)?;
+        let resources = self.resources.as_ref();
+        let mut process = process::describe(&self.exec, env, resources, view, parts, &cx.step)?;
         if !self.exec.devices.is_empty() {
             process = self.with_devices(process).await?;
         }

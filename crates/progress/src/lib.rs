@@ -32,6 +32,7 @@ mod journal;
 mod limits;
 mod spool;
 mod step;
+mod trace;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub use event::{
 pub use journal::Follower;
 pub use limits::LogLimits;
 pub use step::{LogWriter, Reopened, StepProgress, Transfer, WeakStep};
+pub use trace::Trace;
 
 use journal::Journal;
 use spool::Spool;
@@ -58,6 +60,8 @@ pub struct Options {
     /// Where printed output goes once it is too large for memory; the system's
     /// temporary directory if `None`. The file has no name, so nothing is left behind.
     pub spool_dir: Option<PathBuf>,
+    /// Where the build is in a trace, if it is in one.
+    pub trace: Option<Trace>,
 }
 
 /// How many steps a build has, and how they went.
@@ -79,6 +83,7 @@ pub struct Progress {
     journal: Arc<Journal>,
     spool: Arc<Spool>,
     limits: LogLimits,
+    trace: Option<Arc<Trace>>,
 }
 
 impl Default for Progress {
@@ -94,6 +99,7 @@ impl Progress {
             journal: Arc::new(Journal::default()),
             spool: Arc::new(Spool::new(options.spool_dir)),
             limits: options.limits,
+            trace: options.trace.map(Arc::new),
         }
     }
 
@@ -120,7 +126,8 @@ impl Progress {
             completed: None,
             error: String::new(),
         };
-        let step = StepProgress::new(step, self.limits, self.spool.clone());
+        let trace = self.trace.clone();
+        let step = StepProgress::new(step, self.limits, self.spool.clone(), trace);
         step.attach(self);
         step
     }

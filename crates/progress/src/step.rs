@@ -12,6 +12,7 @@ use crate::event::{CANCELED, Event, Log, Status, Step, Stream, Warning};
 use crate::journal::Journal;
 use crate::limits::{LogLimits, Meter};
 use crate::spool::Spool;
+use crate::trace::Trace;
 
 /// The shortest time between two updates of one transfer.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
@@ -25,6 +26,8 @@ struct Shared {
     digest: Digest,
     limits: LogLimits,
     spool: Arc<Spool>,
+    /// That of the build which had it first.
+    trace: Option<Arc<Trace>>,
     /// All that was told, for builds that come later.
     told: Journal,
     state: Mutex<State>,
@@ -68,7 +71,12 @@ impl Drop for Reopened {
 }
 
 impl StepProgress {
-    pub(crate) fn new(step: Step, limits: LogLimits, spool: Arc<Spool>) -> StepProgress {
+    pub(crate) fn new(
+        step: Step,
+        limits: LogLimits,
+        spool: Arc<Spool>,
+        trace: Option<Arc<Trace>>,
+    ) -> StepProgress {
         let now = Instant::now();
         let told = Journal::default();
         told.push(spool.keep(Event::Step(step.clone())));
@@ -76,6 +84,7 @@ impl StepProgress {
             digest: step.digest,
             limits,
             spool,
+            trace,
             told,
             state: Mutex::new(State {
                 step,
@@ -133,7 +142,14 @@ impl StepProgress {
             completed: None,
             error: String::new(),
         };
-        StepProgress::new(step, LogLimits::default(), Arc::new(Spool::new(None)))
+        StepProgress::new(step, LogLimits::default(), Arc::new(Spool::new(None)), None)
+    }
+
+    /// The environment by which programs in the step know where they are in the trace of the
+    /// build that had the step first; empty if that is in none.
+    pub fn trace_environment(&self) -> Vec<String> {
+        let trace = self.0.trace.as_ref();
+        trace.map_or_else(Vec::new, |trace| trace.environment(&self.0.digest))
     }
 
     /// The digest that names the step.

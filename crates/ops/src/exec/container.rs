@@ -193,7 +193,8 @@ impl Container {
         control: Control,
     ) -> Result<BoxFuture<'static, executor::Result<Exit>>> {
         let parts = &self.deeds.parts;
-        let mut process = process::describe(exec, env, None, place.view.clone(), parts)?;
+        let (view, nobody) = (place.view.clone(), StepProgress::none());
+        let mut process = process::describe(exec, env, None, view, parts, &nobody)?;
         process.name = Some(self.name.clone());
         process.tty = tty;
         let executor = parts.executor.clone();

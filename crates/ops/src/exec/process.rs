@@ -61,13 +61,14 @@ pub(super) async fn environment(exec: &Exec, build: &Build) -> Result<Vec<String
     Ok(env)
 }
 
-/// The process as the executor wants it.
+/// The process as the executor wants it. What it is told of traces is not in its key.
 pub(super) fn describe(
     exec: &Exec,
     env: Vec<String>,
     resources: Option<&llb::Resources>,
     view: View,
     parts: &Parts,
+    step: &StepProgress,
 ) -> Result<Process> {
     let mut process = Process::new(view.root, exec.args.clone());
     process.readonly_root = view.readonly_root;
@@ -103,6 +104,7 @@ pub(super) fn describe(
     if let Some(socket) = parts.trace_socket.as_ref().filter(|path| path.exists()) {
         let environment = TRACE_ENVIRONMENT.map(str::to_owned);
         process.env.extend(environment);
+        process.env.extend(step.trace_environment());
         process.mounts.push(executor::Mount {
             target: TRACE_SOCKET.to_owned(),
             source: executor::MountSource::Host {

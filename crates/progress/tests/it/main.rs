@@ -96,6 +96,7 @@ async fn a_large_log_goes_to_the_spool_and_comes_back_whole() {
             speed: None,
         },
         spool_dir: Some(dir.clone()),
+        trace: None,
     };
     let build = Progress::new(options);
     let step = build.step(Digest::of(b"a"), "RUN noise", &[]);
