@@ -1,7 +1,6 @@
 //! BuildKit's own client, `buildctl`, with a daemon of ours.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -17,16 +16,7 @@ struct Buildctl<'a> {
 impl<'a> Buildctl<'a> {
     /// Nothing if it is not there.
     fn with(place: &'a Place, daemon: &Daemon<'_>) -> Option<Buildctl<'a>> {
-        let program = Peers::get()?.folder().join("opt/buildctl");
-        if !program.exists() {
-            let name = std::thread::current().name().unwrap_or("?").to_owned();
-            let path = program.display();
-            let _ = writeln!(
-                std::io::stderr(),
-                "{name}: skipped, {path} is not there: `tests/peers frontend` makes it"
-            );
-            return None;
-        }
+        let program = Peers::get()?.buildctl()?;
         Some(Buildctl {
             place,
             program,

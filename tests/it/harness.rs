@@ -14,6 +14,7 @@ mod registry;
 mod running;
 
 pub(crate) use archive::{Layout, entries, json, unpacked};
+pub(crate) use binary::kiln;
 pub(crate) use buildx::Buildx;
 pub(crate) use daemon::Daemon;
 pub(crate) use docker::{Docker, WITH_BUILDKIT, docker, dockerd};

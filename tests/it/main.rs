@@ -7,6 +7,7 @@ mod buildctl;
 mod buildx;
 mod caches;
 mod daemon;
+mod daemonless;
 mod devices;
 mod frontends;
 mod frugal;

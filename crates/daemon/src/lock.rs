@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -10,6 +11,14 @@ use crate::Error;
 
 /// The file that is locked; BuildKit's name, so that the two never share a directory.
 const NAME: &str = "buildkitd.lock";
+
+/// What stands there for who ends as soon as it can.
+const STOPPING: &str = "stopping";
+
+/// How long one that ends may take: builds that are cancelled clean up.
+const WAIT: Duration = Duration::from_secs(20);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The state directory is ours while this lives, and no longer: the kernel lets go
 /// of it whatever way the process ends.
@@ -25,6 +34,8 @@ pub struct Owner {
     pub pid: String,
     /// Where it can be reached, if it serves.
     pub address: Option<String>,
+    /// It was asked to stop.
+    pub stopping: bool,
 }
 
 /// The outcome of trying to take a state directory.
@@ -71,9 +82,12 @@ impl StateLock {
                     .filter(|pid| !pid.is_empty())
                     .unwrap_or("?")
                     .to_owned();
+                let says = lines.next();
+                let address = says.filter(|says| *says != STOPPING);
                 Ok(Taken::Theirs(Owner {
                     pid,
-                    address: lines.next().map(str::to_owned),
+                    address: address.map(str::to_owned),
+                    stopping: says == Some(STOPPING),
                 }))
             }
             Err(error) => Err(failed("locking", path)(error.into())),
@@ -89,6 +103,28 @@ impl StateLock {
                 owner: owner.pid,
             }),
         }
+    }
+
+    /// The same, but one that is just ending is waited for: who stops a daemon and starts the
+    /// next one need not care.
+    pub async fn take_when_free(root: &Path) -> Result<StateLock, Error> {
+        let deadline = tokio::time::Instant::now() + WAIT;
+        loop {
+            match StateLock::take(root)? {
+                Taken::Theirs(owner)
+                    if owner.stopping && tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(LOOK).await;
+                }
+                Taken::Ours(lock) => return Ok(lock),
+                Taken::Theirs(_) => return StateLock::take_or_fail(root),
+            }
+        }
+    }
+
+    /// Writes that we end as soon as we can.
+    pub fn stopping(&mut self) -> std::io::Result<()> {
+        self.announce(Some(STOPPING))
     }
 
     /// Writes who we are and where we can be reached, for those who find the lock taken.
@@ -128,5 +164,28 @@ mod tests {
         );
         drop(lock);
         StateLock::take_or_fail(&root).unwrap();
+    }
+
+    /// Rows: B04, D21
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_ending_is_waited_for_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let mut lock = StateLock::take_or_fail(root).unwrap();
+        let began = tokio::time::Instant::now();
+        lock.announce(Some("unix:///run/kiln.sock")).unwrap();
+        StateLock::take_when_free(root).await.unwrap_err();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        lock.stopping().unwrap();
+        let (next, ()) = tokio::join!(StateLock::take_when_free(root), async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(lock);
+        });
+        let mut lock = next.unwrap();
+        assert!(began.elapsed() >= Duration::from_secs(5));
+        // But not for ever.
+        lock.stopping().unwrap();
+        let error = StateLock::take_when_free(root).await.unwrap_err();
+        assert!(error.to_string().contains("is in use by"), "{error}");
     }
 }

@@ -32,7 +32,7 @@ pub async fn run(
     surroundings: &Surroundings,
     open: impl AsyncFnOnce(Config) -> Result<Arc<dyn Builder>, Error>,
 ) -> Result<(), Error> {
-    let mut lock = StateLock::take_or_fail(&config.root)?;
+    let mut lock = StateLock::take_when_free(&config.root).await?;
     // Before anybody can see us: who then asks us to stop must not end us half-way.
     let asked = asked_to_stop().map_err(|source| Error::Signals { source })?;
     let listeners = listen::open(&config, surroundings.listen_fds)?;
@@ -48,6 +48,9 @@ pub async fn run(
     notify::notify(surroundings.notify_socket.as_deref(), "READY=1");
     let served = services.serve(listeners, &config, async {
         asked.await;
+        if let Err(error) = lock.stopping() {
+            tracing::warn!(%error, "who starts next does not know that we end");
+        }
         notify::notify(surroundings.notify_socket.as_deref(), "STOPPING=1");
     });
     served.await?;

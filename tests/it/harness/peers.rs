@@ -42,6 +42,21 @@ impl Peers {
         folder()
     }
 
+    /// BuildKit's own client, if it was made.
+    pub(crate) fn buildctl(self) -> Option<PathBuf> {
+        let program = self.folder().join("opt/buildctl");
+        let there = program.exists();
+        if !there {
+            let name = std::thread::current().name().unwrap_or("?").to_owned();
+            let path = program.display();
+            let _ = writeln!(
+                std::io::stderr(),
+                "{name}: skipped, {path} is not there: `tests/peers frontend` makes it"
+            );
+        }
+        there.then_some(program)
+    }
+
     /// A command of theirs.
     pub(crate) fn command(self, args: &[&str]) -> Command {
         let mut command = Command::new(script());
