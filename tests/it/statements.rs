@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::buildx::Scene;
-use crate::harness::{BaseImage, Layout, Memory, Place, Real, json};
+use crate::harness::{BaseImage, Daemon, Layout, Memory, Place, Real, json};
 
 /// A scanner as small as can be: it lists regular files, of each target in a document of its own.
 const SCANNER: &str = r#"#!/bin/sh
@@ -184,4 +184,75 @@ fn buildx_sees_the_list() {
     // The scanner is among what went in.
     assert!(shown.text().contains("scanner"), "{shown}");
     scene.stop();
+}
+
+/// What steps used of the machine is told beside them if somebody asks, with a daemon and without.
+///
+/// Rows: P02, X16
+#[test]
+fn what_steps_used_is_told() {
+    let place = Place::new();
+    let base = BaseImage::name();
+    let provenance = |more: &str| format!("--attest=type=provenance,mode=max{more}");
+    let told = |name: &str| {
+        let file = place.path(&format!("{name}/provenance.json"));
+        json(&fs::read(file).expect("a statement"))["predicate"].clone()
+    };
+    let steps = |predicate: &Value| {
+        let internal = &predicate["buildDefinition"]["internalParameters"];
+        let steps = internal["buildConfig"]["llbDefinition"].as_array();
+        steps.expect("steps").clone()
+    };
+    let context = |word: &str| {
+        let step = format!("FROM {base}\nRUN echo {word} && sleep 2.3\nRUN true\n");
+        place.context(&step);
+    };
+    let check = |name: &str| {
+        let predicate = told(name);
+        let used: Vec<Value> = steps(&predicate)
+            .into_iter()
+            .filter_map(|mut step| Some(step.get_mut("resourceUsage")?.take()))
+            .collect();
+        let [long, short] = &used[..] else {
+            panic!("{used:?}")
+        };
+        let samples = |of: &Value| of["samples"].as_array().expect("samples").len();
+        assert!(samples(long) >= 2 && samples(short) == 1, "{used:?}");
+        let cpu = long["samples"][1]["cpuStat"]["usageNanos"].as_u64();
+        assert!(cpu > Some(0), "{long}");
+        assert!(long["sysCPUStat"]["idle"].is_number(), "{long}");
+        let metadata = &predicate["runDetails"]["metadata"]["buildkit_metadata"];
+        let system = metadata["sysUsage"].as_array().expect("the machine");
+        assert!(system.len() >= 2, "{metadata}");
+        assert!(system[0]["memoryStat"]["total"].as_u64() > Some(0));
+    };
+    context("alone");
+    let usage = provenance(",capture-usage=true");
+    place
+        .build(&["--output=type=local,dest=alone", &usage])
+        .ok();
+    check("alone");
+    // What is cached used nothing, and nobody is told who did not ask.
+    place
+        .build(&["--output=type=local,dest=cached", &usage])
+        .ok();
+    let cached = told("cached");
+    assert!(
+        steps(&cached)
+            .iter()
+            .all(|step| step.get("resourceUsage").is_none())
+    );
+    let plain = ["--output=type=local,dest=plain", &provenance("")];
+    place.build(&plain).ok();
+    let metadata = &told("plain")["runDetails"]["metadata"]["buildkit_metadata"];
+    assert!(metadata.get("sysUsage").is_none(), "{metadata}");
+
+    let daemon = Daemon::start(&place, "");
+    context("daemon");
+    daemon
+        .build(&["--output=type=local,dest=served", &usage])
+        .ok();
+    check("served");
+    daemon.stop();
+    place.assert_nothing_left();
 }

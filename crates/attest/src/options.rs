@@ -51,6 +51,8 @@ pub struct Options {
     pub inline_only: bool,
     /// Fail rather than leave anything out.
     pub complete_materials: bool,
+    /// What steps use of the machine is told.
+    pub capture_usage: bool,
 }
 
 impl Default for Options {
@@ -63,6 +65,7 @@ impl Default for Options {
             reproducible: false,
             inline_only: false,
             complete_materials: false,
+            capture_usage: false,
         }
     }
 }
@@ -104,10 +107,7 @@ impl Options {
                 "reproducible" => options.reproducible = truth()?,
                 "inline-only" => options.inline_only = truth()?,
                 "complete-materials" => options.complete_materials = truth()?,
-                "capture-usage" if truth()? => {
-                    return Err(Error::NotYet("provenance: capture-usage".to_owned()));
-                }
-                "capture-usage" => {}
+                "capture-usage" => options.capture_usage = truth()?,
                 // buildx repeats what it asks for.
                 "type" if value == "provenance" => {}
                 _ => return Err(wrong("no such setting")),
@@ -234,6 +234,8 @@ mod tests {
         let all = provenance(text).unwrap();
         assert_eq!(all.builder_id, "https://b.example/?a=1,2");
         assert_eq!(all.filename, "b.json");
+        assert!(provenance("capture-usage=true").unwrap().capture_usage);
+        assert!(!all.capture_usage);
         assert!(all.version == Version::V02 && all.reproducible && all.mode == Mode::Max);
         let old = asked(&[
             ("build-arg:BUILDKIT_ATTEST_PROVENANCE", "mode=min"),
@@ -263,7 +265,7 @@ mod tests {
             ("filename=..", "not the name of a file"),
             ("filename=a/", "not the name of a file"),
             ("colour=red", "no such setting"),
-            ("capture-usage=true", "not supported yet"),
+            ("capture-usage=perhaps", "neither true nor false"),
             ("a\"b", "a quote inside"),
             ("\"mode=min", "not closed"),
             ("\"mode=min\"x", "after a closing quote"),

@@ -150,6 +150,9 @@ pub struct Step {
     /// `step0:0`, …
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<String>,
+    /// What its process used of the machine.
+    #[serde(rename = "resourceUsage", skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Value>,
 }
 
 /// What BuildKit tells beyond SLSA.
@@ -164,6 +167,9 @@ pub struct Metadata {
     /// The layers of each step's outputs.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub layers: BTreeMap<String, Vec<Vec<Descriptor>>>,
+    /// What the whole machine did meanwhile.
+    #[serde(rename = "sysUsage", skip_serializing_if = "Vec::is_empty")]
+    pub system: Vec<Value>,
 }
 
 /// The files steps came from.

@@ -247,6 +247,7 @@ mod tests {
             id: "step0".to_owned(),
             op: json!({"Op": {"source": {"identifier": "local://context", "attrs": {"b": "1"}}}}),
             inputs: vec!["step1:0".to_owned()],
+            usage: None,
         };
         let steps = BuildConfig {
             steps: vec![step],
@@ -300,6 +301,7 @@ mod tests {
                     "step0:0".to_owned(),
                     vec![vec![oci::Descriptor::new("application/x", digest, 4)]],
                 )]),
+                system: Vec::new(),
             },
             request_complete: true,
             ..Provenance::default()
@@ -332,5 +334,31 @@ mod tests {
             ..shaped(Mode::Min)
         };
         expect![[r#"{"builder":{"id":"https://b.example/1"},"buildType":"https://mobyproject.org/buildkit@v1","materials":[{"uri":"pkg:docker/base@1?platform=linux%2Famd64","digest":{"sha256":"cae662172fd450bb0cd710a769079c05bfc5d8e35efa6576edc7d0377afdd4a2"}}],"invocation":{"configSource":{"entryPoint":"Dockerfile"},"parameters":{"frontend":"dockerfile.v0","args":{"target":"t"},"locals":[{"name":"context"}]},"environment":{"platform":"linux/amd64"}},"metadata":{"buildInvocationID":"qkojt1ck","buildStartedOn":"2026-11-21T02:56:55.94Z","buildFinishedOn":"2026-11-21T02:56:56Z","completeness":{"parameters":false,"environment":true,"materials":false},"reproducible":true,"https://mobyproject.org/buildkit@v1#metadata":{"vcs":{"revision":"abc"}},"https://mobyproject.org/buildkit@v1#hermetic":true}}"#]].assert_eq(&hermetic.predicate(Version::V02));
+    }
+    /// Beside each step, and beside all.
+    /// Rows: P02, X16
+    #[test]
+    fn what_was_used_stands_where_buildkit_writes_it() {
+        let mut facts = shaped(Mode::Max);
+        let steps = facts.steps.as_mut().unwrap();
+        steps.steps[0].usage = Some(json!({"samples": [{"timestamp": "t"}]}));
+        facts.metadata = Metadata {
+            system: vec![json!({"timestamp": "t"})],
+            ..Metadata::default()
+        };
+        let v1: Value = serde_json::from_str(&facts.predicate(Version::V1)).unwrap();
+        let v02: Value = serde_json::from_str(&facts.predicate(Version::V02)).unwrap();
+        let step = "/llbDefinition/0/resourceUsage/samples/0/timestamp";
+        let first = format!("/buildDefinition/internalParameters/buildConfig{step}");
+        let metadata = "/runDetails/metadata/buildkit_metadata/sysUsage/0/timestamp";
+        for at in [first.as_str(), metadata] {
+            assert_eq!(v1.pointer(at), Some(&json!("t")), "{at}");
+        }
+        assert_eq!(
+            v02.pointer(&format!("/buildConfig{step}")),
+            Some(&json!("t"))
+        );
+        let metadata = &v02["metadata"]["https://mobyproject.org/buildkit@v1#metadata"];
+        assert_eq!(metadata["sysUsage"][0]["timestamp"], "t");
     }
 }

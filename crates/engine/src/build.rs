@@ -6,11 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use content::Provider;
 use executor::cdi::Grants;
+use executor::usage::SystemRecorder;
 use exporter::{Source, Statement};
 use frontend::{FrontendResult, Options, RefId, Refs};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all, try_join, try_join_all};
-use ops::{Build, Deeds};
+use ops::{Build, Deeds, StepUsage};
 use progress::Progress;
 use refs::BlobOptions;
 use registry::{Credentials, Origins};
@@ -27,7 +28,7 @@ use crate::export::{self, Export};
 use crate::nested::Within;
 use crate::places::Places;
 use crate::policy::Policies;
-use crate::provenance::{self, Asked, Told};
+use crate::provenance::{self, Asked, Told, Used};
 use crate::verify;
 use crate::{Built, Engine, Failure, Request, Spec, What};
 
@@ -42,7 +43,10 @@ impl Engine {
             .filter(|epoch| !epoch.is_empty());
         let exports = export::exports(&request.exporters, epoch.map(String::as_str))?;
         let cache_exports = cache::exports(&with_inline(request.cache_exports.clone(), &options))?;
-        let (build, places) = self.build_parts(&request)?;
+        let captures = |options: &attest::Options| options.capture_usage;
+        let capture = wanted.provenance.as_ref().is_some_and(captures);
+        let (build, places) = self.build_parts(&request, capture)?;
+        let system = capture.then(SystemRecorder::start);
         let policies = Policies::new(&request.policy, self.sessions())
             .map_err(|error| Failure::of(error.kind(), &error))?;
         let deeds = Deeds {
@@ -76,6 +80,8 @@ impl Engine {
         let reading = attestations::statements(&shared, &result).boxed();
         let (solved, statements) = try_join(solving, reading).await?;
         let when = (started, request.id.as_str());
+        let used = Used::of(&build, system.as_ref()).await;
+        drop(system);
         let telling = provenance::tell(
             wanted.provenance,
             request.remembered,
@@ -83,6 +89,7 @@ impl Engine {
             &shared,
             &asked,
             &result,
+            used,
         );
         let (told, provenance) = telling.boxed().await?;
         let running = Running {
@@ -122,7 +129,11 @@ impl Engine {
     }
 
     /// What this build has of its own.
-    fn build_parts(&self, request: &Request) -> Result<(Arc<Build>, Arc<Places>), Failure> {
+    fn build_parts(
+        &self,
+        request: &Request,
+        capture_usage: bool,
+    ) -> Result<(Arc<Build>, Arc<Places>), Failure> {
         let group = match request.session.as_str() {
             "" => Group::default(),
             id => Group::of(id),
@@ -149,6 +160,7 @@ impl Engine {
             allow_network_host: false,
             allow_security_insecure: false,
             devices: Grants::default(),
+            usage: capture_usage.then(StepUsage::default),
         };
         for entitlement in &request.entitlements {
             match entitlement.as_str() {

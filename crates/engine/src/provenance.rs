@@ -10,13 +10,16 @@ mod steps;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use attest::{Mode, Options, Provenance};
+use attest::{BuildConfig, Mode, Options, Provenance};
 use bytes::Bytes;
+use executor::usage::SystemRecorder;
 use exporter::{Source, Statement};
 use frontend::{FrontendResult, RefId, Refs};
 use oci::{Descriptor, Digest, Platform};
+use ops::Build;
 use progress::StepProgress;
 use refs::BlobOptions;
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -140,6 +143,36 @@ pub(crate) struct Gathered {
     invocation: String,
     /// By the id of the result.
     results: BTreeMap<String, Known>,
+    /// What was used meanwhile, if anybody wants to know.
+    used: Used,
+}
+
+/// What was used of the machine, as it is told.
+#[derive(Default)]
+pub(crate) struct Used {
+    by_step: BTreeMap<Digest, Value>,
+    system: Vec<Value>,
+}
+
+impl Used {
+    /// By the steps of a build, and by everything since it began.
+    pub(crate) async fn of(build: &Build, system: Option<&SystemRecorder>) -> Used {
+        let Some((usage, system)) = build.usage.as_ref().zip(system) else {
+            return Used::default();
+        };
+        let value = "plain data can always be written";
+        let by_step = usage.by_step().into_iter().map(|(step, samples)| {
+            let samples = serde_json::to_value(samples).expect(value);
+            (step, samples)
+        });
+        let system = system.samples().await.into_iter();
+        Used {
+            by_step: by_step.collect(),
+            system: system
+                .map(|sample| serde_json::to_value(sample).expect(value))
+                .collect(),
+        }
+    }
 }
 
 /// What is known of one result.
@@ -177,6 +210,7 @@ pub(crate) async fn tell(
     shared: &Shared,
     asked: &Arc<Asked>,
     result: &FrontendResult,
+    used: Used,
 ) -> Result<(Option<Told>, BTreeMap<String, Predicate>), Failure> {
     let nothing = || Ok((None, BTreeMap::new()));
     let unknown = |failure: &Failure| {
@@ -187,7 +221,7 @@ pub(crate) async fn tell(
     }
     let in_full = |options: &Options| options.mode == Mode::Max;
     let steps = remembered || exported.as_ref().is_some_and(in_full);
-    let gathered = match gather(steps, when, shared, asked, result).await {
+    let mut gathered = match gather(steps, when, shared, asked, result).await {
         // That it cannot be told is no reason to have no result.
         Err(failure) if exported.is_none() => {
             unknown(&failure);
@@ -195,6 +229,7 @@ pub(crate) async fn tell(
         }
         gathered => gathered?,
     };
+    gathered.used = used;
     let mut history = BTreeMap::new();
     if remembered {
         match gathered.shape(for_history(exported.as_ref())) {
@@ -265,7 +300,19 @@ async fn gather(
         started,
         invocation: invocation.to_owned(),
         results,
+        used: Used::default(),
     })
+}
+
+impl Used {
+    fn add(&self, told: &mut BuildConfig, numbers: &HashMap<Digest, usize>) {
+        for (step, samples) in &self.by_step {
+            let number = numbers.get(step);
+            if let Some(step) = number.and_then(|number| told.steps.get_mut(*number)) {
+                step.usage = Some(samples.clone());
+            }
+        }
+    }
 }
 
 impl Gathered {
@@ -284,9 +331,16 @@ impl Gathered {
             };
             if let (Mode::Max, Some(steps)) = (options.mode, &known.steps) {
                 let steps = steps.as_ref().map_err(Failure::clone)?;
-                made.facts.steps = Some(steps.steps.clone());
+                let mut told = steps.steps.clone();
+                if options.capture_usage {
+                    self.used.add(&mut told, &steps.numbers);
+                }
+                made.facts.steps = Some(told);
                 made.facts.metadata.source.clone_from(&steps.source);
                 made.numbers = steps.numbers.clone();
+            }
+            if options.capture_usage {
+                made.facts.metadata.system.clone_from(&self.used.system);
             }
             made.facts = made.facts.shaped(&options);
             results.insert(id.clone(), made);
@@ -523,10 +577,14 @@ mod tests {
             started: OffsetDateTime::UNIX_EPOCH,
             invocation: "i".to_owned(),
             results: [(String::new(), known)].into(),
+            used: Used {
+                by_step: [(Digest::of("step"), Value::from("much"))].into(),
+                system: vec![Value::from("all")],
+            },
         }
     }
 
-    /// Rows: P02
+    /// Rows: P02, X16
     #[test]
     fn what_is_gathered_once_is_told_as_each_wants_it() {
         let (least, most) = (
@@ -537,7 +595,10 @@ mod tests {
             for_history(None),
         );
         let steps = Steps {
-            steps: Default::default(),
+            steps: BuildConfig {
+                steps: vec![attest::Step::default()],
+                ..BuildConfig::default()
+            },
             source: None,
             numbers: Arc::new([(Digest::of("step"), 0)].into()),
         };
@@ -546,6 +607,16 @@ mod tests {
         let (min, max) = (told(&least).unwrap(), told(&most).unwrap());
         assert!(min.facts.steps.is_none() && min.numbers.is_empty());
         assert!(max.facts.steps.is_some() && max.numbers.len() == 1);
+        // What was used is told to those who ask for it.
+        let usage = Options {
+            capture_usage: true,
+            ..for_history(None)
+        };
+        let used = told(&usage).unwrap().facts;
+        let of_steps = |facts: &Provenance| facts.steps.as_ref().unwrap().steps[0].usage.clone();
+        assert_eq!(of_steps(&used), Some(Value::from("much")));
+        assert_eq!(used.metadata.system, ["all"]);
+        assert!(of_steps(&max.facts).is_none() && max.facts.metadata.system.is_empty());
         // Steps that cannot be told are asked for only by those who want them.
         let gathered = known(Some(Err(Failure::new(stdx::Kind::Internal, "no steps"))));
         assert!(gathered.shape(least.clone()).is_ok());

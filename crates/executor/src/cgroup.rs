@@ -19,7 +19,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::process::{Device, Resources, Security};
+use crate::process::{Process, Security};
+use crate::usage;
 use asked::{Asked, Use};
 pub(crate) use dir::Dir;
 use hold::Made;
@@ -27,6 +28,9 @@ pub(crate) use hold::{Hold, Left};
 
 /// Controllers that limits may need.
 const CONTROLLERS: &[&str] = &["memory", "cpu", "cpuset", "pids", "io"];
+/// Hierarchies of the first version that only tell what was used; processors tell it in the
+/// second one in any case.
+const TELLING: &[&str] = &["memory", "pids", "blkio"];
 
 /// What device rules can rest on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,15 +150,10 @@ impl Cgroups {
         self.asked.kept.all().clone()
     }
 
-    /// A new container's cgroups, with its limits set.
-    pub(crate) fn container(
-        &self,
-        id: &str,
-        parent: Option<&str>,
-        resources: &Resources,
-        security: Security,
-        allowed: &[Device],
-    ) -> Result<ContainerCgroup, Error> {
+    /// The cgroups of a new container called `id`, with its limits set.
+    pub(crate) fn container(&self, id: &str, process: &Process) -> Result<ContainerCgroup, Error> {
+        let (security, allowed) = (process.security, &process.devices[..]);
+        let parent = process.cgroup_parent.as_deref();
         let failed = |source| Error::Cgroup {
             path: PathBuf::from(id),
             source,
@@ -191,7 +190,13 @@ impl Cgroups {
             _parent: asked,
             devices,
         };
-        limits::set(&mut container, &self.v1, id, resources)?;
+        limits::set(&mut container, &self.v1, id, &process.resources)?;
+        if process.usage.is_some() {
+            for controller in TELLING {
+                // What this host cannot tell is not told.
+                let _untold = limits::join(&mut container, &self.v1, id, controller);
+            }
+        }
         Ok(container)
     }
 }
@@ -231,7 +236,7 @@ impl Parents {
                 parents.v2.get_or_insert(root);
                 continue;
             };
-            for controller in CONTROLLERS {
+            for controller in CONTROLLERS.iter().chain(&["blkio"]) {
                 if options.split(',').any(|option| option == *controller)
                     && let Ok(root) = root.try_clone()
                 {
@@ -281,6 +286,16 @@ impl ContainerCgroup {
                 })
         };
         self.v1.iter().map(open).collect()
+    }
+
+    /// Where it can be read what it uses, also when its processes have ended.
+    pub(crate) fn told(&self) -> usage::Cgroups {
+        let again = |dir: &Dir| dir.again().ok();
+        let v1 = self
+            .v1
+            .iter()
+            .filter_map(|(name, dir)| Some((name.clone(), again(dir)?)));
+        usage::Cgroups::Dirs(self.v2.as_ref().and_then(again), v1.collect())
     }
 
     /// Whether the kernel killed something in here for lack of memory.

@@ -39,6 +39,7 @@ mod streams;
 mod stubs;
 mod sys;
 pub mod testing;
+pub mod usage;
 mod user;
 mod walk;
 

@@ -148,6 +148,11 @@ impl Attached {
         }
     }
 
+    /// The same, to hold on to; nothing if others are in it, too.
+    pub(crate) fn own(&self) -> Option<OwnedFd> {
+        self.namespace()?.try_clone_to_owned().ok()
+    }
+
     /// A path to it, for programs.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {

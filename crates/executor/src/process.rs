@@ -65,6 +65,8 @@ pub struct Process {
     pub devices: Vec<Device>,
     /// Programs of the host to run on the way. Only an OCI runtime binary does that.
     pub hooks: Vec<Hook>,
+    /// Who takes down what the container uses, if anybody does.
+    pub usage: Option<crate::usage::Recorder>,
 }
 
 impl Process {
@@ -93,6 +95,7 @@ impl Process {
             groups: Vec::new(),
             devices: Vec::new(),
             hooks: Vec::new(),
+            usage: None,
         }
     }
 

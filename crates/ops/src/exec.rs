@@ -13,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use executor::Process;
 use executor::cdi::Refused;
+use executor::usage::Recorder;
 use frontend::FailedPart;
 use llb::{CdiDevice, Exec, OpKind, Resources, preimage};
 use oci::{Digest, Platform};
@@ -119,7 +120,13 @@ impl ExecOp {
         if !self.exec.devices.is_empty() {
             process = self.with_devices(process).await?;
         }
+        let usage = self.deeds.build.usage.as_ref();
+        let recorder = usage.map(|_| Recorder::default());
+        process.usage.clone_from(&recorder);
         let (exit, kept) = process::run(parts.executor.clone(), process, &cx.step, kept).await;
+        if let (Some(usage), Some(recorder)) = (usage, recorder) {
+            usage.add(cx.step.digest(), recorder.samples());
+        }
         match process::judge(&self.exec, exit) {
             Ok(()) => Ok(kept.commit().await?),
             Err(error @ Error::Exit(_)) => {

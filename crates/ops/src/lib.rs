@@ -17,6 +17,7 @@ mod read;
 mod remains;
 mod source_op;
 mod stack;
+mod usage;
 mod why;
 
 use std::path::PathBuf;
@@ -39,6 +40,7 @@ pub use graph::Deeds;
 pub use output::{Output, Results};
 pub use read::{DirEntry, EntryKind, read_dir, read_file, stat};
 pub use remains::{Remains, StepError};
+pub use usage::StepUsage;
 pub use why::LastTimes;
 
 /// The result of anything here.
@@ -92,4 +94,6 @@ pub struct Build {
     pub allow_security_insecure: bool,
     /// Devices that are allowed beside those that all builds may use.
     pub devices: Grants,
+    /// What its steps use, if anybody wants to know.
+    pub usage: Option<StepUsage>,
 }

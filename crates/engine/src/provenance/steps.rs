@@ -108,6 +108,7 @@ fn config(definition: &Definition) -> llb::Result<(BuildConfig, HashMap<Digest, 
             id,
             op: value(&llb::go_form::op(&op)),
             inputs,
+            usage: None,
         });
     }
     let number = steps.len();
@@ -115,6 +116,7 @@ fn config(definition: &Definition) -> llb::Result<(BuildConfig, HashMap<Digest, 
         id: format!("step{number}"),
         op: value(&llb::go_form::result()),
         inputs: vec![format!("step{}:{}", numbers[&root.digest], root.index)],
+        usage: None,
     });
     numbers.insert(Digest::of(last), number);
     let digests = numbers

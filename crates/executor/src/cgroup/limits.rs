@@ -59,32 +59,47 @@ fn apply(
             source,
         });
     }
-    let instance = instances
-        .iter()
-        .find(|(controller, _)| controller == setting.controller);
-    let (Some((controller, instance)), Some((file, value))) = (instance, &setting.v1) else {
+    let joined = join(container, instances, id, setting.controller)?;
+    let (Some(dir), Some((file, value))) = (joined, &setting.v1) else {
         let what = format!(
             "a {} limit: this host's cgroups have no {} controller we may use",
             setting.controller, setting.controller
         );
         return Err(Error::Unsupported { what });
     };
-    let failed = |source| Error::Cgroup {
-        path: PathBuf::from(controller).join(file),
+    dir.write(file, value).map_err(|source| Error::Cgroup {
+        path: PathBuf::from(setting.controller).join(file),
         source,
+    })
+}
+
+/// The container's directory in the hierarchy of a controller of the first version, made if it
+/// has none there yet; nothing if the host has no such hierarchy.
+pub(super) fn join<'a>(
+    container: &'a mut ContainerCgroup,
+    instances: &[(String, Hold)],
+    id: &str,
+    controller: &str,
+) -> Result<Option<&'a Dir>, Error> {
+    let Some((_, instance)) = instances.iter().find(|(name, _)| name == controller) else {
+        return Ok(None);
     };
-    if !container.v1.iter().any(|(joined, _)| joined == controller) {
-        let dir = instance.dir().make(id).map_err(failed)?;
-        if controller == "cpuset" {
-            inherit_cpuset(instance.dir(), &dir);
+    let at = container.v1.iter().position(|(name, _)| name == controller);
+    let at = match at {
+        Some(at) => at,
+        None => {
+            let dir = instance.dir().make(id).map_err(|source| Error::Cgroup {
+                path: PathBuf::from(controller),
+                source,
+            })?;
+            if controller == "cpuset" {
+                inherit_cpuset(instance.dir(), &dir);
+            }
+            container.v1.push((controller.to_owned(), dir));
+            container.v1.len() - 1
         }
-        container.v1.push((controller.clone(), dir));
-    }
-    let dir = container.v1.iter().find(|(joined, _)| joined == controller);
-    dir.expect("joined just above")
-        .1
-        .write(file, value)
-        .map_err(failed)
+    };
+    Ok(Some(&container.v1[at].1))
 }
 
 /// A new v1 cpuset has no CPUs and no memory until it gets its parent's.

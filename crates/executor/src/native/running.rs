@@ -16,6 +16,7 @@ use crate::spec::{Order, Spec};
 use crate::streams::{self, AFTERMATH, Ends, Pumps, read_failure};
 use crate::stubs::Stubs;
 use crate::sys;
+use crate::usage::{Recorder, Source};
 use crate::{Control, Exit, Io, Result};
 
 /// A container about to start. Dropped, it leaves nothing behind.
@@ -24,6 +25,8 @@ struct Container {
     fds: Vec<OwnedFd>,
     /// Before the stubs: what still runs dies first.
     cgroup: ContainerCgroup,
+    /// If what it uses is taken down.
+    usage: Option<Arc<Source>>,
     _stubs: Stubs,
 }
 
@@ -61,9 +64,9 @@ impl Native {
         abandoned: oneshot::Receiver<()>,
     ) -> Result<Exit> {
         let (process, mut container, ends) = self.prepare(id, process, network, io).await?;
-        let result = self
-            .supervise(id, &process, &mut container, ends, control, abandoned)
-            .await;
+        let usage = container.usage.clone();
+        let work = self.supervise(id, &process, &mut container, ends, control, abandoned);
+        let result = Recorder::around(process.usage.as_ref(), usage, work).await;
         if let Some(name) = &process.name {
             let mut named = self.shared.named.lock().expect("never panics while held");
             // A newer one of the same name stays.
@@ -73,6 +76,7 @@ impl Native {
         }
         stdx::task::blocking(move || {
             let oom = container.cgroup.saw_oom();
+            Recorder::end(process.usage.as_ref(), container.usage.as_deref());
             drop(container);
             // Only now may the trees be committed or go.
             drop(process);
@@ -99,14 +103,7 @@ impl Native {
             };
             let mut prepared = prepare::prepare(&process, &setting)?;
             let (spec, handles) = (&mut prepared.spec, &mut prepared.handles);
-            let (name, parent) = (id.to_string(), process.cgroup_parent.as_deref());
-            let cgroup = shared.cgroups.container(
-                &name,
-                parent,
-                &process.resources,
-                process.security,
-                &process.devices,
-            )?;
+            let cgroup = shared.cgroups.container(&id.to_string(), &process)?;
             if cgroup.devices == DeviceRules::NoDev && !process.devices.is_empty() {
                 let what = "devices on a host where no cgroup v2 directory can be made".into();
                 return Err(Error::Unsupported { what });
@@ -125,10 +122,13 @@ impl Native {
                 handles,
                 stubs,
             } = prepared;
+            let usage = process.usage.as_ref();
+            let usage = usage.map(|recorder| recorder.begin(cgroup.told(), network.own()));
             let container = Container {
                 spec,
                 fds: handles.0,
                 cgroup,
+                usage,
                 _stubs: stubs,
             };
             Ok((process, container, ends))

@@ -16,6 +16,7 @@ use crate::process::{ExecProcess, Process};
 use crate::spec::Spec;
 use crate::streams::{self, AFTERMATH, Ends, Pumps, read_failure};
 use crate::sys;
+use crate::usage::{self, Recorder};
 use crate::{Control, Exit, Io, Output, Result};
 
 /// How often to look whether the container's first process is there. runc itself
@@ -91,12 +92,17 @@ async fn run_attached(
     control: Control,
     abandoned: oneshot::Receiver<()>,
 ) -> Result<Exit> {
-    let (process, (bundle, spec, fds, ends)) = {
-        let (shared, id) = (shared.clone(), id.clone());
+    let cgroup = cgroup_of(&shared, &process, &id);
+    let (process, (bundle, spec, fds, ends), usage) = {
+        let (shared, id, cgroup) = (shared.clone(), id.clone(), cgroup.clone());
         // When it fails, the trees of the process go in there: that may take long.
         stdx::task::blocking(move || {
             let made = shared.bundle(&id, &process, &network, io)?;
-            Ok::<_, Error>((process, made))
+            let usage = process.usage.as_ref();
+            let begin =
+                |recorder: &Recorder| recorder.begin(usage::Cgroups::Path(cgroup), network.own());
+            let usage = usage.map(begin);
+            Ok::<_, Error>((process, made, usage))
         })
         .await?
     };
@@ -123,7 +129,10 @@ async fn run_attached(
         }
     };
     let ended = match child {
-        Ok(child) => follow(&spec, &bundle, child, ends, control, abandoned, insert).await,
+        Ok(child) => {
+            let work = follow(&spec, &bundle, child, ends, control, abandoned, insert);
+            Recorder::around(process.usage.as_ref(), usage.clone(), work).await
+        }
         Err(error) => Err(error),
     };
     if let Some(name) = &process.name {
@@ -135,9 +144,9 @@ async fn run_attached(
     }
     let result =
         ended.and_then(|ended| ended.result(&spec, &bundle.dir.join("log.json"), &shared.binary));
-    let cgroup = cgroup_of(&shared, &process, &id);
     stdx::task::blocking(move || {
         let oom = result.is_ok() && saw_oom(&counts_in(&cgroup));
+        Recorder::end(process.usage.as_ref(), usage.as_deref());
         if let Err(error) = shared.order(&["delete", "--force", &id]) {
             tracing::warn!(%error, id, "the runtime could not delete a container");
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{Rootfs, gather, output, run, run_with};
+use crate::usage::Recorder;
 use crate::{Control, Error, ExecProcess, Executor, Input, Io, Output, WinSize};
 
 /// What it writes and how it exits is told.
@@ -273,6 +274,39 @@ pub async fn the_newest_of_a_name_can_be_joined(executor: Arc<dyn Executor>) {
     };
     let ((), ended, ()) = tokio::join!(older, newer, ending);
     assert!(matches!(ended.unwrap_err(), Error::Canceled));
+}
+
+/// What it uses is taken down while it runs, and once more when it has ended.
+///
+/// Rows: X16
+pub async fn what_it_uses_is_taken_down(executor: Arc<dyn Executor>) {
+    let rootfs = Rootfs::busybox();
+    let recorder = Recorder::default();
+    let mut process = rootfs.sh("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; sleep 2.2");
+    process.usage = Some(recorder.clone());
+    let ran = run(&*executor, process).await.unwrap();
+    assert!(ran.exit.success(), "{}", ran.err);
+    let used = recorder.samples();
+    let [first, .., last] = &used.samples[..] else {
+        panic!("{used:?}")
+    };
+    assert!(first.timestamp < last.timestamp, "{used:?}");
+    let cpu = last.cpu_stat.as_ref().and_then(|cpu| cpu.usage);
+    // The loop takes some tenths of a second.
+    assert!(cpu > Some(20_000_000), "{used:?}");
+    let during = used.sys_cpu_stat.expect("all processors");
+    assert!(during.user + during.system > 0.02, "{used:?}");
+    let memory = first.memory_stat.as_ref().expect("memory is told here");
+    assert!(memory.anon > Some(0) || memory.peak > Some(0), "{used:?}");
+    let processes = first.pids_stat.as_ref().and_then(|pids| pids.current);
+    assert!(processes >= Some(1), "{used:?}");
+    assert!(first.io_stat.is_some(), "{used:?}");
+    // A network that is shared is nobody's.
+    assert_eq!(last.net_stat, None);
+
+    let unasked = run(&*executor, rootfs.sh("true")).await.unwrap();
+    assert!(unasked.exit.success());
+    assert_eq!(recorder.samples(), used, "nothing comes after the end");
 }
 
 /// How many processes of this machine have `word` among their arguments.

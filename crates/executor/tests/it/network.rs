@@ -236,7 +236,7 @@ impl Drop for Gone {
 }
 
 /// A container on a real bridge reaches the host and nothing of it stays.
-/// Rows: X07
+/// Rows: X07, X16
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_real_bridge_carries_and_leaves_nothing() {
     if !testing::is_root() {
@@ -279,8 +279,17 @@ async fn privileged_a_real_bridge_carries_and_leaves_nothing() {
     let rootfs = Rootfs::busybox();
     let mut process = rootfs.sh(&format!("printf hello | nc outside {port}"));
     process.extra_hosts = outside();
+    let recorder = executor::usage::Recorder::default();
+    process.usage = Some(recorder.clone());
     let ran = run(&native, process).await.unwrap();
     assert_eq!(ran.out, "world", "{ran:?}");
+    let used = recorder.samples().samples;
+    let network = used.last().and_then(|last| last.net_stat.clone());
+    let network = network.expect("a network of its own");
+    assert!(
+        network.rx_bytes > Some(5) && network.tx_packets > Some(1),
+        "{network:?}"
+    );
     let (asked, from) = answering.join().unwrap();
     assert_eq!(&asked, b"hello");
     assert!(from.starts_with(&format!("{net}.")), "{from}");

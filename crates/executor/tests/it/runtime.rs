@@ -110,6 +110,7 @@ macro_rules! promises {
             insecure_has_everything,
             ulimits_are_set,
             too_much_memory_is_told_apart,
+            what_it_uses_is_taken_down,
             a_fork_bomb_meets_its_limit,
         );
     };

@@ -405,6 +405,23 @@ async fn privileged_what_is_not_allowed_is_refused() {
     assert!(done.why().contains("windows/amd64"), "{}", done.why());
 }
 
+/// What its process used is known by the step, if anybody wants to know.
+/// Rows: X16
+#[tokio::test]
+async fn privileged_what_a_step_used_is_known() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let (base, client) = (world.busybox(), world.plain());
+    client.run(sh("true"), &[&base]).await.output();
+    let used = client.deeds.build.usage.as_ref().unwrap().by_step();
+    let [(step, samples)] = &used.into_iter().collect::<Vec<_>>()[..] else {
+        panic!("one step")
+    };
+    assert_eq!((*step, samples.samples.len()), (Digest::of("step"), 1));
+    assert!(samples.sys_cpu_stat.is_some(), "{samples:?}");
+}
+
 /// Keys: the op, the parts of inputs, and what is in those parts.
 /// Rows: L06, L07
 #[tokio::test]

@@ -114,6 +114,7 @@ impl World {
             allow_network_host: allow,
             allow_security_insecure: allow,
             devices: executor::cdi::Grants::default(),
+            usage: Some(ops::StepUsage::default()),
         });
         let parts = self.parts.clone();
         Client {
