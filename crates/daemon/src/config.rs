@@ -50,6 +50,12 @@ pub struct Surroundings {
     pub otel: BTreeMap<String, String>,
     /// `BUILDKIT_STEP_LOG_MAX_SIZE` and `…_SPEED`.
     pub log_limits: progress::LogLimits,
+    /// `BUILDKIT_SETUP_CGROUPV2_ROOT`: processes at the top of the hierarchy make room.
+    pub free_cgroup_top: bool,
+    /// `BUILDKIT_SCHEDULER_DEBUG`: the log has what the solver decides.
+    pub scheduler_debug: bool,
+    /// Variables of BuildKit's that are set and mean nothing to us.
+    pub unheeded: Vec<String>,
 }
 
 impl Surroundings {
@@ -130,6 +136,9 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is written to it: a `tracing` level.
     pub log_level: String,
+    /// Processes at the top of the cgroup hierarchy are moved, so that controllers can be handed
+    /// down: for a daemon that has a container to itself.
+    pub free_cgroup_top: bool,
     /// What builds may ask for beyond the sandbox.
     pub entitlements: Vec<String>,
     /// Labels of the worker.
@@ -254,7 +263,14 @@ impl Config {
                 .clone()
                 .or_else(|| file.grpc.debug_address.clone()),
             log_format: log_format(flags.log_format.as_deref().or(file.log.format.as_deref()))?,
-            log_level: log_level(flags, file.debug, file.trace, file.log.level.as_deref())?,
+            log_level: {
+                let level = log_level(flags, file.debug, file.trace, file.log.level.as_deref())?;
+                match surroundings.scheduler_debug {
+                    true => format!("{level},solver=debug"),
+                    false => level,
+                }
+            },
+            free_cgroup_top: surroundings.free_cgroup_top,
             entitlements,
             labels,
             platforms: pick_list(&flags.oci_worker_platform, worker.platforms.clone()),

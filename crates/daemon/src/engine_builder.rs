@@ -25,6 +25,11 @@ use crate::gateway::Pipes;
 
 /// Opens the engine on the state directory `config` names, which must be ours.
 pub async fn open(config: &Config) -> Result<Arc<dyn Builder>, Error> {
+    if config.free_cgroup_top
+        && let Err(error) = stdx::task::blocking(executor::free_top).await
+    {
+        tracing::warn!(%error, "no room could be made at the top of the cgroups");
+    }
     let engine = Engine::open(settings(config)?).await?;
     engine.catch_up();
     let worker = crate::to_proto::worker(engine.info(), &config.gc);

@@ -25,6 +25,13 @@ pub fn init_log(config: &Config) {
     };
 }
 
+/// Says which variables are set in vain. After [`init_log`].
+pub fn say_unheeded(surroundings: &Surroundings) {
+    for name in &surroundings.unheeded {
+        tracing::warn!("{name} is set and means nothing to kiln: see docs/differences.md");
+    }
+}
+
 /// Runs the daemon until it is asked to stop. `open` makes what builds, once the state
 /// directory is ours.
 pub async fn run(

@@ -11,6 +11,7 @@ mod asked;
 mod dir;
 mod hold;
 mod limits;
+mod top;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,6 +26,7 @@ use asked::{Asked, Use};
 pub(crate) use dir::Dir;
 use hold::Made;
 pub(crate) use hold::{Hold, Left};
+pub use top::free_top;
 
 /// Controllers that limits may need.
 const CONTROLLERS: &[&str] = &["memory", "cpu", "cpuset", "pids", "io"];

@@ -45,6 +45,7 @@ mod walk;
 
 use async_trait::async_trait;
 
+pub use cgroup::free_top;
 pub use control::{Control, Controller, Exit, WinSize};
 pub use error::Error;
 pub use helper::{HELPER_NAME, helper_main};

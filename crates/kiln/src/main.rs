@@ -136,6 +136,7 @@ fn daemon_main(flags: &Flags, name: Name) -> Result<(), Error> {
     let surroundings = surroundings::read();
     let config = Config::load(flags, name, &surroundings)?;
     daemon::run::init_log(&config);
+    daemon::run::say_unheeded(&surroundings);
     let open = async |config: Config| daemon::engine_builder::open(&config).await;
     let runtime = runtime()?;
     let outcome = runtime.block_on(daemon::run::run(config, &surroundings, open));

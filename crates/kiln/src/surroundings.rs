@@ -14,6 +14,8 @@ pub(crate) fn read() -> Surroundings {
         .filter(|_| for_us)
         .and_then(|count| count.parse().ok())
         .unwrap_or(0);
+    let truth =
+        |name: &str| text(name).is_some_and(|text| stdx::text::go_bool(&text) == Some(true));
     let (size, speed) = (
         text("BUILDKIT_STEP_LOG_MAX_SIZE"),
         text("BUILDKIT_STEP_LOG_MAX_SPEED"),
@@ -28,12 +30,28 @@ pub(crate) fn read() -> Surroundings {
         notify_socket: path("NOTIFY_SOCKET"),
         listen_fds,
         cni_init_lock: path("BUILDKIT_CNI_INIT_LOCK_PATH"),
-        bridge_auto: text("BUILDKIT_NETWORK_BRIDGE_AUTO")
-            .is_some_and(|text| stdx::text::go_bool(&text) == Some(true)),
+        bridge_auto: truth("BUILDKIT_NETWORK_BRIDGE_AUTO"),
+        free_cgroup_top: truth("BUILDKIT_SETUP_CGROUPV2_ROOT"),
+        scheduler_debug: truth("BUILDKIT_SCHEDULER_DEBUG"),
+        unheeded: std::env::vars_os()
+            .filter_map(|(key, _)| key.into_string().ok())
+            .filter(|key| is_unheeded(key))
+            .collect(),
         otel: std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(key, _)| key.starts_with("OTEL_"))
             .collect(),
         log_limits: progress::LogLimits::parse(size.as_deref(), speed.as_deref()),
     }
+}
+
+/// Whether a variable means something to BuildKit's daemon and nothing to us.
+fn is_unheeded(key: &str) -> bool {
+    const UNHEEDED: &[&str] = &[
+        "BUILDKIT_SCHEDULER_DEBUG_STEPS",
+        "BUILDKIT_DEBUG_EXEC_OUTPUT",
+        "BUILDKIT_DEBUG_FORCE_OVERLAY_DIFF",
+        "BUILDKIT_DEBUG_PANIC_ON_ERROR",
+    ];
+    UNHEEDED.contains(&key) || key.starts_with("BUILDKIT_AZURE_STORAGE_")
 }

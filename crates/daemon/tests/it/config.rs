@@ -456,3 +456,30 @@ fn only_a_file_that_was_named_must_be_there() {
     };
     Config::load(&Flags::default(), Name::Kiln, &nowhere).unwrap();
 }
+
+/// Rows: D37
+#[test]
+fn the_environment_asks_for_what_the_solver_decides_and_for_room_in_cgroups() {
+    let plain = resolve("", "").unwrap();
+    assert_eq!(
+        (plain.log_level.as_str(), plain.free_cgroup_top),
+        ("info", false)
+    );
+    let surroundings = Surroundings {
+        scheduler_debug: true,
+        free_cgroup_top: true,
+        ..root_user()
+    };
+    let asked = |line: &str| {
+        Config::resolve(
+            File::default(),
+            &flags(line),
+            Name::Buildkitd,
+            &surroundings,
+        )
+        .unwrap()
+    };
+    assert_eq!(asked("").log_level, "info,solver=debug");
+    assert_eq!(asked("--log-level warn").log_level, "warn,solver=debug");
+    assert!(asked("").free_cgroup_top);
+}

@@ -121,3 +121,31 @@ fn a_daemon_that_cannot_start_says_why() {
         "{stderr}"
     );
 }
+
+/// Rows: D37
+#[test]
+fn variables_that_are_set_in_vain_are_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    // It cannot listen in a file, and so ends at once.
+    let address = format!("unix://{}/file/socket", dir.path().display());
+    let output = Command::new(env!("CARGO_BIN_EXE_kiln"))
+        .args(["daemon", "--root", "state", "--addr", &address])
+        .current_dir(dir.path())
+        .env_clear()
+        .env("HOME", dir.path())
+        .env("NO_COLOR", "1")
+        .env("BUILDKIT_DEBUG_EXEC_OUTPUT", "1")
+        .env("BUILDKIT_SCHEDULER_DEBUG", "1")
+        .env("BUILDKIT_STEP_LOG_MAX_SIZE", "-1")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{stderr}");
+    let told = stderr.matches("means nothing to kiln").count();
+    assert_eq!(told, 1, "{stderr}");
+    assert!(
+        stderr.contains("BUILDKIT_DEBUG_EXEC_OUTPUT is set"),
+        "{stderr}"
+    );
+}
