@@ -8,8 +8,8 @@ use super::attrs::Attrs;
 use super::http::FileAttrs;
 use crate::error::Result;
 
-/// Where a name is looked up (S04, P27). Our image store is the content store:
-/// it knows digests and no tags, so `Default` and `Pull` both ask the registry.
+/// Where a name is looked up (S04, P27). Our image store is what registries said names
+/// stand for; a digest that came from the repository of its name is looked up nowhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ResolveMode {
     /// The registry, and what is here when that fails.

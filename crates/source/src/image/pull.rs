@@ -208,14 +208,10 @@ impl Reading<'_> {
         Ok(Descriptor::new(media_type, digest, bytes.len() as u64))
     }
 
-    /// What the name stood for the last time, if that is still here.
+    /// What the registry said the name stands for the last time, if that is still here. A
+    /// digest stands for itself, but only where its name has it: the same bytes that came
+    /// under another name do not count.
     fn remembered(&self, name: &ImageName) -> Result<Option<Descriptor>> {
-        if let Some(digest) = name.digest() {
-            return match self.store.contains(&digest)? {
-                true => self.described_here(name, digest).map(Some),
-                false => Ok(None),
-            };
-        }
         let sql = "SELECT media_type, digest, size FROM source_names WHERE name = ?1";
         let found = self.sources.parts().db.read(|tx| {
             tx.row(sql, [name.to_string()], |row| {

@@ -85,6 +85,53 @@ async fn privileged_what_is_here_serves_when_the_registry_is_gone() {
     );
 }
 
+/// A digest counts only where its name has it, whatever is here already: the registry of a
+/// name that did not bring it is asked once, for the manifest alone, and then never again.
+///
+/// Rows: S03, S04, P2, P12, P27, P28
+#[tokio::test]
+async fn privileged_a_digest_is_no_answer_for_another_name() {
+    let Some(mut state) = state() else { return };
+    let (first, second) = (Server::start().await, Server::start().await);
+    let image = Image::seeded(1, 2, 1, 10);
+    let digest = first.add_image("app", "1", &image).digest;
+    let at = |host: &str, path: &str| format!("docker-image://{host}/{path}@{digest}");
+    async fn key(state: &crate::setup::State, name: &str, mode: &str) -> Result<String, Error> {
+        let build = state.build(Attachables::new());
+        let app = state.source(name, &[("image.resolvemode", mode)]).unwrap();
+        let key = app.cache_key(&build.cx, 1).await?.text;
+        app.fetch(&build.cx).await?;
+        Ok(key)
+    }
+    let known = key(&state, &at(&first.host(), "app"), "default")
+        .await
+        .unwrap();
+    let nobody = at("127.0.0.1:1", "app");
+    let others = [at(&second.host(), "app"), at(&first.host(), "other")];
+    for mode in ["default", "local", "pull"] {
+        for name in &others {
+            let error = key(&state, name, mode).await.unwrap_err();
+            assert_eq!(error.kind(), Kind::NotFound, "{mode} {name}");
+        }
+        let error = key(&state, &nobody, mode).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Unavailable, "{mode}");
+    }
+    // Once the other registry has it, that is all that is asked.
+    second.add_image("app", "1", &image);
+    second.forget();
+    assert_eq!(key(&state, &others[0], "default").await.unwrap(), known);
+    let path = format!("/manifests/{digest}");
+    assert_eq!((second.count("HEAD", &path), second.asked().len()), (1, 1));
+    // Now both are known, to the next process as well.
+    state = state.restarted();
+    first.forget();
+    second.forget();
+    for name in [at(&first.host(), "app"), others[0].clone()] {
+        assert_eq!(key(&state, &name, "pull").await.unwrap(), known);
+    }
+    assert_eq!(first.asked().len() + second.asked().len(), 0);
+}
+
 /// Rows: S05, S06, S07, P14, P16, P17
 #[tokio::test]
 async fn privileged_limits_checksums_and_old_formats() {

@@ -32,7 +32,10 @@ pub(crate) fn state() -> Option<State> {
         tracing::warn!("skipped: layers of others' files need root");
         return None;
     }
-    let dir = tempfile::tempdir().unwrap();
+    Some(open(tempfile::tempdir().unwrap()))
+}
+
+fn open(dir: tempfile::TempDir) -> State {
     let db = Arc::new(db::Db::open(dir.path().join("state.db")).unwrap());
     let refs = Refs::open(refs::Parts {
         db: Arc::clone(&db),
@@ -53,15 +56,27 @@ pub(crate) fn state() -> Option<State> {
         scratch: dir.path().into(),
     })
     .unwrap();
-    Some(State {
+    State {
         sources,
         refs,
         dir,
         sessions: Sessions::new(),
-    })
+    }
 }
 
 impl State {
+    /// The same state in the next process.
+    pub(crate) fn restarted(self) -> State {
+        let State {
+            sources,
+            refs,
+            dir,
+            sessions,
+        } = self;
+        drop((sources, refs, sessions));
+        open(dir)
+    }
+
     /// A build whose client offers these things.
     pub(crate) fn build(&self, offers: Attachables) -> Build {
         let session = self
