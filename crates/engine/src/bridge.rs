@@ -14,6 +14,7 @@ use frontend::{
     SolveRequest, SourceFile, SourceLocation, SourceMetadata, Warning,
 };
 use futures::FutureExt as _;
+use llb::facts::{Facts, Questions};
 use oci::{Digest, Platform};
 use ops::{Deeds, Output};
 use progress::{Progress, StepProgress};
@@ -503,6 +504,7 @@ impl Bridge for BuildBridge {
         attrs: &BTreeMap<String, String>,
         platform: Option<&Platform>,
         policies: Vec<SourcePolicy>,
+        questions: &Questions,
     ) -> frontend::Result<SourceMetadata> {
         let wanted = llb::Source {
             identifier: identifier.to_owned(),
@@ -511,45 +513,21 @@ impl Bridge for BuildBridge {
         let policies = self.policies.and(policies).await?;
         let deciding = self.shared.decide(&policies, &wanted, platform, Vec::new);
         let other = deciding.await?;
-        let llb::Source { identifier, attrs } = &other.unwrap_or(wanted);
-        let failed =
-            |error: source::Error| asked(format!("resolving {identifier}"), error.kind(), error);
-        let parsed = Identifier::parse(identifier, attrs).map_err(failed)?;
-        let given = platform.cloned();
-        let platform = platform.unwrap_or(&self.shared.deeds.parts.platform);
-        let source = Source::new(&self.shared.deeds.parts.sources, parsed, platform);
-        let mut found = SourceMetadata {
-            identifier: identifier.to_owned(),
-            attrs: attrs.clone(),
-            image: None,
-            checksum: None,
-            name: None,
-            modified: None,
-        };
-        let cx = self
-            .shared
-            .deeds
-            .build
-            .source_context(&StepProgress::none());
-        match &source {
-            Source::Image(image) => {
-                let config = image.config(&cx).await.map_err(failed)?;
-                let (name, digest, config) = (image.reference(), config.digest, config.config);
-                let seen = SeenImage {
-                    name: name.clone(),
-                    platform: given,
-                    layout: image.name().is_none(),
-                };
-                self.asked.image(seen, digest);
-                found.image = Some(ResolvedImage {
-                    name,
-                    digest,
-                    config,
-                });
-            }
-            _ => found.checksum = Some(source.cache_key(&cx, 0).await.map_err(failed)?.pin),
+        let source = other.unwrap_or(wanted);
+        let (facts, image) = self.shared.facts(&source, platform, questions).await?;
+        if let (Some(image), Facts::Image(found)) = (image, &facts) {
+            let seen = SeenImage {
+                name: image.reference(),
+                platform: platform.cloned(),
+                layout: image.name().is_none(),
+            };
+            self.asked.image(seen, found.digest);
         }
-        Ok(found)
+        Ok(SourceMetadata {
+            identifier: source.identifier,
+            attrs: source.attrs,
+            facts,
+        })
     }
 
     async fn read_file(

@@ -13,6 +13,7 @@ mod build;
 mod cache;
 mod error;
 mod export;
+mod facts;
 mod gateway;
 mod lazy_executor;
 mod nested;

@@ -11,6 +11,7 @@ use frontend::policy::{Action, Rule, SourcePolicy};
 use frontend::{ImageLookup, SourceLocation};
 use futures::future::BoxFuture;
 use llb::attr;
+use llb::facts::{Facts, Questions};
 use oci::Platform;
 use session::{PolicyAnswer, PolicyQuestion, Sessions};
 use stdx::Kind;
@@ -87,12 +88,10 @@ impl Error {
     }
 }
 
-/// An image's digest and config, for the client to decide.
-pub(crate) type Image = (String, bytes::Bytes);
-
-/// Finds an image out.
-pub(crate) type Look<'a> =
-    Box<dyn Fn(llb::Source) -> BoxFuture<'a, frontend::Result<Image>> + Send + Sync + 'a>;
+/// Finds out what the client wants to know about a source.
+pub(crate) type Look<'a> = Box<
+    dyn Fn(llb::Source, Questions) -> BoxFuture<'a, frontend::Result<Facts>> + Send + Sync + 'a,
+>;
 
 /// The policies that hold for a build or for one question of a frontend, their patterns read.
 #[derive(Clone)]
@@ -218,22 +217,14 @@ impl Policies {
                     let other = llb::Source { identifier, attrs };
                     return Ok((other != *source).then_some(other));
                 }
-                PolicyAnswer::More {
-                    attestations: true, ..
-                } => {
-                    return Err(Error::Unanswerable(identifier, "the attestations"));
+                PolicyAnswer::More(questions) => {
+                    let found = look(source.clone(), questions).await;
+                    question.facts =
+                        found.map_err(|error| Error::Lookup(identifier.clone(), error))?;
+                    if question.facts == Facts::Nothing {
+                        return Err(Error::Unanswerable(identifier, "more"));
+                    }
                 }
-                PolicyAnswer::More { commit: true, .. } => {
-                    return Err(Error::Unanswerable(identifier, "the commit"));
-                }
-                PolicyAnswer::More { .. }
-                    if question.image.is_none() && identifier.starts_with("docker-image://") =>
-                {
-                    let found = look(source.clone()).await;
-                    question.image =
-                        Some(found.map_err(|error| Error::Lookup(identifier.clone(), error))?);
-                }
-                PolicyAnswer::More { .. } => return Err(Error::Unanswerable(identifier, "more")),
             }
         }
         Err(Error::Unanswerable(identifier, "more and more"))
@@ -390,35 +381,14 @@ impl Shared {
         at: impl FnOnce() -> Vec<SourceLocation>,
     ) -> frontend::Result<Option<llb::Source>> {
         // Boxed, or the compiler cannot see that the whole may cross threads.
-        let look: Look<'_> =
-            Box::new(move |source| Box::pin(self.look_up(source, platform.cloned())));
+        let look: Look<'_> = Box::new(move |source, questions| {
+            Box::pin(async move {
+                let found = self.facts(&source, platform, &questions).await?;
+                Ok(found.0)
+            })
+        });
         let decided = policies.decide(source, platform, &look).await;
         decided.map_err(|error| refused(error, at()))
-    }
-
-    /// Digest and config of an image.
-    async fn look_up(
-        &self,
-        source: llb::Source,
-        platform: Option<Platform>,
-    ) -> frontend::Result<Image> {
-        let doing = || format!("resolving {}", source.identifier);
-        let failed = |error: source::Error| asked(doing(), error.kind(), error);
-        let identifier =
-            source::Identifier::parse(&source.identifier, &source.attrs).map_err(failed)?;
-        let platform = platform.unwrap_or_else(|| self.deeds.parts.platform.clone());
-        let source::Source::Image(image) =
-            source::Source::new(&self.deeds.parts.sources, identifier, &platform)
-        else {
-            let unknown = ops::Error::Unsupported(source.identifier.clone());
-            return Err(asked(doing(), Kind::Unsupported, unknown));
-        };
-        let step = progress::StepProgress::none();
-        let found = image
-            .config(&self.deeds.build.source_context(&step))
-            .await
-            .map_err(failed)?;
-        Ok((found.digest.to_string(), found.config))
     }
 }
 

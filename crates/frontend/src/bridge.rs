@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use llb::facts::{Facts, Questions};
 use oci::{Digest, Platform};
 
 use crate::policy::SourcePolicy;
@@ -142,14 +143,8 @@ pub struct SourceMetadata {
     pub identifier: String,
     /// Its attributes, after policies.
     pub attrs: BTreeMap<String, String>,
-    /// Image, OCI layout: manifest digest and config.
-    pub image: Option<ResolvedImage>,
-    /// git: the commit, or HTTP: the digest of the body.
-    pub checksum: Option<String>,
-    /// HTTP: the name the server gave; git: the full ref.
-    pub name: Option<String>,
-    /// HTTP `Last-Modified`, or the commit's time; seconds since 1970.
-    pub modified: Option<i64>,
+    /// What is known.
+    pub facts: Facts,
 }
 
 /// Part of a file.
@@ -236,6 +231,7 @@ pub trait Bridge: Send + Sync {
         attrs: &BTreeMap<String, String>,
         platform: Option<&Platform>,
         policies: Vec<SourcePolicy>,
+        questions: &Questions,
     ) -> Result<SourceMetadata>;
 
     /// A file of a result. An absent file is an error of kind not found.

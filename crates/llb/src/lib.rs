@@ -26,6 +26,7 @@ mod builder;
 pub mod caps;
 mod definition;
 mod error;
+pub mod facts;
 pub mod go_form;
 mod graph;
 mod json;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use contenthash::Contents;
 use futures::Stream;
+use llb::facts::{Facts, Questions};
 use stdx::sys::Root;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -250,12 +251,8 @@ pub struct PolicyQuestion {
     pub identifier: String,
     /// Its attributes.
     pub attrs: BTreeMap<String, String>,
-    /// Of an image: manifest digest, and the config once it was asked for.
-    pub image: Option<(String, Bytes)>,
-    /// Of a repository: name and commit.
-    pub git: Option<(String, String)>,
-    /// Of a download: digest and file name.
-    pub http: Option<(String, String)>,
+    /// What is known of it: nothing at first, then what was asked for.
+    pub facts: Facts,
 }
 
 /// What the client makes of it.
@@ -273,14 +270,7 @@ pub enum PolicyAnswer {
         attrs: BTreeMap<String, String>,
     },
     /// More has to be known first: ask again with it.
-    More {
-        /// The image's config.
-        config: bool,
-        /// The image's attestations.
-        attestations: bool,
-        /// The commit object.
-        commit: bool,
-    },
+    More(Questions),
 }
 
 /// The client decides which sources are used.

@@ -18,6 +18,7 @@
 
 mod api;
 mod error;
+pub mod facts;
 pub mod fsutil;
 mod group;
 pub mod local;

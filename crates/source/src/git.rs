@@ -11,6 +11,7 @@ mod signature;
 
 use std::sync::Arc;
 
+use llb::facts::GitFacts;
 use refs::{RecordMeta, RecordType, Ref};
 
 use crate::context::{Context, Sources};
@@ -107,6 +108,34 @@ impl Git {
         checkout::checkout(id, &found, &mirror, tree.root()).await?;
         drop((tree, mirror));
         Ok(stdx::task::blocking(move || mutable.commit()).await?)
+    }
+
+    /// What is known of it without having its files; `with_objects` the bytes of the commit and its
+    /// tag, too. A signature that is missing is an error here as well.
+    pub async fn facts(&self, with_objects: bool, cx: &Context) -> Result<GitFacts> {
+        let found = self.found(cx).await?;
+        let mut facts = GitFacts {
+            reference: found.reference.clone(),
+            checksum: found.object.clone(),
+            // With `.git` the tag counts, and not where it leads.
+            commit: found.tagged.clone().filter(|_| !self.id.keep_git_dir),
+            ..GitFacts::default()
+        };
+        if !with_objects && self.id.signature.is_none() {
+            return Ok(facts);
+        }
+        let objects = self.objects(&found, cx).await?;
+        if let Some(wanted) = &self.id.signature {
+            signature::check(wanted, &objects)?;
+        }
+        if with_objects {
+            facts.commit = objects.tag.is_some().then_some(objects.commit_id);
+            facts.commit_object = objects.commit.into();
+            facts.tag_object = objects
+                .tag
+                .map_or_else(Default::default, |(_, tag)| tag.into());
+        }
+        Ok(facts)
     }
 
     /// The bytes of the commit and of its tag.

@@ -1,6 +1,7 @@
 //! Downloads (S17, S18): fetched at most once while the server says that
 //! nothing changed.
 
+mod checksum;
 mod gzip;
 mod key;
 mod request;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use llb::facts::{ChecksumQuestion, DownloadFacts};
 use oci::Digest;
 use refs::{RecordMeta, Ref};
 use reqwest::header::{HeaderMap, IF_NONE_MATCH};
@@ -95,6 +97,51 @@ impl Http {
         Ok(self.resolved(cx).await?.kept)
     }
 
+    /// What is known of it: its content is downloaded, unless a checksum says what it is. With a
+    /// question about the content it is hashed once more. A signature that is missing is an error
+    /// here as well.
+    pub async fn facts(
+        &self,
+        question: Option<&ChecksumQuestion>,
+        cx: &Context,
+    ) -> Result<DownloadFacts> {
+        self.check_signature(cx).await?;
+        if let (None, Some(digest)) = (question, self.id.checksum) {
+            return Ok(DownloadFacts {
+                digest,
+                filename: self.filename(&HeaderMap::new()),
+                modified: None,
+                checksum: None,
+            });
+        }
+        let found = self.resolved(cx).await?;
+        let checksum = match question {
+            None => None,
+            Some(question) => {
+                let nowhere = content::Memory::default();
+                let tree = found.kept.tree(&nowhere, &cx.step).await?;
+                let (question, url) = (question.clone(), redacted(&self.id.url));
+                let digest = stdx::task::blocking(move || {
+                    let digest = only_file(tree.root())
+                        .and_then(|file| checksum::of(file, &question))
+                        .map_err(Error::io(format!("reading {url}")))?;
+                    Ok::<_, Error>((digest, question.suffix))
+                });
+                Some(digest.await?)
+            }
+        };
+        let modified = found
+            .modified
+            .as_deref()
+            .and_then(|text| modified(text.to_owned()));
+        Ok(DownloadFacts {
+            digest: found.digest,
+            filename: found.filename,
+            modified: modified.map(|(_, seconds)| seconds),
+            checksum,
+        })
+    }
+
     /// That the content has the signature it must have.
     async fn check_signature(&self, cx: &Context) -> Result<()> {
         if self.id.signature.is_none() {
@@ -109,15 +156,7 @@ impl Http {
                 return Ok(());
             };
             let url = redacted(&id.url);
-            // It has the name it was downloaded under, which the server may say otherwise by now.
-            let root = tree.root();
-            let file = root
-                .read_dir(".")
-                .and_then(|entries| match entries.as_slice() {
-                    [only] => root.open_file(&only.name),
-                    _ => Err(std::io::Error::other("it is not one file")),
-                })
-                .map_err(Error::io(format!("reading {url}")))?;
+            let file = only_file(tree.root()).map_err(Error::io(format!("reading {url}")))?;
             let policy = verify::Policy {
                 reject_expired: false,
                 now: crate::source::now(),
@@ -337,6 +376,15 @@ impl Http {
         let url = reqwest::Url::parse(&self.id.url).ok();
         let path = url.as_ref().map_or("", |url| url.path());
         file::safe_name(&request::unescaped(path))
+    }
+}
+
+/// The file of a download. It has the name it was downloaded under, which the server may say
+/// otherwise by now.
+fn only_file(root: &stdx::sys::Root) -> std::io::Result<std::fs::File> {
+    match root.read_dir(".")?.as_slice() {
+        [only] => root.open_file(&only.name),
+        _ => Err(std::io::Error::other("it is not one file")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Images: what a name stands for, which of its manifests suits the platform,
 //! and its layers, which nobody fetches before a step reads them (S01).
 
+mod attestations;
 mod config;
 mod document;
 mod key;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use content::{FirstOf, Provider};
+use llb::facts::Attestations;
 use oci::{Digest, ImageName, Platform};
 use refs::{RecordType, Ref};
 
@@ -181,6 +183,20 @@ impl Image {
             config: pulled.config.clone(),
             platform: self.what.platform.clone(),
         })
+    }
+
+    /// Who says what about the image and who signed that, with the statements of these types.
+    pub async fn attestations(&self, statements: &[String], cx: &Context) -> Result<Attestations> {
+        let reference = self.reference();
+        // Boxed: the future is large, and every caller's would be.
+        Box::pin(attestations::read(
+            &self.sources,
+            &self.what,
+            &reference,
+            statements,
+            cx,
+        ))
+        .await
     }
 
     /// Where the image's blobs can be read in this build: here, else where

@@ -190,6 +190,7 @@ impl Bridge for FakeBridge {
         _: &BTreeMap<String, String>,
         _: Option<&Platform>,
         _: Vec<SourcePolicy>,
+        _: &llb::facts::Questions,
     ) -> Result<SourceMetadata> {
         Err(Error::NoFile {
             path: identifier.to_owned(),

@@ -42,6 +42,8 @@ const CAPS: &[&str] = &[
     "gateway.warnings",
     "reference.attestations",
     "source.metaresolver",
+    "source.metaresolver.image.attestations",
+    "source.metaresolver.http.checksumrequest",
 ];
 
 fn caps(names: &[&str]) -> Vec<ApiCap> {
@@ -106,18 +108,11 @@ impl LlbBridge for Gateways {
     ) -> Result<Response<wire::ResolveSourceMetaResponse>, Status> {
         let build = self.find(&request).await?;
         let request = request.into_inner();
+        let questions = session::facts::questions(&request)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let source = request
             .source
             .ok_or_else(|| Status::invalid_argument("the request names no source"))?;
-        if request
-            .image
-            .as_ref()
-            .is_some_and(|image| image.attestation_chain || !image.resolve_attestations.is_empty())
-        {
-            return Err(Status::unimplemented(
-                "attestation chains are not supported yet",
-            ));
-        }
         let platform = request.platform.map(from_proto::platform);
         let policies = from_proto::source_policies(request.source_policies)?;
         let mut attrs = source.attrs.clone();
@@ -128,44 +123,20 @@ impl LlbBridge for Gateways {
         }
         let known = build
             .bridge
-            .resolve_source(&source.identifier, &attrs, platform.as_ref(), policies)
+            .resolve_source(
+                &source.identifier,
+                &attrs,
+                platform.as_ref(),
+                policies,
+                &questions,
+            )
             .await
             .map_err(|error| build.asked(&error))?;
-        let mut response = wire::ResolveSourceMetaResponse {
-            source: Some(proto::pb::SourceOp {
-                identifier: known.identifier.clone(),
-                attrs: known.attrs,
-            }),
-            ..wire::ResolveSourceMetaResponse::default()
-        };
-        if let Some(image) = known.image {
-            let config = if request.image.is_some_and(|image| image.no_config) {
-                bytes::Bytes::new()
-            } else {
-                image.config
-            };
-            response.image = Some(wire::ResolveSourceImageResponse {
-                digest: image.digest.to_string(),
-                config,
-                attestation_chain: None,
-            });
-        } else if known.identifier.starts_with("git://") {
-            response.git = Some(wire::ResolveSourceGitResponse {
-                checksum: known.checksum.unwrap_or_default(),
-                r#ref: known.name.unwrap_or_default(),
-                ..wire::ResolveSourceGitResponse::default()
-            });
-        } else if let Some(checksum) = known.checksum {
-            response.http = Some(wire::ResolveSourceHttpResponse {
-                checksum,
-                filename: known.name.unwrap_or_default(),
-                last_modified: known
-                    .modified
-                    .map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
-                checksum_response: None,
-            });
-        }
-        Ok(Response::new(response))
+        Ok(Response::new(session::facts::response(
+            &known.identifier,
+            &known.attrs,
+            &known.facts,
+        )))
     }
 
     async fn solve(

@@ -285,6 +285,7 @@ impl Bridge for PretendBridge {
         _: &BTreeMap<String, String>,
         _: Option<&Platform>,
         policies: Vec<SourcePolicy>,
+        _: &llb::facts::Questions,
     ) -> frontend::Result<SourceMetadata> {
         policed(&policies)?;
         none("source")

@@ -35,7 +35,7 @@ fn decide(rules: Vec<Rule>, identifier: &str) -> Result<Option<llb::Source>, Err
         session: String::new(),
     };
     let policies = Policies::new(&policy, &Sessions::new())?;
-    let look: Look<'_> = Box::new(|_| Box::pin(async { Ok((String::new(), bytes::Bytes::new())) }));
+    let look: Look<'_> = Box::new(|_, _| Box::pin(async { Ok(Facts::Nothing) }));
     futures::executor::block_on(policies.decide(&source(identifier), None, &look))
 }
 
@@ -258,8 +258,7 @@ async fn each_policy_decides_on_its_own() {
         let more = frontends.into_iter().map(|rules| SourcePolicy { rules });
         let client = Policies::new(&policy, &Sessions::new()).unwrap();
         let policies = client.and(more.collect()).await.unwrap();
-        let look: Look<'_> =
-            Box::new(|_| Box::pin(async { Ok((String::new(), bytes::Bytes::new())) }));
+        let look: Look<'_> = Box::new(|_, _| Box::pin(async { Ok(Facts::Nothing) }));
         match policies.decide(&source("a"), None, &look).await {
             Ok(other) => {
                 let other = other.unwrap_or(source("a"));
@@ -299,8 +298,7 @@ fn a_bundle_of_git_is_a_blob_of_its_registry() {
             session: String::new(),
         };
         let policies = Policies::new(&policy, &Sessions::new()).unwrap();
-        let look: Look<'_> =
-            Box::new(|_| Box::pin(async { Ok((String::new(), bytes::Bytes::new())) }));
+        let look: Look<'_> = Box::new(|_, _| Box::pin(async { Ok(Facts::Nothing) }));
         futures::executor::block_on(policies.decide(source, None, &look))
     };
     let bad = || {

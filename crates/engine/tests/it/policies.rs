@@ -1,14 +1,21 @@
-//! Source policies that a frontend sends along with what it asks.
+//! Source policies that a frontend sends along with what it asks, and what a client may ask about
+//! a source before it decides.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use engine::{ClientFrontend, Config, Engine, Policy, Request, What};
 use frontend::policy::{Action, Match, Rule, SourcePolicy, Update};
 use frontend::{Bridge, FrontendResult, ImageLookup, LayoutStore, NestedRequest, SolveRequest};
+use llb::facts::{ChecksumAlgorithm, ChecksumQuestion, Facts, Questions};
 use llb::{Builder, Meta};
 use progress::Progress;
+use session::{Attachables, PolicyAnswer, PolicyQuestion, Session};
 use stdx::Kind;
+use testkit::image::Image;
+use testkit::registry::Server;
+use testkit::web::{Page, Web};
 
 const A: &str = "https://a.invalid/file";
 const B: &str = "https://b.invalid/file";
@@ -110,7 +117,8 @@ fn asks(seen: Seen) -> ClientFrontend {
             let found = bridge.resolve_image("image", lookup).await;
             saw("layout", told(found).map(|image| image.name));
             let attrs = BTreeMap::new();
-            let found = bridge.resolve_source(A, &attrs, None, deny("https://a*"));
+            let questions = Questions::default();
+            let found = bridge.resolve_source(A, &attrs, None, deny("https://a*"), &questions);
             saw("source", told(found.await).map(|found| found.identifier));
             // It asks for its context, and is none the wiser.
             let nested = NestedRequest {
@@ -175,4 +183,112 @@ async fn privileged_policies_of_a_frontend_hold_for_its_question() {
     ];
     assert_eq!(seen, wanted);
     engine.close().await;
+}
+
+/// A client who allows a source once it knows all about it.
+struct Curious(Mutex<Vec<(String, Facts)>>);
+
+#[async_trait]
+impl session::Policies for Curious {
+    async fn check(&self, question: &PolicyQuestion) -> session::Result<PolicyAnswer> {
+        if question.facts == Facts::Nothing {
+            return Ok(PolicyAnswer::More(Questions {
+                attestations: true,
+                objects: true,
+                checksum: Some(ChecksumQuestion {
+                    algorithm: ChecksumAlgorithm::Sha256,
+                    suffix: bytes::Bytes::from_static(b"!"),
+                }),
+                ..Questions::default()
+            }));
+        }
+        let seen = (question.identifier.clone(), question.facts.clone());
+        self.0.lock().unwrap().push(seen);
+        Ok(PolicyAnswer::Allow)
+    }
+}
+
+/// Rows: P06, G03
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_client_is_told_what_it_asks_about_a_source() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(Config::new(dir.path())).await.unwrap();
+    let server = Server::start().await;
+    let image = Image::seeded(1, 1, 1, 10);
+    server.add_image("app", "1", &image);
+    let web = Web::start().await;
+    let page = Page {
+        bytes: "content".to_owned().into(),
+        ..Page::default()
+    };
+    web.put("/f", page);
+    let (name, address) = (
+        format!("docker-image://{}/app:1", server.host()),
+        web.url("/f"),
+    );
+    let client = Arc::new(Curious(Mutex::default()));
+    let offers = Attachables {
+        policies: Some(client.clone()),
+        ..Attachables::new()
+    };
+    let _session = engine
+        .sessions()
+        .register(Session::direct("policy", "test", offers));
+    let (asked, local) = ([name.clone(), address.clone()], "local://context");
+    let run: ClientFrontend = Box::new(move |bridge| {
+        Box::pin(async move {
+            for identifier in asked {
+                loaded(&*bridge, graph(&identifier, Vec::new())).await?;
+            }
+            // There is nothing to know about a directory of the client, however often it asks.
+            let error = loaded(&*bridge, graph(local, Vec::new()))
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), Kind::Unsupported, "{error:?}");
+            Ok(FrontendResult::default())
+        })
+    });
+    let request = Request {
+        id: "build".to_owned(),
+        session: "policy".to_owned(),
+        what: What::Client {
+            options: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+            run,
+        },
+        exporters: Vec::new(),
+        session_exporter: false,
+        cache_imports: Vec::new(),
+        cache_exports: Vec::new(),
+        entitlements: Vec::new(),
+        policy: Policy {
+            rules: Vec::new(),
+            session: "policy".to_owned(),
+        },
+        remembered: false,
+    };
+    let progress = Progress::new(progress::Options::default());
+    engine.build(request, progress).await.unwrap();
+    let seen = std::mem::take(&mut *client.0.lock().unwrap());
+    let manifest = image.manifest.descriptor.digest;
+    let [
+        (first, Facts::Image(told)),
+        (second, Facts::Download(download)),
+    ] = &seen[..]
+    else {
+        panic!("{seen:?}")
+    };
+    assert_eq!((first, second), (&name, &address));
+    assert_eq!((told.digest, &told.config), (manifest, &image.config.bytes));
+    let chain = told.attestations.as_ref().unwrap();
+    assert_eq!((chain.root, chain.attestation_manifest), (manifest, None));
+    assert_eq!(download.digest, oci::Digest::of("content"));
+    let expected = oci::Digest::of("content!").to_string();
+    assert_eq!(
+        download.checksum,
+        Some((expected, bytes::Bytes::from_static(b"!")))
+    );
 }

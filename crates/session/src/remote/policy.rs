@@ -1,12 +1,11 @@
 //! A client's decisions about sources (features N08, P06).
 
 use async_trait::async_trait;
-use proto::moby::buildkit::v1::frontend as gateway;
 use proto::moby::buildkit::v1::sourcepolicy::PolicyAction;
 use proto::moby::buildkit::v1::sourcepolicy::policysession as wire;
 use tonic::transport::Channel;
 
-use crate::{Error, Policies, PolicyAnswer, PolicyQuestion, Result};
+use crate::{Error, Policies, PolicyAnswer, PolicyQuestion, Result, facts};
 
 /// The method that decides.
 pub(crate) const METHOD: &str =
@@ -22,12 +21,14 @@ impl Policies for RemotePolicies {
         let decision = match answer.result {
             Some(wire::check_policy_response::Result::Decision(decision)) => decision,
             Some(wire::check_policy_response::Result::Request(request)) => {
-                let image = request.image.unwrap_or_default();
-                return Ok(PolicyAnswer::More {
-                    config: !image.no_config,
-                    attestations: image.attestation_chain || !image.resolve_attestations.is_empty(),
-                    commit: request.git.is_some_and(|git| git.return_object),
-                });
+                let asked = request.source.as_ref();
+                if asked.is_some_and(|source| {
+                    source.identifier != question.identifier || source.attrs != question.attrs
+                }) {
+                    let why = "the policy asks about another source than it was asked about";
+                    return Err(Error::Protocol(why.into()));
+                }
+                return Ok(PolicyAnswer::More(facts::questions(&request)?));
             }
             None => return Err(Error::Protocol("a policy without a decision".into())),
         };
@@ -53,34 +54,6 @@ impl Policies for RemotePolicies {
 }
 
 fn ask(question: &PolicyQuestion) -> wire::CheckPolicyRequest {
-    let source = gateway::ResolveSourceMetaResponse {
-        source: Some(proto::pb::SourceOp {
-            identifier: question.identifier.clone(),
-            attrs: question.attrs.clone(),
-        }),
-        image: question.image.as_ref().map(|(digest, config)| {
-            gateway::ResolveSourceImageResponse {
-                digest: digest.clone(),
-                config: config.clone(),
-                attestation_chain: None,
-            }
-        }),
-        git: question
-            .git
-            .as_ref()
-            .map(|(name, commit)| gateway::ResolveSourceGitResponse {
-                checksum: commit.clone(),
-                r#ref: name.clone(),
-                ..gateway::ResolveSourceGitResponse::default()
-            }),
-        http: question.http.as_ref().map(|(checksum, filename)| {
-            gateway::ResolveSourceHttpResponse {
-                checksum: checksum.clone(),
-                filename: filename.clone(),
-                ..gateway::ResolveSourceHttpResponse::default()
-            }
-        }),
-    };
     wire::CheckPolicyRequest {
         platform: question.platform.as_ref().map(|p| proto::pb::Platform {
             architecture: p.architecture.clone(),
@@ -89,7 +62,11 @@ fn ask(question: &PolicyQuestion) -> wire::CheckPolicyRequest {
             os_version: p.os_version.clone(),
             os_features: p.os_features.clone(),
         }),
-        source: Some(source),
+        source: Some(facts::response(
+            &question.identifier,
+            &question.attrs,
+            &question.facts,
+        )),
         caps: Default::default(),
     }
 }

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use proto::moby::buildkit::v1::frontend as gateway;
 use proto::moby::buildkit::v1::sourcepolicy::PolicyAction;
 use proto::moby::buildkit::v1::sourcepolicy::policysession as wire;
 use proto::moby::buildkit::v1::sourcepolicy::policysession::policy_verifier_server as server;
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status};
 
-use crate::{Attachables, Policies, PolicyAnswer, PolicyQuestion};
+use crate::{Attachables, Policies, PolicyAnswer, PolicyQuestion, facts};
 
 pub(super) fn add(routes: &mut RoutesBuilder, offers: &Attachables) {
     if let Some(policies) = &offers.policies {
@@ -35,14 +34,13 @@ impl server::PolicyVerifier for Verifier {
             os_features: p.os_features,
         });
         let meta = request.source.unwrap_or_default();
+        let facts = facts::facts(&meta).map_err(|error| error.to_status())?;
         let source = meta.source.unwrap_or_default();
         let question = PolicyQuestion {
             platform,
             identifier: source.identifier,
             attrs: source.attrs,
-            image: meta.image.map(|i| (i.digest, i.config)),
-            git: meta.git.map(|g| (g.r#ref, g.checksum)),
-            http: meta.http.map(|h| (h.checksum, h.filename)),
+            facts,
         };
         let answer = self
             .0
@@ -69,21 +67,11 @@ impl server::PolicyVerifier for Verifier {
                     ..decide(PolicyAction::Convert)
                 })
             }
-            PolicyAnswer::More {
-                config,
-                attestations,
-                commit,
-            } => Answer::Request(gateway::ResolveSourceMetaRequest {
-                image: Some(gateway::ResolveSourceImageRequest {
-                    no_config: !config,
-                    attestation_chain: attestations,
-                    ..gateway::ResolveSourceImageRequest::default()
-                }),
-                git: commit.then_some(gateway::ResolveSourceGitRequest {
-                    return_object: true,
-                }),
-                ..gateway::ResolveSourceMetaRequest::default()
-            }),
+            PolicyAnswer::More(questions) => Answer::Request(facts::request(
+                &questions,
+                &question.identifier,
+                &question.attrs,
+            )),
         };
         Ok(Response::new(wire::CheckPolicyResponse {
             result: Some(result),

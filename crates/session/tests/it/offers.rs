@@ -7,6 +7,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use content::{Provider as _, Sink as _};
 use futures::StreamExt as _;
+use llb::facts::{
+    Attestations, ChecksumAlgorithm, ChecksumQuestion, DownloadFacts, Facts, GitFacts, ImageFacts,
+    Questions,
+};
 use oci::Descriptor;
 use session::local::{
     Dirs, Logins, SecretSource, SecretValues, SshSockets, Stores, Target, Targets,
@@ -377,6 +381,55 @@ async fn exporters_and_uploads() {
     .await;
 }
 
+fn everything() -> Questions {
+    Questions {
+        no_config: true,
+        attestations: true,
+        statements: vec!["https://slsa.dev/provenance/v1".into()],
+        objects: true,
+        checksum: Some(ChecksumQuestion {
+            algorithm: ChecksumAlgorithm::Sha384,
+            suffix: Bytes::from_static(b"suffix"),
+        }),
+    }
+}
+
+fn image() -> Facts {
+    let digest = oci::Digest::of;
+    let mut blob = oci::Descriptor::of("application/json", b"{}");
+    blob.annotations.insert("a".into(), "b".into());
+    Facts::Image(ImageFacts {
+        digest: digest("index"),
+        config: Bytes::from("{}"),
+        attestations: Some(Attestations {
+            root: digest("index"),
+            image_manifest: digest("image"),
+            attestation_manifest: Some(digest("attestation")),
+            signature_manifests: vec![digest("signature")],
+            blobs: vec![(blob, Bytes::from("{}"))],
+        }),
+    })
+}
+
+fn commit() -> Facts {
+    Facts::Git(GitFacts {
+        reference: "refs/tags/v1".into(),
+        checksum: "1".repeat(40),
+        commit: Some("2".repeat(40)),
+        commit_object: Bytes::from("tree"),
+        tag_object: Bytes::from("object"),
+    })
+}
+
+fn download() -> Facts {
+    Facts::Download(DownloadFacts {
+        digest: oci::Digest::of("file"),
+        filename: "file".into(),
+        modified: Some(7),
+        checksum: Some(("sha384:00".into(), Bytes::from_static(b"suffix"))),
+    })
+}
+
 struct Strict;
 
 #[async_trait]
@@ -390,18 +443,16 @@ impl Policies for Strict {
                 .as_deref(),
             Some("linux/amd64")
         );
-        Ok(match (question.identifier.as_str(), &question.image) {
+        Ok(match (question.identifier.as_str(), &question.facts) {
             ("docker-image://good", _) => PolicyAnswer::Allow,
             ("docker-image://moved", _) => PolicyAnswer::Convert {
                 identifier: "docker-image://good".into(),
                 attrs: question.attrs.clone(),
             },
-            ("docker-image://ask", None) => PolicyAnswer::More {
-                config: true,
-                attestations: true,
-                commit: true,
-            },
-            ("docker-image://ask", Some(_)) => PolicyAnswer::Allow,
+            ("docker-image://ask", Facts::Nothing) => PolicyAnswer::More(everything()),
+            ("docker-image://ask", known) if known == &image() => PolicyAnswer::Allow,
+            ("git://ask", known) if known == &commit() => PolicyAnswer::Allow,
+            ("https://ask", known) if known == &download() => PolicyAnswer::Allow,
             _ => PolicyAnswer::Deny(vec!["we do not know it".into()]),
         })
     }
@@ -430,20 +481,18 @@ async fn decisions_about_sources() {
         let moved = ask(question("docker-image://moved")).await;
         assert!(matches!(moved, PolicyAnswer::Convert { attrs, .. } if attrs["a"] == "b"));
         let more = ask(question("docker-image://ask")).await;
-        assert_eq!(
-            more,
-            PolicyAnswer::More {
-                config: true,
-                attestations: true,
-                commit: true
-            }
-        );
-        let image = Some(("sha256:x".into(), Bytes::from("{}")));
-        let told = PolicyQuestion {
-            image,
-            ..question("docker-image://ask")
-        };
-        assert_eq!(ask(told).await, PolicyAnswer::Allow);
+        assert_eq!(more, PolicyAnswer::More(everything()));
+        for (identifier, facts) in [
+            ("docker-image://ask", image()),
+            ("git://ask", commit()),
+            ("https://ask", download()),
+        ] {
+            let told = PolicyQuestion {
+                facts,
+                ..question(identifier)
+            };
+            assert_eq!(ask(told).await, PolicyAnswer::Allow, "{identifier}");
+        }
         let no = ask(question("docker-image://bad")).await;
         assert_eq!(no, PolicyAnswer::Deny(vec!["we do not know it".into()]));
     })

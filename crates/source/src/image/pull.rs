@@ -102,13 +102,7 @@ pub(super) async fn pull(
     cx: &Context,
 ) -> Result<Arc<Pulled>> {
     let transfer = cx.step.transfer(format!("resolve {reference}"));
-    let place = Place::open(sources, &what.place, cx).await?;
-    let mut reading = Reading {
-        store: sources.parts().refs.store(),
-        sources,
-        place,
-        leases: Vec::new(),
-    };
+    let mut reading = Reading::open(sources, &what.place, cx).await?;
     let root = reading.root(what, reference, cx).await?;
     let (manifest, config_descriptor, layers) =
         reading.manifest(reference, &root, &what.platform).await?;
@@ -129,16 +123,37 @@ pub(super) async fn pull(
     }))
 }
 
-struct Reading<'a> {
+/// Reads documents from a place, and keeps them.
+pub(super) struct Reading<'a> {
     sources: &'a Sources,
     store: &'a Store,
-    place: Place,
+    pub(super) place: Place,
     leases: Vec<lease::Lease>,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) async fn open(
+        sources: &'a Sources,
+        place: &Where,
+        cx: &Context,
+    ) -> Result<Reading<'a>> {
+        Ok(Reading {
+            store: sources.parts().refs.store(),
+            sources,
+            place: Place::open(sources, place, cx).await?,
+            leases: Vec::new(),
+        })
+    }
 }
 
 impl Reading<'_> {
     /// What the name stands for.
-    async fn root(&self, what: &What, reference: &str, cx: &Context) -> Result<Descriptor> {
+    pub(super) async fn root(
+        &self,
+        what: &What,
+        reference: &str,
+        cx: &Context,
+    ) -> Result<Descriptor> {
         match &what.place {
             Where::Registry(id) => {
                 // Another platform of the same name must not get another answer.
@@ -262,7 +277,7 @@ impl Reading<'_> {
     }
 
     /// The manifest for the platform, with its config and layers.
-    async fn manifest(
+    pub(super) async fn manifest(
         &mut self,
         reference: &str,
         root: &Descriptor,
@@ -293,7 +308,7 @@ impl Reading<'_> {
 
     /// A small document: here, or fetched, verified and kept, and held until
     /// the build no longer needs it (P10).
-    async fn document(&mut self, wanted: &Descriptor) -> Result<Bytes> {
+    pub(super) async fn document(&mut self, wanted: &Descriptor) -> Result<Bytes> {
         if wanted.size > MAX_DOCUMENT {
             let (digest, size) = (wanted.digest, wanted.size);
             return Err(content::Error::TooLarge {

@@ -2,6 +2,7 @@
 //! process. Results are kept in real layer directories, which needs root.
 
 mod bundle;
+mod facts;
 mod git;
 mod http;
 mod image;
