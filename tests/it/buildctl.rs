@@ -1,10 +1,12 @@
 //! BuildKit's own client, `buildctl`, with a daemon of ours.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use crate::harness::{BaseImage, Daemon, Peers, Place, Ran};
+use crate::harness::{BaseImage, Daemon, Peers, Place, Ran, free_port};
 
 /// It, and the daemon it asks.
 struct Buildctl<'a> {
@@ -204,6 +206,128 @@ fn it_builds_a_graph_that_finds_another_one() {
     // This one finds itself.
     place.write("graphs/self", outer("self"));
     build("self").fails().says(&["depends on itself"]);
+    daemon.stop();
+    place.assert_nothing_left();
+}
+
+/// A repository with a commit that was signed with an SSH key: that key and the commit. Nothing where
+/// there is no `ssh-keygen`.
+fn signed_repository(place: &Place) -> Option<(String, String)> {
+    place.write("repo/top", "top\n");
+    let key = place.path("key").display().to_string();
+    let made = Command::new("ssh-keygen")
+        .args([
+            "-q", "-t", "ed25519", "-N", "", "-C", "somebody", "-f", &key,
+        ])
+        .status()
+        .ok()?;
+    assert!(made.success());
+    let signing = format!("user.signingkey={key}");
+    let git = |args: &[&str]| {
+        let ran = Command::new("git")
+            .args(["-c", "user.name=a", "-c", "user.email=a@b"])
+            .args(args)
+            .current_dir(place.path("repo"))
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .output()
+            .expect("git is there");
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "git {args:?}: {said}");
+        String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+    };
+    git(&["init", "--quiet", "--initial-branch=main", "."]);
+    git(&["add", "."]);
+    let by = ["-c", "gpg.format=ssh", "-c", &signing];
+    git(&[&by[..], &["commit", "--quiet", "-S", "--message=one"]].concat());
+    git(&["clone", "--quiet", "--bare", ".", "../served/r.git"]);
+    let public = fs::read_to_string(place.path("key.pub")).expect("the public key");
+    Some((public, git(&["rev-parse", "HEAD"])))
+}
+
+/// A commit that must be signed, and a bundle that is written of it and read again where nobody
+/// serves the repository.
+///
+/// Rows: B02, S16
+#[test]
+fn it_asks_for_signatures_and_bundles() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place, "");
+    let (Some(buildctl), Some(peers)) = (Buildctl::with(&place, &daemon), Peers::get()) else {
+        return;
+    };
+    let Some((key, commit)) = signed_repository(&place) else {
+        return;
+    };
+    let port = free_port();
+    let served = place.path("served").display().to_string();
+    let serving = [
+        "/usr/lib/git-core/git-daemon",
+        "--export-all",
+        "--reuseaddr",
+        "--listen=127.0.0.1",
+        &format!("--port={port}"),
+        &format!("--base-path={served}"),
+        &served,
+    ];
+    let mut git = place.start(peers.command(&serving));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(!git.ended(), "git daemon ended:\n{}", git.said());
+        assert!(Instant::now() < deadline, "no answer:\n{}", git.said());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let build = |url: &str, attrs: &[(&str, &str)], more: &[&str]| {
+        let mut graph = llb::Builder::new();
+        let identifier = format!("{url}#main");
+        let all = [&[("git.fullurl", url)], attrs].concat();
+        let all = all.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let root = graph.source(&identifier, all, None, llb::Meta::default());
+        let mut graph = graph.definition(Some(&root));
+        // The client may be older than these, and looks before it sends.
+        graph.metadata.values_mut().for_each(|one| one.caps.clear());
+        let graph = place.write("graph", graph.encode());
+        let mut command = buildctl.command(&["--addr", &buildctl.address]);
+        command
+            .args(["build", "--progress=plain", "--output=type=local,dest=out"])
+            .args(more)
+            .stdin(fs::File::open(graph).expect("it was written"));
+        let _ = fs::remove_dir_all(place.path("out"));
+        place.start_with_input(command).wait()
+    };
+    let read = |name: &str| fs::read(place.path("out").join(name)).expect("a file of the result");
+    let url = format!("git://127.0.0.1:{port}/r.git");
+    build(&url, &[("git.sig.pubkey", &key)], &[]).ok();
+    assert_eq!(read("top"), b"top\n");
+    // It is in the cache now, which helps nobody whose key is another one.
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    build(&url, &[("git.sig.pubkey", other)], &[])
+        .fails()
+        .says(&["signature made by unknown entity"]);
+
+    let signed = ("git.sig.pubkey", key.as_str());
+    build(&url, &[signed, ("git.checkoutbundle", "true")], &[]).ok();
+    let bundle = read("bundle");
+    drop(git);
+    let digest = oci::Digest::of(&bundle);
+    let hex = digest.hex();
+    place.write(&format!("layout/blobs/sha256/{hex}"), bundle);
+    place.write("layout/oci-layout", "{\"imageLayoutVersion\":\"1.0.0\"}");
+    place.write(
+        "layout/index.json",
+        "{\"schemaVersion\":2,\"manifests\":[]}",
+    );
+    let attrs = [
+        signed,
+        (
+            "git.bundle",
+            &format!("oci-layout+blob://not/real@{digest}"),
+        ),
+        ("git.checksum", &commit),
+        ("oci.store", "bundles"),
+    ];
+    let elsewhere = "git://127.0.0.1:1/r.git";
+    build(elsewhere, &attrs, &["--oci-layout=bundles=layout"]).ok();
+    assert_eq!(read("top"), b"top\n");
     daemon.stop();
     place.assert_nothing_left();
 }
