@@ -132,6 +132,30 @@ fn a_scanner_lists_what_is_in_an_image() {
     place.assert_nothing_left();
 }
 
+/// What the builder's owner says of the place it runs in is told in the provenance, of builds
+/// without a daemon too; what nobody may say keeps it from starting.
+///
+/// Rows: D04, P02
+#[test]
+fn the_builders_owner_is_heard_in_the_provenance() {
+    let place = Place::new();
+    place.write("env/10.json", r#"{"runner":{"id":7}}"#);
+    let settings = format!("provenanceEnvDir = {:?}\n", place.path("env"));
+    let config = place.write("kiln.toml", settings).display().to_string();
+    place.context("FROM scratch\nCOPY Dockerfile /\n");
+    let local = "--output=type=local,dest=out";
+    let args = ["--config", &config, local, "--provenance=mode=min"];
+    place.build(&args).ok();
+    let told = json(&fs::read(place.path("out/provenance.json")).expect("a statement"));
+    let told = &told["predicate"]["buildDefinition"]["internalParameters"];
+    assert_eq!(told["runner"]["id"], 7);
+    assert!(told["builderPlatform"].is_string(), "{told}");
+    place.write("env/20.json", r#"{"platform":"x"}"#);
+    let refused = place.build(&args).fails();
+    refused.says(&["20.json: key \"platform\" is builtin"]);
+    place.assert_nothing_left();
+}
+
 /// Rows: P01
 #[test]
 fn a_scanner_that_fails_fails_the_build() {

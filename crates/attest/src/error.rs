@@ -1,4 +1,4 @@
-//! What can be wrong with a request for statements.
+//! What can be wrong with what is asked for or said in statements.
 
 use stdx::Kind;
 
@@ -36,15 +36,24 @@ pub enum Error {
     /// The client wants to know everything a result was made of, and we do not.
     #[error("provenance with complete-materials was asked for, but materials are incomplete: {0}")]
     Incomplete(String),
+    /// What should be facts is no object in JSON.
+    #[error("it is no JSON object: {0}")]
+    NoFacts(String),
+    /// A fact the builder tells itself.
+    #[error("key {0:?} is builtin: the builder itself says what it is")]
+    OwnFact(String),
 }
 
 impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Value { .. } | Error::List { .. } | Error::Unknown(_) | Error::Incomplete(_) => {
-                Kind::InvalidInput
-            }
+            Error::Value { .. }
+            | Error::List { .. }
+            | Error::Unknown(_)
+            | Error::Incomplete(_)
+            | Error::NoFacts(_)
+            | Error::OwnFact(_) => Kind::InvalidInput,
             Error::NotYet(_) => Kind::Unsupported,
         }
     }

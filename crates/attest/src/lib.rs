@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod environment;
 mod error;
 mod options;
 mod package_url;
@@ -20,6 +21,7 @@ mod sbom;
 mod slsa;
 mod statement;
 
+pub use environment::Environment;
 pub use error::{Error, Result};
 pub use options::{Mode, Options, Version, requests};
 pub use package_url::{PackageKind, package_url};

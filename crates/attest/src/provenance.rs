@@ -7,7 +7,7 @@ use oci::Descriptor;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Mode, Options, Version, slsa};
+use crate::{Environment, Mode, Options, Version, slsa};
 
 /// Digests by algorithm, in hex.
 pub type DigestSet = BTreeMap<String, String>;
@@ -45,6 +45,8 @@ pub struct Provenance {
     pub builder_id: String,
     /// The builder's own platform.
     pub builder_platform: String,
+    /// Where the builder runs, as its owner says.
+    pub environment: Environment,
     /// Names the build.
     pub invocation: String,
     /// When it began, RFC 3339.

@@ -125,20 +125,13 @@ fn v1(facts: &Provenance) -> V1<'_> {
     }
 }
 
-/// A map in BuildKit, and so everything in it is in the order of the keys.
 fn internal(facts: &Provenance) -> Value {
-    let mut map = serde_json::Map::new();
-    if let Some(steps) = &facts.steps {
+    let steps = facts.steps.as_ref().map(|steps| {
         let steps = serde_json::to_value(steps).expect("our own values can be written");
-        map.insert("buildConfig".to_owned(), steps);
-    }
-    map.insert(
-        "builderPlatform".to_owned(),
-        facts.builder_platform.as_str().into(),
-    );
-    let mut value = Value::Object(map);
-    value.sort_all_objects();
-    value
+        ("buildConfig", steps)
+    });
+    let platform = ("builderPlatform", facts.builder_platform.as_str().into());
+    facts.environment.with(steps.into_iter().chain([platform]))
 }
 
 #[derive(Serialize)]
@@ -159,12 +152,7 @@ struct V02<'a> {
 struct Invocation<'a> {
     config_source: Config<'a>,
     parameters: &'a Request,
-    environment: Environment<'a>,
-}
-
-#[derive(Serialize)]
-struct Environment<'a> {
-    platform: &'a str,
+    environment: Value,
 }
 
 #[derive(Serialize)]
@@ -208,9 +196,9 @@ fn v02(facts: &Provenance) -> V02<'_> {
                 entry_point: &facts.config.path,
             },
             parameters: &facts.request,
-            environment: Environment {
-                platform: &facts.builder_platform,
-            },
+            environment: facts
+                .environment
+                .with([("platform", facts.builder_platform.as_str().into())]),
         },
         build_config: facts.steps.as_ref(),
         metadata: MetadataV02 {
@@ -238,7 +226,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        ConfigSource, Local, Mode, Named, Options, SourceFile, SourceMap, Step, digest_set,
+        ConfigSource, Environment, Local, Mode, Named, Options, SourceFile, SourceMap, Step,
+        digest_set,
     };
 
     fn facts() -> Provenance {
@@ -360,5 +349,34 @@ mod tests {
         );
         let metadata = &v02["metadata"]["https://mobyproject.org/buildkit@v1#metadata"];
         assert_eq!(metadata["sysUsage"][0]["timestamp"], "t");
+    }
+
+    /// What the builder's owner says is told in both versions and modes, each beside the
+    /// builder's platform.
+    ///
+    /// Rows: D04, P02
+    #[test]
+    fn the_environment_is_beside_the_platform() {
+        let mut environment = Environment::default();
+        let said = br#"{"runner":{"os":"linux","id":7},"build":"b<1>"}"#;
+        environment.add(said).unwrap();
+        for mode in [Mode::Min, Mode::Max] {
+            let told = Provenance {
+                environment: environment.clone(),
+                ..shaped(mode)
+            };
+            let read = |version| -> Value {
+                serde_json::from_str(&told.predicate(version)).expect("it is JSON")
+            };
+            let (v1, v02) = (read(Version::V1), read(Version::V02));
+            let internal = &v1["buildDefinition"]["internalParameters"];
+            assert_eq!(internal["runner"], json!({"os": "linux", "id": 7}));
+            assert_eq!(internal["builderPlatform"], "linux/amd64");
+            assert_eq!(internal.get("buildConfig").is_some(), mode == Mode::Max);
+            expect![[
+                r#"{"build":"b<1>","platform":"linux/amd64","runner":{"id":7,"os":"linux"}}"#
+            ]]
+            .assert_eq(&v02["invocation"]["environment"].to_string());
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What the daemon is told: defaults, then the TOML file, then flags.
 
+pub(crate) mod environment;
 pub mod file;
 pub mod flags;
 pub mod gc;
@@ -85,16 +86,25 @@ impl Surroundings {
 
     /// Where the settings are unless told otherwise.
     pub fn config_file(&self, name: Name) -> PathBuf {
+        let file = match name {
+            Name::Kiln => "kiln.toml",
+            Name::Buildkitd => "buildkitd.toml",
+        };
+        self.config_dir(name).join(file)
+    }
+
+    /// Where settings are.
+    fn config_dir(&self, name: Name) -> PathBuf {
         let base = match (&self.config_home, &self.home, self.uid) {
             (_, _, 0) => PathBuf::from("/etc"),
             (Some(config), _, _) => config.clone(),
             (None, Some(home), _) => home.join(".config"),
             (None, None, _) => PathBuf::from("/etc"),
         };
-        match name {
-            Name::Kiln => base.join("kiln/kiln.toml"),
-            Name::Buildkitd => base.join("buildkit/buildkitd.toml"),
-        }
+        base.join(match name {
+            Name::Kiln => "kiln",
+            Name::Buildkitd => "buildkit",
+        })
     }
 }
 
@@ -141,6 +151,8 @@ pub struct Config {
     pub free_cgroup_top: bool,
     /// What builds may ask for beyond the sandbox.
     pub entitlements: Vec<String>,
+    /// Whose files are told in every provenance; it need not be there.
+    pub provenance_env_dir: PathBuf,
     /// Labels of the worker.
     pub labels: BTreeMap<String, String>,
     /// Platforms to offer instead of those found.
@@ -272,6 +284,10 @@ impl Config {
             },
             free_cgroup_top: surroundings.free_cgroup_top,
             entitlements,
+            provenance_env_dir: file
+                .provenance_env_dir
+                .filter(|dir| !dir.as_os_str().is_empty())
+                .unwrap_or_else(|| surroundings.config_dir(name).join("provenance.d")),
             labels,
             platforms: pick_list(&flags.oci_worker_platform, worker.platforms.clone()),
             snapshotter: one_of(
@@ -472,7 +488,6 @@ fn refuse_what_is_not_there(file: &File, flags: &Flags) -> Result<(), Error> {
             file.proxy_network == Some(true) || flags.proxy_network,
             "proxyNetwork",
         ),
-        (file.provenance_env_dir.is_some(), "provenanceEnvDir"),
         (
             worker.rootless == Some(true) || flags.rootless || flags.oci_worker_rootless,
             "rootless",

@@ -30,7 +30,11 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Builder>, Error> {
     {
         tracing::warn!(%error, "no room could be made at the top of the cgroups");
     }
-    let engine = Engine::open(settings(config)?).await?;
+    let mut settings = settings(config)?;
+    let dir = config.provenance_env_dir.clone();
+    settings.environment =
+        stdx::task::blocking(move || crate::config::environment::read(&dir)).await?;
+    let engine = Engine::open(settings).await?;
     engine.catch_up();
     let worker = crate::to_proto::worker(engine.info(), &config.gc);
     engine.serve_frontends(Arc::new(Pipes::new(worker)));

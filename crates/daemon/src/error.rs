@@ -21,6 +21,14 @@ pub enum Error {
         /// What is wrong there.
         problem: String,
     },
+    /// A file of `provenanceEnvDir` is wrong.
+    #[error("{}: {problem}", path.display())]
+    Environment {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: attest::Error,
+    },
     /// A setting's value is wrong.
     #[error("{setting} {value:?} {problem}")]
     BadSetting {
@@ -111,6 +119,7 @@ impl Error {
         match self {
             Error::NoConfig(_) => Kind::NotFound,
             Error::Config { .. }
+            | Error::Environment { .. }
             | Error::BadSetting { .. }
             | Error::HalfTls
             | Error::BadAddress { .. }

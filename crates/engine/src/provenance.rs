@@ -273,6 +273,7 @@ async fn gather(
         let several = matches!(result.refs, Refs::Many(_));
         capture.add_seen(&images, if several { &platforms } else { &[] }, id);
         let mut facts = capture.facts(&asked);
+        facts.environment = shared.engine.0.environment.clone();
         facts.builder_platform = shared
             .engine
             .info()

@@ -67,6 +67,8 @@ pub struct Config {
     pub git: PathBuf,
     /// Which frontends may be used.
     pub frontends: Frontends,
+    /// What is told of where it runs, in every provenance.
+    pub environment: attest::Environment,
 }
 
 /// Which frontends may be used (row D12).
@@ -110,6 +112,7 @@ impl Config {
             max_parallelism: None,
             git: "git".into(),
             frontends: Frontends::default(),
+            environment: attest::Environment::default(),
         }
     }
 }
@@ -168,6 +171,7 @@ pub(crate) struct Inner {
     /// Network of steps that name none.
     network: SandboxNetwork,
     pub(crate) frontends: Frontends,
+    pub(crate) environment: attest::Environment,
     /// Set once, by whoever speaks with frontends that are images.
     pub(crate) frontend_server: OnceLock<Arc<dyn FrontendServer>>,
     /// For what lives no longer than a build.
@@ -284,6 +288,7 @@ impl Engine {
             },
             found: Found::new(platforms, max_age),
             frontends: config.frontends,
+            environment: config.environment,
             frontend_server: OnceLock::new(),
             scratch,
         })))

@@ -39,7 +39,7 @@ tables! {
         insecure_entitlements: Vec<String>,
         /// A network that sees all traffic of builds.
         proxy_network: Option<bool>,
-        /// JSON files merged into every provenance.
+        /// A directory of JSON files that are told in every provenance.
         provenance_env_dir: Option<PathBuf>,
         /// How the log is written.
         log: Log,

@@ -34,6 +34,7 @@ const FILE: &str = r#"
 debug = true
 root = "/var/lib/buildkit"
 insecure-entitlements = [ "network.host", "security.insecure" ]
+provenanceEnvDir = "/etc/buildkit/provenance.d"
 [log]
   format = "text"
 [dns]
@@ -139,12 +140,16 @@ fn flags_win_over_the_file() {
     assert_eq!((config.network, config.gid), (SandboxNetwork::None, 12));
 }
 
-/// Rows: D01
+/// Rows: D01, D04
 #[test]
 fn each_name_and_user_has_its_places() {
     let config = resolve("", "").unwrap();
     assert_eq!(config.addresses, ["unix:///run/buildkit/buildkitd.sock"]);
     assert_eq!(config.root, PathBuf::from("/var/lib/kiln"));
+    let environment = |config: &Config| config.provenance_env_dir.display().to_string();
+    assert_eq!(environment(&config), "/etc/buildkit/provenance.d");
+    let elsewhere = resolve("provenanceEnvDir = '/p'", "").unwrap();
+    assert_eq!(environment(&elsewhere), "/p");
     let user = Surroundings {
         uid: 1000,
         home: Some("/home/u".into()),
@@ -154,6 +159,7 @@ fn each_name_and_user_has_its_places() {
     let config = Config::resolve(File::default(), &Flags::default(), Name::Kiln, &user).unwrap();
     assert_eq!(config.addresses, ["unix:///run/user/1000/kiln/kiln.sock"]);
     assert_eq!(config.root, PathBuf::from("/home/u/.local/share/kiln"));
+    assert_eq!(environment(&config), "/home/u/.config/kiln/provenance.d");
 }
 
 /// Rows: D34
