@@ -102,11 +102,9 @@ impl Engine {
         };
         let mut exports = exports;
         if request.session_exporter {
-            exports.extend(
-                running
-                    .chosen_by_client(&result, epoch.map(String::as_str))
-                    .await?,
-            );
+            let epoch = epoch.map(String::as_str);
+            let chosen = running.chosen_by_client(&result, exports.len(), epoch);
+            exports.extend(chosen.await?);
         }
         let source = source(&result, &solved)?;
         verify::warn(&options, self, &result, &source, &progress);
@@ -120,6 +118,9 @@ impl Engine {
         response.extend(
             told.map(|(key, value)| (key.clone(), String::from_utf8_lossy(value).into_owned())),
         );
+        if request.session_exporter {
+            running.tell_client(&response).await?;
+        }
         drop(job);
         Ok(Built {
             response,
@@ -292,10 +293,12 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// The client says what to do with the result, having seen what it is (row E10).
+    /// The client says what to do with the result, having seen what it is (row E10). What it
+    /// chooses is numbered from `first` on, as it counts on: after those of the request.
     async fn chosen_by_client(
         &self,
         result: &FrontendResult,
+        first: usize,
         epoch: Option<&str>,
     ) -> Result<Vec<Export>, Failure> {
         let metadata: BTreeMap<String, Bytes> = result.metadata.clone();
@@ -306,7 +309,13 @@ impl Running<'_> {
             .collect();
         let found = self.build.group.any(&self.build.sessions, |session| {
             let (metadata, refs) = (metadata.clone(), refs.clone());
-            async move { session.exporters()?.find(metadata, refs).await }
+            async move {
+                match session.exporters() {
+                    Ok(exporters) => exporters.find(metadata, refs).await,
+                    // It leaves the choice to the request.
+                    Err(_) => Ok(Vec::new()),
+                }
+            }
         });
         let found = found
             .await
@@ -317,8 +326,24 @@ impl Running<'_> {
         });
         specs
             .enumerate()
-            .map(|(id, spec)| export::read(id, &spec, epoch))
+            .map(|(at, spec)| export::read(first + at, &spec, epoch))
             .collect()
+    }
+
+    /// The client that could choose hears that everything is out, while it can still look at
+    /// the result (row E10).
+    async fn tell_client(&self, response: &BTreeMap<String, String>) -> Result<(), Failure> {
+        let told = self.build.group.any(&self.build.sessions, |session| {
+            let response = response.clone();
+            async move {
+                match session.exporters() {
+                    Ok(exporters) => exporters.finalize(response).await,
+                    Err(_) => Ok(()),
+                }
+            }
+        });
+        told.await
+            .map_err(|error| Failure::of(error.kind(), &error))
     }
 
     /// Everything out, exporters and caches side by side (row X34). All end before the first

@@ -234,12 +234,19 @@ pub struct ExporterRequest {
 /// The client decides where results go.
 #[async_trait]
 pub trait Exporters: Send + Sync {
-    /// Which exporters to run for a result.
+    /// Which exporters to run for a result, beside those of the request.
     async fn find(
         &self,
         metadata: BTreeMap<String, Bytes>,
         refs: Vec<String>,
     ) -> Result<Vec<ExporterRequest>>;
+
+    /// Everything is exported, and this is what it gave. The result can still be looked at;
+    /// an error fails the build.
+    async fn finalize(&self, response: BTreeMap<String, String>) -> Result<()> {
+        let _ = response;
+        Ok(())
+    }
 }
 
 /// A source a build wants to use, with what is known about it so far.

@@ -66,7 +66,10 @@ pub fn hello(id: &str, name: &str, shared_key: &str, offers: &Attachables) -> He
     add(offers.upload.is_some(), &["/moby.upload.v1.Upload/Pull"]);
     add(
         offers.exporters.is_some(),
-        &["/moby.exporter.v1.Exporter/FindExporters"],
+        &[
+            "/moby.exporter.v1.Exporter/FindExporters",
+            "/moby.exporter.v1.Exporter/FinalizeExport",
+        ],
     );
     add(offers.policies.is_some(), &[crate::remote::CHECK_POLICY]);
     Hello {

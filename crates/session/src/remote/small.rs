@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use proto::moby::buildkit::secrets::v1::{GetSecretRequest, secrets_client::SecretsClient};
-use proto::moby::exporter::v1::{FindExportersRequest, exporter_client::ExporterClient};
+use proto::moby::exporter::v1::exporter_client::ExporterClient;
+use proto::moby::exporter::v1::{FinalizeExportRequest, FindExportersRequest};
 use proto::moby::filesync::v1 as wire;
 use proto::moby::filesync::v1::auth_client::AuthClient;
 use proto::moby::sshforward::v1::ssh_client::SshClient;
@@ -189,12 +190,36 @@ impl Exporters for RemoteExporters {
         let request = FindExportersRequest { metadata, refs };
         let answer = ExporterClient::new(self.0.clone())
             .find_exporters(request)
-            .await?
-            .into_inner();
+            .await;
+        let answer = match answer {
+            Err(status) if declines(&status) => return Ok(Vec::new()),
+            answer => answer?.into_inner(),
+        };
         let plain = |e: proto::moby::exporter::v1::ExporterRequest| ExporterRequest {
             kind: e.r#type,
             attrs: e.attrs,
         };
         Ok(answer.exporters.into_iter().map(plain).collect())
     }
+
+    async fn finalize(&self, response: BTreeMap<String, String>) -> Result<()> {
+        let request = FinalizeExportRequest {
+            exporter_response: response,
+        };
+        let answer = ExporterClient::new(self.0.clone())
+            .finalize_export(request)
+            .await;
+        match answer {
+            Err(status) if !declines(&status) => Err(status.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the client is there and wants no say: a Go client serves both methods when it has
+/// a use for one of them, and answers the other in one of these ways. A broken line looks
+/// much the same, but has a cause on this side.
+fn declines(status: &tonic::Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unimplemented)
+        && std::error::Error::source(status).is_none()
 }

@@ -253,4 +253,14 @@ impl exporter::exporter_server::Exporter for Serve<dyn Exporters> {
             .collect();
         Ok(Response::new(exporter::FindExportersResponse { exporters }))
     }
+
+    async fn finalize_export(
+        &self,
+        call: Request<exporter::FinalizeExportRequest>,
+    ) -> Result<Response<exporter::FinalizeExportResponse>, Status> {
+        let response = call.into_inner().exporter_response;
+        let done = self.0.finalize(response).await;
+        done.map_err(|e| e.to_status())?;
+        Ok(Response::new(exporter::FinalizeExportResponse {}))
+    }
 }

@@ -343,6 +343,16 @@ impl Exporters for Choice {
             attrs,
         }])
     }
+
+    async fn finalize(&self, response: BTreeMap<String, String>) -> Result<()> {
+        match response.get("digest").map(String::as_str) {
+            Some("right") => Ok(()),
+            other => Err(Error::Refused {
+                kind: Kind::Denied,
+                message: format!("not {other:?}"),
+            }),
+        }
+    }
 }
 
 #[async_trait]
@@ -370,6 +380,15 @@ async fn exporters_and_uploads() {
             .await
             .unwrap();
         assert_eq!(found[0].attrs["keys"], r#"["m"] ["r"]"#);
+        let finalize = async |digest: &str| {
+            let response = [("digest".to_owned(), digest.to_owned())];
+            let exporters = session.exporters().unwrap();
+            exporters.finalize(response.into()).await
+        };
+        finalize("right").await.unwrap();
+        let refused = finalize("wrong").await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::Denied);
+        assert_eq!(refused.to_string(), "not Some(\"wrong\")");
         let mut bytes = session
             .upload()
             .unwrap()
@@ -428,6 +447,44 @@ fn download() -> Facts {
         modified: Some(7),
         checksum: Some(("sha384:00".into(), Bytes::from_static(b"suffix"))),
     })
+}
+
+/// A client that serves both methods and answers neither, with the words of BuildKit's.
+struct Mute;
+
+#[async_trait]
+impl Exporters for Mute {
+    async fn find(
+        &self,
+        _: BTreeMap<String, Bytes>,
+        _: Vec<String>,
+    ) -> Result<Vec<ExporterRequest>> {
+        Err(Error::Lost("no exporter callback registered".into()))
+    }
+
+    async fn finalize(&self, _: BTreeMap<String, String>) -> Result<()> {
+        Err(Error::NotOffered("an end of exports"))
+    }
+}
+
+/// Rows: E10
+#[tokio::test]
+async fn a_client_without_a_say_in_exporters_is_no_failure_and_one_that_left_is() {
+    let ends = join(Attachables {
+        exporters: Some(Arc::new(Mute)),
+        ..Attachables::new()
+    })
+    .await;
+    let exporters = ends.session.exporters().unwrap();
+    let found = exporters.find(BTreeMap::new(), Vec::new()).await.unwrap();
+    assert_eq!(found, []);
+    exporters.finalize(BTreeMap::new()).await.unwrap();
+    drop((ends.client, ends.pump));
+    exporters
+        .find(BTreeMap::new(), Vec::new())
+        .await
+        .unwrap_err();
+    exporters.finalize(BTreeMap::new()).await.unwrap_err();
 }
 
 struct Strict;

@@ -38,7 +38,7 @@ pub(super) const TARGET: Target = Target {
     memory: 48 << 20,
 };
 
-const METHODS: [&str; 9] = [
+const METHODS: [&str; 10] = [
     "/moby.filesync.v1.FileSync/DiffCopy",
     "/moby.filesync.v1.FileSend/DiffCopy",
     "/moby.filesync.v1.Auth/Credentials",
@@ -47,6 +47,7 @@ const METHODS: [&str; 9] = [
     "/containerd.services.content.v1.Content/Read",
     "/moby.upload.v1.Upload/Pull",
     "/moby.exporter.v1.Exporter/FindExporters",
+    "/moby.exporter.v1.Exporter/FinalizeExport",
     "/grpc.health.v1.Health/Check",
 ];
 
