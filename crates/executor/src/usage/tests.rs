@@ -1,3 +1,5 @@
+//! Files as the kernel has them, and what is told of them.
+
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};

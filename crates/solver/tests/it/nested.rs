@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use progress::Progress;
-use solver::{Error, JobHandle, JobOptions, VertexSpec};
+use solver::action::Action;
+use solver::event::{Declared, Event, JobId, RequestId, VertexId};
+use solver::state::{Fault, State};
+use solver::{CacheMap, Error, JobHandle, JobOptions, KeyDigest, VertexSpec};
 
 use crate::support::{Log, Results, TestOp, edge, solver, spec};
 
@@ -155,4 +158,100 @@ async fn a_run_that_asked_is_done_again_for_who_stays() {
     gate.notify_one();
     assert!(matches!(asking.remove(0).await, Err(Error::Canceled)));
     assert_eq!(asking.remove(0).await.unwrap(), "outer(slow())");
+}
+
+/// Two vertices with one key, in a state whose caches are empty.
+struct Twins {
+    state: State<u64, Fault>,
+    /// Vertices that run.
+    running: Vec<VertexId>,
+    answers: Vec<(RequestId, Result<u64, Fault>)>,
+}
+
+impl Twins {
+    fn new() -> Twins {
+        let mut twins = Twins {
+            state: State::new(None),
+            running: Vec::new(),
+            answers: Vec::new(),
+        };
+        twins.tell(Event::JobCame { job: JobId(1) });
+        let twin = |name: &str| Declared {
+            digest: edge(name).vertex,
+            inputs: Vec::new(),
+            ignore_cache: false,
+            limited: false,
+        };
+        twins.tell(Event::Declared {
+            job: JobId(1),
+            vertices: vec![twin("first"), twin("second")],
+        });
+        twins
+    }
+
+    fn vertex(&self, name: &str) -> VertexId {
+        let digest = edge(name).vertex;
+        self.state.vertex_of(JobId(1), &digest).unwrap()
+    }
+
+    fn want(&mut self, request: u64, name: &str, within: Option<VertexId>) {
+        self.tell(Event::Wanted {
+            job: JobId(1),
+            request: RequestId(request),
+            vertex: edge(name).vertex,
+            output: 0,
+            within,
+        });
+    }
+
+    /// Tells an event, and does everything but runs.
+    fn tell(&mut self, event: Event<u64, Fault>) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            for action in self.state.apply(event) {
+                match action {
+                    Action::AskMap { task, .. } => {
+                        let same = KeyDigest::Stable(oci::Digest::of("same"));
+                        let result = Ok(CacheMap::new(same, 0));
+                        events.push(Event::MapFound { task, result });
+                    }
+                    Action::FindRecords { task, .. } => {
+                        let records = Vec::new();
+                        events.push(Event::RecordsFound { task, records });
+                    }
+                    Action::Run { vertex, .. } => self.running.push(vertex),
+                    Action::Reply { request, result } => self.answers.push((request, result)),
+                    Action::Explain { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+}
+
+/// Who shares a run waits for it, too: that run cannot ask for it.
+///
+/// Rows: L15
+#[test]
+fn a_run_cannot_ask_for_what_shares_it() {
+    let mut twins = Twins::new();
+    let first = twins.vertex("first");
+    twins.want(1, "first", None);
+    twins.want(2, "second", None);
+    assert_eq!(twins.running, [first], "the second follows");
+    twins.want(3, "second", Some(first));
+    assert_eq!(twins.answers, [(RequestId(3), Err(Fault::Cycle(first)))]);
+}
+
+/// The same the other way round: it is asked for before it could follow.
+///
+/// Rows: L15
+#[test]
+fn what_a_run_asks_for_does_not_share_it() {
+    let mut twins = Twins::new();
+    let (first, second) = (twins.vertex("first"), twins.vertex("second"));
+    twins.want(1, "first", None);
+    twins.want(2, "second", Some(first));
+    assert_eq!(twins.running, [first, second]);
+    assert_eq!(twins.answers, []);
 }
