@@ -150,33 +150,36 @@ impl Git {
     async fn found(&self, cx: &Context) -> Result<Found> {
         let id = &self.id;
         let bundle = id.bundle.as_deref();
-        let known = format!(
-            "git {}#{} {}",
-            id.remote,
-            id.reference,
-            bundle.map_or("", |bundle| bundle.locator.as_str())
-        );
-        let found = cx.resolutions.get_or(known, async {
-            if is_commit(&id.reference) {
-                return Ok(Found::commit(&id.reference));
+        let checksum = id.checksum.to_ascii_lowercase();
+        let by_checksum = id.fetch_by_commit || id.reference.is_empty();
+        let named = match is_commit(&id.reference) {
+            true => Some(&id.reference),
+            false => Some(&checksum).filter(|sum| by_checksum && is_commit(sum)),
+        };
+        let found = match named {
+            Some(commit) => Found::commit(commit),
+            None => {
+                let known = format!(
+                    "git {}#{} {}",
+                    id.remote,
+                    id.reference,
+                    bundle.map_or("", |bundle| bundle.locator.as_str())
+                );
+                let found = cx.resolutions.get_or(known, async {
+                    let access = Access::open(&self.sources, id, cx).await?;
+                    match bundle {
+                        Some(bundle) => {
+                            let staged =
+                                Staged::open(&self.sources, id, bundle, &access, cx).await?;
+                            staged.look_up(&id.reference).await
+                        }
+                        None => remote::look_up(&access.git(None), &id.remote, &id.reference).await,
+                    }
+                });
+                found.await?
             }
-            let checksum = id.checksum.to_ascii_lowercase();
-            let by_commit = id.fetch_by_commit || bundle.is_some() && id.reference.is_empty();
-            if by_commit && is_commit(&checksum) {
-                return Ok(Found::commit(&checksum));
-            }
-            let access = Access::open(&self.sources, id, cx).await?;
-            match bundle {
-                Some(bundle) => {
-                    let staged = Staged::open(&self.sources, id, bundle, &access, cx).await?;
-                    staged.look_up(&id.reference).await
-                }
-                None => remote::look_up(&access.git(None), &id.remote, &id.reference).await,
-            }
-        });
-        let found = found.await?;
-        let expected = id.checksum.to_ascii_lowercase();
-        let matches = |commit: &String| commit.starts_with(&expected);
+        };
+        let matches = |commit: &String| commit.starts_with(&checksum);
         if matches(&found.object) || found.tagged.as_ref().is_some_and(matches) {
             return Ok(found);
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use stdx::sys::{Root, Time};
 
 use super::bundle;
-use super::cli::Cli;
+use super::cli::{Cli, SHALLOW};
 use super::mirror::{Mirror, path_of};
 use super::remote::Found;
 use crate::error::{Error, Result};
@@ -98,7 +98,7 @@ async fn clone(id: &GitId, found: &Found, mirror: &Mirror, work_tree: &Path) -> 
     };
     near.run(
         what,
-        &["fetch", "-u", "--depth=1", "--no-tags", "origin", &spec],
+        &["fetch", "-u", SHALLOW, "--no-tags", "origin", &spec],
     )
     .await?;
     near.run(
@@ -134,7 +134,7 @@ async fn submodules(id: &GitId, git: &Cli) -> Result<()> {
     if id.skip_submodules || !has_some {
         return Ok(());
     }
-    let args = ["submodule", "update", "--init", "--recursive", "--depth=1"];
+    let args = ["submodule", "update", "--init", "--recursive", SHALLOW];
     git.run("failed to update submodules for", &args).await?;
     Ok(())
 }

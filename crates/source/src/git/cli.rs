@@ -25,6 +25,14 @@ const PROXIES: [&str; 8] = [
     "ALL_PROXY",
 ];
 
+/// Only the newest state, without its history.
+pub(super) const SHALLOW: &str = "--depth=1";
+
+/// Whether git failed because the server knows nothing of [`SHALLOW`].
+fn minds_depth(reason: &str) -> bool {
+    reason.contains("shallow") || reason.contains("--depth")
+}
+
 /// Git in one repository, or in none.
 #[derive(Clone)]
 pub(super) struct Cli {
@@ -70,9 +78,16 @@ impl Cli {
         }
     }
 
-    /// What git prints; `what` names the attempt in errors.
+    /// What git prints; `what` names the attempt in errors. Servers that give a whole history or
+    /// none, as one of plain files, are asked for all of it.
     pub(super) async fn run(&self, what: &str, args: &[&str]) -> Result<String> {
-        let printed = self.printed(what, args).await?;
+        let printed = match self.printed(what, args).await {
+            Err(Error::Git { reason, .. }) if args.contains(&SHALLOW) && minds_depth(&reason) => {
+                let whole: Vec<&str> = args.iter().copied().filter(|a| *a != SHALLOW).collect();
+                self.printed(what, &whole).await?
+            }
+            printed => printed?,
+        };
         Ok(String::from_utf8_lossy(&printed).into_owned())
     }
 

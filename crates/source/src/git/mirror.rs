@@ -9,7 +9,7 @@ use stdx::sys::Root;
 
 use super::access::Access;
 use super::bundle::Staged;
-use super::cli::Cli;
+use super::cli::{Cli, SHALLOW};
 use super::remote::Found;
 use crate::context::{Context, Sources};
 use crate::error::{Error, Result};
@@ -166,14 +166,7 @@ impl Mirror {
             self.git
                 .run(
                     what,
-                    &[
-                        "fetch",
-                        "--depth=1",
-                        "--no-tags",
-                        "--force",
-                        "origin",
-                        &spec,
-                    ],
+                    &["fetch", SHALLOW, "--no-tags", "--force", "origin", &spec],
                 )
                 .await?;
         }
@@ -182,7 +175,7 @@ impl Mirror {
             let spec = format!("{}:{own}", found.object);
             let alone = self
                 .git
-                .run(what, &["fetch", "--depth=1", "--no-tags", "origin", &spec])
+                .run(what, &["fetch", SHALLOW, "--no-tags", "origin", &spec])
                 .await;
             if let Err(error) = alone {
                 tracing::debug!(%error, "the commit alone is not to be had");

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use session::Attachables;
 use stdx::Kind;
+use testkit::web::{Page, Web};
 
 use crate::setup::{State, files, state};
 
@@ -169,7 +170,45 @@ async fn privileged_branches_tags_commits_and_folders() {
     let (key, files) = fetch(&state, &url, "main", &[("git.checksum", &third[..12])])
         .await
         .unwrap();
-    assert_eq!((key.text, files["a.txt"].as_str()), (third, "three"));
+    assert_eq!((&key.text, files["a.txt"].as_str()), (&third, "three"));
+    // A whole commit id says all; a part of one is looked for where the ref is.
+    let (_, files) = fetch(&state, &url, "", &[("git.checksum", &first)])
+        .await
+        .unwrap();
+    assert_eq!(files["a.txt"], "one");
+    let (key, _) = fetch(&state, &url, "", &[("git.checksum", &third[..8])])
+        .await
+        .unwrap();
+    assert_eq!(key.text, third);
+    let other = fetch(&state, &url, "", &[("git.checksum", &first[..8])]).await;
+    assert!(other.is_err());
+}
+
+/// A server of plain files gives a whole history or none.
+///
+/// Rows: S14
+#[tokio::test]
+async fn privileged_a_server_of_plain_files_gives_what_it_has() {
+    let Some(state) = state() else { return };
+    let Some(served) = served() else { return };
+    let r = served.dir.path().join("r");
+    git(&r, &["update-server-info"]);
+    let web = Web::start().await;
+    for file in walk(&r.join(".git")) {
+        let bytes = std::fs::read(&file).unwrap().into();
+        let name = file.strip_prefix(&r).unwrap().display();
+        let page = Page {
+            bytes,
+            ..Page::default()
+        };
+        web.put(&format!("/r/{name}"), page);
+    }
+    let first = git(&r, &["rev-parse", "v1^{commit}"]);
+    for (reference, text) in [("main", "two"), ("v1", "one"), (&first, "one")] {
+        let got = fetch(&state, &web.url("/r/.git"), reference, &[]).await;
+        let (_, files) = got.unwrap();
+        assert_eq!(files["a.txt"], text, "{reference}");
+    }
 }
 
 /// Rows: S14
@@ -262,7 +301,8 @@ async fn privileged_what_is_not_there_and_damage_are_told_apart() {
     fetch(&state, &url, "main", &[]).await.unwrap();
     // A mirror that lost its objects is begun anew.
     let mut broken = 0;
-    for entry in walk(state.dir.path()) {
+    let in_objects = |path: &std::path::PathBuf| path.iter().any(|part| part == "objects");
+    for entry in walk(state.dir.path()).into_iter().filter(in_objects) {
         if entry.extension().is_some_and(|e| e == "pack")
             || entry
                 .parent()
@@ -289,7 +329,6 @@ fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
             found.push(path);
         }
     }
-    found.retain(|path| path.components().any(|part| part.as_os_str() == "objects"));
     found
 }
 
