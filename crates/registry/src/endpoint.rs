@@ -12,6 +12,7 @@ use crate::challenge::Challenge;
 use crate::error::{Error, Result};
 use crate::hosts::{HostConfig, Place, TlsFiles, is_loopback};
 use crate::http_client;
+use crate::uploads::Uploads;
 
 /// A mirror that failed is passed over for so long.
 const SHUNNED: Duration = Duration::from_secs(60);
@@ -29,6 +30,7 @@ pub(crate) struct Endpoint {
     shunned_until: Mutex<Option<Instant>>,
     wants_chunks: AtomicBool,
     pub limits: Arc<Limits>,
+    pub uploads: Uploads,
 }
 
 impl Endpoint {
@@ -44,6 +46,7 @@ impl Endpoint {
             shunned_until: Mutex::new(None),
             wants_chunks: AtomicBool::new(false),
             limits,
+            uploads: Uploads::default(),
         }
     }
 

@@ -38,6 +38,7 @@ mod repository;
 pub mod testing;
 mod token;
 mod tokens;
+mod uploads;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

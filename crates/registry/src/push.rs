@@ -19,6 +19,7 @@ use crate::http_client::Answer;
 use crate::line::{Request, To};
 use crate::origins::sources;
 use crate::repository::{Repository, verify};
+use crate::uploads::Alone;
 
 /// Pieces smaller than this are put together before they are sent.
 const PIECE: usize = 128 << 10;
@@ -85,6 +86,7 @@ impl Repository {
     /// there, or from another repository of the same registry. `None`: neither
     /// was possible and the bytes must be sent.
     pub async fn push_without_bytes(&self, blob: &Descriptor) -> Result<Option<Pushed>> {
+        let _alone = self.alone(blob).await;
         if self.exists(blob).await? {
             return Ok(Some(Pushed::Existed));
         }
@@ -98,6 +100,7 @@ impl Repository {
 
     /// Puts a blob, by the cheapest way there is.
     pub async fn push(&self, blob: &Descriptor, bytes: ByteStream) -> Result<Pushed> {
+        let _alone = self.alone(blob).await;
         let _turn = self.writer.endpoint.limits.write(&blob.media_type).await;
         match self.prepare(blob, bytes).await? {
             Prepared::Done(pushed) => Ok(pushed),
@@ -106,6 +109,12 @@ impl Repository {
                 Ok(Pushed::Uploaded)
             }
         }
+    }
+
+    /// Nobody else pushes this blob here meanwhile.
+    async fn alone(&self, blob: &Descriptor) -> Alone<'_> {
+        let uploads = &self.writer.endpoint.uploads;
+        uploads.alone(self.path(), blob.digest).await
     }
 
     /// All that can be repeated, and was when the registry stumbled: up to the point where a

@@ -61,6 +61,29 @@ async fn an_image_arrives_whole_and_a_second_push_sends_nothing() {
     );
 }
 
+/// An image and its cache have the same layers, and are pushed at the same time.
+///
+/// Rows: E03, X34, W59
+#[tokio::test]
+async fn what_is_pushed_twice_at_once_is_sent_once() {
+    let server = Server::start().await;
+    let blob = Blob::new("x", "shared");
+    let app = at(&server, "app");
+    let pushes = (0..3).map(|_| app.push(&blob.descriptor, once(blob.bytes.clone())));
+    let pushed = futures::future::try_join_all(pushes).await.unwrap();
+    let sent = |pushed: &&Pushed| **pushed == Pushed::Uploaded;
+    assert_eq!(pushed.iter().filter(sent).count(), 1, "{pushed:?}");
+    assert_eq!(server.count("PUT", "/blobs/uploads/"), 1);
+    // One that is given up leaves it to the next.
+    let other = Blob::new("x", "other");
+    let never = Box::pin(futures::stream::pending());
+    let stuck = app.push(&other.descriptor, never);
+    let stuck = tokio::time::timeout(Duration::from_millis(100), stuck).await;
+    assert!(stuck.is_err());
+    let again = app.push(&other.descriptor, once(other.bytes.clone()));
+    assert_eq!(again.await.unwrap(), Pushed::Uploaded);
+}
+
 #[tokio::test]
 async fn a_neighbour_repository_lends_its_blob() {
     let server = Server::start().await;
