@@ -19,6 +19,9 @@ pub(crate) struct GitAddress {
     checksum: String,
     keep_git_dir: Option<bool>,
     submodules: Option<bool>,
+    fetch_by_commit: bool,
+    /// The time files get, when it is not that of the checkout.
+    mtime: String,
     ssh: bool,
     /// `github.com/a/b`: could be a path as well.
     pub(crate) looks_local: bool,
@@ -70,7 +73,7 @@ impl GitAddress {
                 return Err(self.bad(format!("query {key:?} has multiple values")));
             }
             seen.push(key);
-            let is_flag = matches!(key, "submodules" | "keep-git-dir");
+            let is_flag = matches!(key, "submodules" | "keep-git-dir" | "fetch-by-commit");
             if value.is_empty() && !is_flag {
                 return Err(self.bad(format!("query {key:?} has no value")));
             }
@@ -87,6 +90,12 @@ impl GitAddress {
                 "checksum" | "commit" => value.clone_into(&mut self.checksum),
                 "keep-git-dir" => self.keep_git_dir = Some(self.flag(key, value)?),
                 "submodules" => self.submodules = Some(self.flag(key, value)?),
+                "fetch-by-commit" => self.fetch_by_commit = self.flag(key, value)?,
+                "mtime" if !matches!(value, "checkout" | "commit") => {
+                    let reason = format!("invalid mtime value: {value:?}: checkout or commit");
+                    return Err(self.bad(reason));
+                }
+                "mtime" => value.clone_into(&mut self.mtime),
                 _ => return Err(self.bad(format!("unexpected query {key:?}"))),
             }
         }
@@ -98,9 +107,6 @@ impl GitAddress {
                 let name = name.strip_prefix(prefix).unwrap_or(&name);
                 self.set_reference(&format!("{prefix}{name}"))?;
             }
-        }
-        if self.reference.is_empty() {
-            self.reference.clone_from(&self.checksum);
         }
         Ok(())
     }
@@ -166,6 +172,12 @@ impl GitAddress {
         }
         if self.submodules == Some(false) {
             attrs.push((llb::attr::GIT_SKIP_SUBMODULES, "true".into()));
+        }
+        if self.fetch_by_commit {
+            attrs.push((llb::attr::GIT_FETCH_BY_COMMIT, "true".into()));
+        }
+        if !self.mtime.is_empty() {
+            attrs.push((llb::attr::GIT_MTIME, self.mtime.clone()));
         }
         let attrs = attrs
             .into_iter()
@@ -254,6 +266,7 @@ mod tests {
             "?ref=",
             "?ref=a#b",
             "?keep-git-dir=x",
+            "?mtime=now",
         ] {
             assert!(
                 GitAddress::parse(&format!("https://a/b.git{bad}")).is_err(),
@@ -266,5 +279,19 @@ mod tests {
         };
         assert_eq!(identifier, "git://a/b.git#refs/tags/v1:x");
         assert!(git.work(Some(false), "", "n").is_err());
+        // What is to be found is no name for it: a short one is of the default branch.
+        let git = parse("https://a/b.git?commit=abcd&mtime=commit&fetch-by-commit").unwrap();
+        let (work, _) = git.work(None, "", "n").unwrap();
+        let Work::Source {
+            identifier, attrs, ..
+        } = work
+        else {
+            panic!()
+        };
+        assert_eq!(identifier, "git://a/b.git");
+        let attrs: std::collections::BTreeMap<String, String> = attrs.into_iter().collect();
+        assert_eq!(attrs["git.checksum"], "abcd");
+        assert_eq!(attrs["git.mtime"], "commit");
+        assert_eq!(attrs["git.fetchbycommit"], "true");
     }
 }

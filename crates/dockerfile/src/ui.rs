@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use frontend::{Bridge, ImageLookup, LayoutStore, ResolvedImage, SolveRequest, SourceFile};
 use oci::Platform;
+use stdx::Kind;
 
 use crate::plan::{About, Plan, Tree, Work};
 use crate::{BuildOptions, Error, ignore};
@@ -151,7 +152,8 @@ impl<'a> Ui<'a> {
         };
         match self.bridge.read_file(reference, path, Some(range)).await {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == stdx::Kind::NotFound => Ok(None),
+            // Only this. Where the tree comes from may not be found either, and that is no answer.
+            Err(frontend::Error::NoFile { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -250,8 +252,11 @@ impl<'a> Ui<'a> {
         let (_, reference) = self
             .solve(work, About::named("[internal] load .dockerignore"))
             .await?;
-        if let Some(lines) = self.read(reference.as_ref(), ".dockerignore").await? {
-            self.ignored = ignore::patterns(&lines);
+        match self.read(reference.as_ref(), ".dockerignore").await {
+            Ok(lines) => self.ignored = lines.map_or(Vec::new(), |l| ignore::patterns(&l)),
+            // A client that gives no files, or not these, can still build what needs none.
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Unsupported) => {}
+            Err(error) => return Err(error),
         }
         self.context.ignore_known = true;
         Ok(())

@@ -36,6 +36,8 @@ pub struct FakeBridge {
     pub warnings: Mutex<Vec<Warning>>,
     /// Steps images were resolved for.
     pub resolved: Mutex<Vec<String>>,
+    /// Places nothing can be read of, and what that is.
+    pub broken: BTreeMap<String, stdx::Kind>,
 }
 
 impl FakeBridge {
@@ -53,6 +55,7 @@ impl FakeBridge {
             nested: Mutex::default(),
             warnings: Mutex::default(),
             resolved: Mutex::default(),
+            broken: BTreeMap::new(),
         };
         bridge.file("dockerfile", "Dockerfile", dockerfile.to_owned());
         bridge
@@ -214,6 +217,13 @@ impl Bridge for FakeBridge {
             });
         let place = place.unwrap_or_default();
         let place = place.strip_prefix("local://").unwrap_or(&place).to_owned();
+        if let Some(kind) = self.broken.get(&place) {
+            return Err(Error::Engine {
+                doing: format!("loading {place}"),
+                kind: *kind,
+                source: std::sync::Arc::new(std::io::Error::other("it is broken")),
+            });
+        }
         let data = self.files.get(&(place, path.to_owned())).cloned();
         let data = data.ok_or_else(|| Error::NoFile {
             path: path.to_owned(),

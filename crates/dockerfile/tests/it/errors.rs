@@ -211,6 +211,34 @@ async fn a_missing_dockerfile_is_named() {
     assert_eq!(error.kind(), Kind::NotFound);
 }
 
+/// Where a file is looked for may not be there itself. That is no answer about the file.
+///
+/// Rows: F03, S15
+#[tokio::test]
+async fn a_place_that_is_not_there_is_no_missing_dockerfile() {
+    let mut bridge = FakeBridge::new("").options(&[("context", "https://a/b.git?branch=gone")]);
+    let place = "git://a/b.git#refs/heads/gone".to_owned();
+    bridge.broken.insert(place, Kind::NotFound);
+    let error = dockerfile::build(&bridge).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert_eq!(error.to_string(), "loading git://a/b.git#refs/heads/gone");
+}
+
+/// A client that gives a Dockerfile and has no files needs none where none are copied.
+///
+/// Rows: F03
+#[tokio::test]
+async fn a_client_without_files_is_not_asked_what_to_ignore() {
+    let mut bridge = FakeBridge::new("FROM base:1\nRUN x\n");
+    for kind in [Kind::Unsupported, Kind::NotFound] {
+        bridge.broken.insert("context".into(), kind);
+        dockerfile::build(&bridge).await.unwrap();
+    }
+    bridge.broken.insert("context".into(), Kind::Internal);
+    let error = dockerfile::build(&bridge).await.unwrap_err();
+    assert_eq!(error.to_string(), "loading context");
+}
+
 /// Only what the target needs has to be right.
 ///
 /// Rows: F20
