@@ -451,6 +451,40 @@ fn subkeys_sign_when_both_keys_say_so() {
 
 /// Rows: S16, S17
 #[test]
+fn a_key_may_do_what_it_says_itself() {
+    let secret = ed25519(1);
+    let signed = signature(&secret, &draft(0));
+    let named = |names: &[Vec<u8>]| {
+        let bytes = [packet(6, &key(&secret)), names.concat()].concat();
+        armored("PGP PUBLIC KEY BLOCK", &bytes)
+    };
+    let certifying = || draft(0x13).at(MADE).with(subpacket(27, &[1]));
+    let unknown = "signature made by unknown entity";
+    let good = named(&[name(&secret, &may_sign())]);
+    assert_eq!(check(&signed, &good), Ok(()));
+    // It says nothing; it says so where anybody may write.
+    let silent = named(&[name(&secret, &draft(0x13).at(MADE))]);
+    refused(check(&signed, &silent), unknown);
+    let mut written_in = certifying();
+    written_in.unhashed = subpacket(27, &[3]);
+    refused(
+        check(&signed, &named(&[name(&secret, &written_in)])),
+        unknown,
+    );
+    // Somebody else says so for it, later and of its first name.
+    let mut foreign = may_sign().at(NOW - 1).with(subpacket(25, &[1]));
+    foreign.with_issuer = false;
+    foreign.unhashed = subpacket(16, &fingerprint(&key(&secret))[12..]);
+    let foreign = packet(2, &foreign.sign(&ed25519(2), &said_of_name(&secret)));
+    let own = name(&secret, &certifying());
+    refused(check(&signed, &named(&[own, foreign])), unknown);
+    // It said so of another key.
+    let other = name(&ed25519(2), &may_sign());
+    refused(check(&signed, &named(&[other])), "no name");
+}
+
+/// Rows: S16, S17
+#[test]
 fn several_signatures_and_garbage_do_not_count() {
     let secret = ed25519(1);
     let own = certificate(&secret, b"");
