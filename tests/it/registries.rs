@@ -291,3 +291,30 @@ fn a_mirror_comes_from_the_settings_of_a_build_too() {
     assert!(registry.count("GET", "/library/base/") > 0);
     place.assert_nothing_left();
 }
+
+/// An image pushed as of an older release has Docker's documents, and a version nobody knows is
+/// refused.
+///
+/// Rows: A17, E08
+#[test]
+fn an_image_can_be_pushed_as_it_was_in_older_releases() {
+    let (registry, place) = scene();
+    let name = format!("{}/app:1", registry.host());
+    let build = |version: &str| {
+        let args = ["--push", "-t", &name, "--provenance=false"];
+        let version = format!("--compatibility-version={version}");
+        place.build(&[&args[..], &[&version]].concat())
+    };
+    for (version, documents) in [
+        ("20", "application/vnd.docker.distribution.manifest.v2+json"),
+        ("30", "application/vnd.oci.image.manifest.v1+json"),
+    ] {
+        build(version).ok();
+        let (media_type, _) = registry.manifest("app", "1").expect("it was pushed");
+        assert_eq!(media_type, documents, "{version}");
+    }
+    build("25")
+        .fails()
+        .says(&["unsupported compatibility-version 25"]);
+    place.assert_nothing_left();
+}

@@ -93,6 +93,9 @@ pub struct Request {
     /// Its options.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub args: BTreeMap<String, String>,
+    /// As which releases the output was made; 0 is not told.
+    #[serde(rename = "compatibilityVersion", skip_serializing_if = "is_zero")]
+    pub compatibility: i64,
     /// Secrets that were mounted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Named>,
@@ -102,6 +105,10 @@ pub struct Request {
     /// Folders of the client.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub locals: Vec<Local>,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// A folder of the client.

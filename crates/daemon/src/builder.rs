@@ -14,7 +14,8 @@ use crate::config::gc::GcRule;
 pub use crate::history::archive::{Archive, Error as ArchiveError};
 
 pub use engine::{
-    Built, ClientFrontend, Failure, Predicate, Request, Spec, What, WorkerInfo as Worker,
+    Built, ClientFrontend, Compatibility, Failure, Predicate, Request, Spec, What,
+    WorkerInfo as Worker,
 };
 
 /// One record of the cache (row A10).

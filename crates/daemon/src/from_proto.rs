@@ -20,7 +20,7 @@ use proto::moby::buildkit::v1::frontend as wire;
 use proto::{google, pb};
 use tonic::Status;
 
-use crate::builder::{ClientFrontend, Request, Spec, What};
+use crate::builder::{ClientFrontend, Compatibility, Request, Spec, What};
 use crate::config::gc::GcRule;
 pub(crate) use policy::source_policies;
 
@@ -340,6 +340,8 @@ fn subject(message: wire::InTotoSubject) -> Result<Subject, Status> {
 /// A build. For a frontend in the client, `run` is still to be set.
 pub(crate) fn solve(request: control::SolveRequest) -> Result<Request, Status> {
     refuse_what_is_not_there(&request)?;
+    let compatibility = Compatibility::of(request.compatibility_version)
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
     let cache = request.cache.unwrap_or_default();
     let inputs = definitions(request.frontend_inputs)?;
     let graph = request
@@ -389,18 +391,13 @@ pub(crate) fn solve(request: control::SolveRequest) -> Result<Request, Status> {
         )?,
         entitlements: request.entitlements,
         policy: policy::of_client(request.source_policy, request.source_policy_session)?,
+        compatibility,
         remembered: !request.internal,
     })
 }
 
 fn refuse_what_is_not_there(request: &control::SolveRequest) -> Result<(), Status> {
-    let wanted = [
-        (request.proxy_network, "the proxy network"),
-        (
-            !matches!(request.compatibility_version, 0 | 30),
-            "compatibility versions other than 30",
-        ),
-    ];
+    let wanted = [(request.proxy_network, "the proxy network")];
     match wanted.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(Status::unimplemented(format!("not supported yet: {what}"))),
         None => Ok(()),

@@ -18,7 +18,7 @@ use proto::{fsutil, google, pb};
 use stdx::Kind;
 use tonic::{Code, Status};
 
-use crate::builder::{Failure, Usage, Worker};
+use crate::builder::{Compatibility, Failure, Usage, Worker};
 use crate::config::gc::GcRule;
 
 /// Events per message of a progress stream: BuildKit's clients are used to batches.
@@ -367,6 +367,10 @@ pub(crate) fn failure(failure: &Failure) -> Status {
     if let Some(name) = failure.capability.clone() {
         details.push(Detail::FrontendCap(details::Name { name }));
     }
+    if let Some((version, feature)) = &failure.feature {
+        let lacking = serde_json::json!({ "version": version.number(), "feature": feature });
+        details.push(Detail::CompatibilityFeature(lacking));
+    }
     if let Some(step) = &failure.step {
         details.push(Detail::Solve(failed_step(step)));
     }
@@ -420,6 +424,7 @@ pub(crate) fn version() -> control::types::BuildkitVersion {
     control::types::BuildkitVersion {
         package: "kiln".to_owned(),
         version: format!("v{}", env!("CARGO_PKG_VERSION")),
+        compatibility_version: Compatibility::default().number(),
         ..control::types::BuildkitVersion::default()
     }
 }

@@ -24,7 +24,6 @@ use source::{Identifier, Image, Source};
 use stdx::Kind;
 use tokio::sync::OnceCell;
 
-use crate::Engine;
 use crate::cache::Imports;
 use crate::error::{asked, kind_of, places_in};
 use crate::gateway;
@@ -32,6 +31,7 @@ use crate::nested::{Nested, Within};
 use crate::policy::Policies;
 use crate::provenance::{Asked, SeenImage};
 use crate::warnings::Warnings;
+use crate::{Compatibility, Engine};
 
 /// What all bridges of one build share.
 pub(crate) struct Shared {
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     /// The client's; a question of a frontend's may come with more.
     pub(crate) policies: Policies,
     warnings: Warnings,
+    /// As which releases the output is made.
+    pub(crate) compatibility: Compatibility,
     solved: Mutex<HashMap<RefId, Arc<Solved>>>,
     /// Steps that failed and somebody looked at, by where what is left of them is in memory;
     /// that stays where it is as it is kept here too.
@@ -115,6 +117,7 @@ impl Shared {
             imports,
             policies,
             warnings: Warnings::default(),
+            compatibility: Compatibility::default(),
             solved: Mutex::default(),
             failed: Mutex::default(),
             numbers: AtomicU64::new(1),
@@ -207,6 +210,10 @@ impl Shared {
         };
         let graph = graph.map_err(|error| asked("reading the graph", error.kind(), error))?;
         let (definition, graph) = self.policed(&within.policies, definition, graph).await?;
+        let (definition, graph) = self
+            .compatibility
+            .graph(definition, graph)
+            .map_err(|error| asked("asking sources for what they gave", error.kind(), error))?;
         let Some(root) = graph.root() else {
             return Ok(None);
         };

@@ -24,7 +24,7 @@ use stdx::Kind;
 use crate::attestations;
 use crate::bridge::{self, BuildBridge, Shared};
 use crate::cache::{self, CacheExport, Imports};
-use crate::export::{self, Export};
+use crate::export::{self, Export, Reading};
 use crate::nested::Within;
 use crate::places::Places;
 use crate::policy::Policies;
@@ -41,7 +41,11 @@ impl Engine {
         let epoch = options
             .get("build-arg:SOURCE_DATE_EPOCH")
             .filter(|epoch| !epoch.is_empty());
-        let exports = export::exports(&request.exporters, epoch.map(String::as_str))?;
+        let how = Reading {
+            epoch: epoch.map(String::as_str),
+            compatibility: request.compatibility,
+        };
+        let exports = export::exports(&request.exporters, how)?;
         let cache_exports = cache::exports(&with_inline(request.cache_exports.clone(), &options))?;
         let captures = |options: &attest::Options| options.capture_usage;
         let capture = wanted.provenance.as_ref().is_some_and(captures);
@@ -58,7 +62,7 @@ impl Engine {
         for import in &request.cache_imports {
             imports.start(import, &job, &progress);
         }
-        let shared = Shared::new(
+        let mut shared = Shared::new(
             self.clone(),
             deeds,
             job.handle(),
@@ -67,6 +71,7 @@ impl Engine {
             imports,
             policies,
         );
+        shared.compatibility = request.compatibility;
         let shared = Arc::new(shared);
 
         let asked = Arc::new(Asked::default());
@@ -102,8 +107,7 @@ impl Engine {
         };
         let mut exports = exports;
         if request.session_exporter {
-            let epoch = epoch.map(String::as_str);
-            let chosen = running.chosen_by_client(&result, exports.len(), epoch);
+            let chosen = running.chosen_by_client(&result, exports.len(), how);
             exports.extend(chosen.await?);
         }
         let source = source(&result, &solved)?;
@@ -299,7 +303,7 @@ impl Running<'_> {
         &self,
         result: &FrontendResult,
         first: usize,
-        epoch: Option<&str>,
+        how: Reading<'_>,
     ) -> Result<Vec<Export>, Failure> {
         let metadata: BTreeMap<String, Bytes> = result.metadata.clone();
         // By these names it asks for their files.
@@ -326,7 +330,7 @@ impl Running<'_> {
         });
         specs
             .enumerate()
-            .map(|(at, spec)| export::read(first + at, &spec, epoch))
+            .map(|(at, spec)| export::read(first + at, &spec, how))
             .collect()
     }
 
@@ -371,6 +375,7 @@ impl Running<'_> {
             engine,
             build,
             progress,
+            compatibility: self.shared.compatibility,
         };
         // Boxed, or the compiler cannot see that the whole may cross threads.
         let mut exporting: Vec<BoxFuture<'_, Result<_, Failure>>> = Vec::new();

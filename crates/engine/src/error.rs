@@ -10,6 +10,8 @@ use ops::ExitError;
 use solver::{Doing, VertexError};
 use stdx::Kind;
 
+use crate::Compatibility;
+
 /// Why a build gave no result, with what clients show of it (row A16).
 #[derive(Clone, Debug, Default)]
 pub struct Failure {
@@ -29,6 +31,8 @@ pub struct Failure {
     pub step: Option<Box<frontend::FailedStep>>,
     /// The capability the frontend lacks.
     pub capability: Option<String>,
+    /// What the output's older version does not have.
+    pub feature: Option<(Compatibility, String)>,
     /// A frontend outside of this process said all of this: its status, as it came.
     pub said: Option<bytes::Bytes>,
     /// What was asked for was understood; building it failed.
@@ -42,6 +46,17 @@ impl Failure {
             kind: Some(kind),
             message: message.into(),
             ..Failure::default()
+        }
+    }
+
+    /// Something is asked for that the output's older version does not have.
+    pub(crate) fn lacks_feature(version: Compatibility, feature: String) -> Failure {
+        let number = version.number();
+        let message = format!("unsupported compatibility-version {number} feature {feature}");
+        Failure {
+            feature: Some((version, feature)),
+            of_a_build: true,
+            ..Failure::new(Kind::InvalidInput, message)
         }
     }
 

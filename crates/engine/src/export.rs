@@ -16,7 +16,7 @@ use stdx::Kind;
 use stdx::sys::Root;
 
 use crate::sink::SessionStore;
-use crate::{Engine, Failure, Spec};
+use crate::{Compatibility, Engine, Failure, Spec};
 
 /// One exporter, understood before the build begins so that a wrong one fails at once.
 pub(crate) struct Export {
@@ -53,19 +53,27 @@ fn no_client(error: session::Error) -> Failure {
     Failure::of(error.kind(), &error)
 }
 
+/// What holds for all exporters of a build.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'a> {
+    /// No time in what is exported is later, unless an exporter says otherwise.
+    pub(crate) epoch: Option<&'a str>,
+    pub(crate) compatibility: Compatibility,
+}
+
 /// Reads what a request says about exporters.
-pub(crate) fn exports(specs: &[Spec], epoch: Option<&str>) -> Result<Vec<Export>, Failure> {
+pub(crate) fn exports(specs: &[Spec], how: Reading<'_>) -> Result<Vec<Export>, Failure> {
     specs
         .iter()
         .enumerate()
-        .map(|(id, spec)| read(id, spec, epoch))
+        .map(|(id, spec)| read(id, spec, how))
         .collect()
 }
 
 /// Reads one exporter.
-pub(crate) fn read(id: usize, spec: &Spec, epoch: Option<&str>) -> Result<Export, Failure> {
+pub(crate) fn read(id: usize, spec: &Spec, how: Reading<'_>) -> Result<Export, Failure> {
     let mut attrs = spec.attrs.clone();
-    if let Some(epoch) = epoch {
+    if let Some(epoch) = how.epoch {
         attrs
             .entry("source-date-epoch".into())
             .or_insert_with(|| epoch.to_owned());
@@ -98,6 +106,7 @@ pub(crate) fn read(id: usize, spec: &Spec, epoch: Option<&str>) -> Result<Export
             ));
         }
     };
+    how.compatibility.check(&kind)?;
     Ok(Export { id, kind })
 }
 
@@ -107,6 +116,17 @@ impl Exporter {
         match self {
             Exporter::Image(options) | Exporter::Archive(_, options) => Some(options),
             Exporter::Local(_) | Exporter::Tar(_) => None,
+        }
+    }
+
+    /// What clients call it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Exporter::Image(_) => "image",
+            Exporter::Archive(Format::Oci, _) => "oci",
+            Exporter::Archive(Format::Docker, _) => "docker",
+            Exporter::Local(_) => "local",
+            Exporter::Tar(_) => "tar",
         }
     }
 
@@ -135,6 +155,7 @@ pub(crate) struct Exporting<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) build: &'a Build,
     pub(crate) progress: &'a Progress,
+    pub(crate) compatibility: Compatibility,
 }
 
 impl Exporting<'_> {
@@ -161,10 +182,19 @@ impl Exporting<'_> {
             provider: self.build.provider.clone(),
             step: step.clone(),
         };
+        let written_as = |options, layout| {
+            let options = self.compatibility.options(options, source, layout);
+            options.map_err(failed)
+        };
         match &export.kind {
-            Exporter::Image(options) => self.image(source, options, &cx).await,
+            Exporter::Image(options) => {
+                let options = written_as(options, false)?;
+                self.image(source, &options, &cx).await
+            }
             Exporter::Archive(format, options) => {
-                self.archive(export.id, *format, source, options, &cx).await
+                let options = written_as(options, *format == Format::Oci)?;
+                self.archive(export.id, *format, source, &options, &cx)
+                    .await
             }
             Exporter::Local(options) => self.local(export.id, source, options, &cx).await,
             Exporter::Tar(options) => self.tar(export.id, source, options, &cx).await,

@@ -11,6 +11,7 @@ mod attestations;
 mod bridge;
 mod build;
 mod cache;
+mod compatibility;
 mod error;
 mod export;
 mod facts;
@@ -28,6 +29,7 @@ mod verify;
 mod warnings;
 mod worker;
 
+pub use compatibility::{Compatibility, UnknownCompatibility};
 pub use error::Failure;
 pub use gateway::{FrontendServer, Line};
 pub use request::{Built, ClientFrontend, Policy, Predicate, Request, Spec, What};

@@ -274,6 +274,7 @@ async fn gather(
         capture.add_seen(&images, if several { &platforms } else { &[] }, id);
         let mut facts = capture.facts(&asked);
         facts.environment = shared.engine.0.environment.clone();
+        facts.request.compatibility = shared.compatibility.number();
         facts.builder_platform = shared
             .engine
             .info()

@@ -8,6 +8,8 @@ use frontend::policy::Rule;
 use frontend::{Bridge, CacheImport, FrontendResult};
 use futures::future::BoxFuture;
 
+use crate::Compatibility;
+
 /// One request of a client, in plain words.
 pub struct Request {
     /// The id the client made up.
@@ -28,6 +30,8 @@ pub struct Request {
     pub entitlements: Vec<String>,
     /// Which sources it may use.
     pub policy: Policy,
+    /// As which releases made it.
+    pub compatibility: Compatibility,
     /// It will be remembered: how its results were made is wanted even if no export asks.
     pub remembered: bool,
 }

@@ -74,6 +74,15 @@ impl ImageOptions {
         self.oci_artifact.unwrap_or(true) && self.oci()
     }
 
+    /// As it was before statements became artifacts, where nothing is said: they are images
+    /// (P03), and documents are OCI's only if `oci` (E08).
+    pub fn or_as_before_artifacts(mut self, oci: bool) -> Result<ImageOptions> {
+        self.oci_types.get_or_insert(oci);
+        self.oci_artifact.get_or_insert(false);
+        self.check()?;
+        Ok(self)
+    }
+
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         match key {
             "name" => {
@@ -189,6 +198,36 @@ mod tests {
         assert_eq!(options.epoch.unwrap().to_string(), "1970-01-01T00:00:05Z");
         assert_eq!(options.rest["whatever"], "x");
         assert!(!parse(&[("oci-mediatypes", "0")]).unwrap().artifact());
+    }
+
+    /// Rows: A17, E08, P03
+    #[test]
+    fn older_defaults_hold_where_nothing_is_said() {
+        let old = |pairs: &[(&str, &str)], oci| {
+            let options = parse(pairs).unwrap().or_as_before_artifacts(oci);
+            options.map(|options| (options.oci(), options.artifact()))
+        };
+        assert_eq!(old(&[], false).unwrap(), (false, false));
+        assert_eq!(old(&[], true).unwrap(), (true, false));
+        let (types, artifact) = (("oci-mediatypes", "true"), ("oci-artifact", "true"));
+        assert_eq!(old(&[types], false).unwrap(), (true, false));
+        assert_eq!(old(&[types, artifact], false).unwrap(), (true, true));
+        assert_eq!(
+            old(&[("oci-mediatypes", "0")], true).unwrap(),
+            (false, false)
+        );
+        for (pairs, message) in [
+            (
+                &[artifact],
+                "exporter option \"oci-artifact=true\" conflicts with \"oci-mediatypes=false\"",
+            ),
+            (
+                &[("annotation-index.a", "b")],
+                "cannot export annotations with \"oci-mediatypes=false\"",
+            ),
+        ] {
+            assert_eq!(old(pairs, false).unwrap_err().to_string(), message);
+        }
     }
 
     /// Rows: E06, W10, W26

@@ -68,6 +68,8 @@ pub const GIT_SIGNATURE_REJECT_EXPIRED: &str = "git.sig.rejectexpired";
 pub const GIT_SIGNATURE_REQUIRE_TAG: &str = "git.sig.requiresignedtag";
 /// The commit must be signed, a tag does not do.
 pub const GIT_SIGNATURE_IGNORE_TAG: &str = "git.sig.ignoresignedtag";
+/// Ours: files can be written by group and others, as BuildKit had it before v0.15.
+pub const GIT_OLD_MODES: &str = "kiln.git.oldmodes";
 
 /// The digest a download must have.
 pub const HTTP_CHECKSUM: &str = "http.checksum";

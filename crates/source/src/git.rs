@@ -218,6 +218,9 @@ fn key(id: &GitId, commit: &str, reference: &str) -> String {
     if id.checkout_bundle {
         key.push_str("(bundle)");
     }
+    if id.old_modes {
+        key.push_str("(oldmodes)");
+    }
     key
 }
 
@@ -225,6 +228,7 @@ fn key(id: &GitId, commit: &str, reference: &str) -> String {
 mod tests {
     use super::*;
     use crate::Identifier;
+    use llb::attr;
 
     /// Rows: S14
     #[test]
@@ -244,6 +248,7 @@ mod tests {
             }
         };
         assert_eq!(of("git://h/r", &[]), "C0");
+        assert_eq!(of("git://h/r", &[attr::GIT_OLD_MODES]), "C0(oldmodes)");
         assert_eq!(of("git://h/r#main:a/b", &[]), "C0:a/b");
         assert_eq!(
             of("git://h/r", &["git.keepgitdir"]),

@@ -109,6 +109,9 @@ pub struct BuildFlags {
     /// Attach a list of what is in the image: true, false, generator=…
     #[arg(long, value_name = "ATTRS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub sbom: Option<String>,
+    /// Write images as an older BuildKit did: 10 (v0.13), 20 (v0.15) or 30 (v0.31, the newest)
+    #[arg(long = "compatibility-version", value_name = "VERSION")]
+    pub compatibility_version: Option<i64>,
     /// Attach a statement: type=provenance|sbom,key=value
     #[arg(long, value_name = "ATTRS")]
     pub attest: Vec<String>,

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use daemon::Services;
 use daemon::builder::{
-    Archive, ArchiveError, Builder, Built, Failure, Predicate, Request, Usage, What, Worker,
+    Archive, ArchiveError, Builder, Built, Compatibility, Failure, Predicate, Request, Usage, What,
+    Worker,
 };
 use daemon::config::file::File;
 use daemon::config::flags::Flags;
@@ -117,6 +118,8 @@ impl Builder for Pretender {
             }
             What::Frontend { name, options, .. } => {
                 response.insert("frontend".to_owned(), name);
+                let version = request.compatibility.number().to_string();
+                response.insert("compatibility".to_owned(), version);
                 response.extend(options);
             }
             What::Definition { options, .. } => response.extend(options),
@@ -191,6 +194,7 @@ fn failure() -> Failure {
             ranges: vec![frontend::Range::line(1)],
         }],
         exit_code: Some(7),
+        feature: Some((Compatibility::V013, "a feature".into())),
         hints: vec!["Look at the manual.".into()],
         of_a_build: true,
         ..Failure::default()

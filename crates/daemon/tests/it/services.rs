@@ -79,6 +79,36 @@ async fn a_failure_carries_its_details() {
     );
     assert!(matches!(&details[1], Detail::Source(source) if source.ranges[0].start.line == 1));
     assert!(matches!(&details[2], Detail::Exit(exit) if exit.code == 7));
+    assert!(matches!(&details[3], Detail::CompatibilityFeature(lacking)
+            if *lacking == serde_json::json!({"version": 10, "feature": "a feature"})));
+}
+
+/// Rows: A01, A17
+#[tokio::test]
+async fn a_compatibility_version_is_known_or_refused() {
+    let (channel, _daemon) = daemon("").await;
+    let mut control = ControlClient::new(channel);
+    let info = control.info(wire::InfoRequest {}).await.unwrap();
+    let worker = info.into_inner().buildkit_version.unwrap();
+    assert_eq!(worker.compatibility_version, 30);
+    for (asked, used) in [(0, "30"), (10, "10"), (20, "20"), (30, "30")] {
+        let mut request = solve("b1", "x");
+        request.compatibility_version = asked;
+        let answer = control.solve(request).await.unwrap().into_inner();
+        assert_eq!(answer.exporter_response["compatibility"], used);
+    }
+    for (asked, reason) in [(15, "(supported: 10, 20, 30)"), (40, "upgrade kiln")] {
+        let mut request = solve("b1", "x");
+        request.compatibility_version = asked;
+        let error = control.solve(request).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument);
+        let message = error.message();
+        let begin = format!("unsupported compatibility-version {asked}");
+        assert!(
+            message.starts_with(&begin) && message.contains(reason),
+            "{message}"
+        );
+    }
 }
 
 /// Rows: A15, G02, G04, G05, G06, G08, G11

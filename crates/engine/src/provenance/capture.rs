@@ -312,6 +312,7 @@ impl Capture {
             request: Request {
                 frontend: asked.frontend.clone(),
                 args,
+                compatibility: 0,
                 secrets: named(&self.secrets),
                 ssh: named(&self.ssh),
                 locals: self

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use engine::{Built, Config, Engine, Failure, Policy, Request, Spec, What};
+use engine::{Built, Compatibility, Config, Engine, Failure, Policy, Request, Spec, What};
 use futures::StreamExt as _;
 use llb::{Builder, FileOps, Meta, Mkfile};
 use progress::Progress;
@@ -116,6 +116,7 @@ async fn build(engine: &Engine, offers: Attachables) -> Result<Built, Failure> {
         cache_exports: Vec::new(),
         entitlements: Vec::new(),
         policy: Policy::default(),
+        compatibility: Compatibility::default(),
         remembered: false,
     };
     let session = Session::direct("s1", "test", offers);

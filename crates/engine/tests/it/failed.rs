@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use engine::{ClientFrontend, Config, Engine, Policy, Request, What};
+use engine::{ClientFrontend, Compatibility, Config, Engine, Policy, Request, What};
 use frontend::{FailedStep, SolveRequest};
 use llb::{Builder, Exec, FileOps, Meta, Mkdir, MountSpec};
 use progress::Progress;
@@ -64,6 +64,7 @@ async fn privileged_what_is_left_of_a_failed_step_has_one_name() {
         cache_exports: Vec::new(),
         entitlements: Vec::new(),
         policy: Policy::default(),
+        compatibility: Compatibility::default(),
         remembered: false,
     };
     let progress = Progress::new(progress::Options::default());

@@ -1,5 +1,6 @@
 //! Whole builds in this process, without a wire.
 
+mod compatibility;
 mod exporters;
 mod failed;
 mod nested;

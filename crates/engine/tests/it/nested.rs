@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use engine::{Built, Config, Engine, Failure, Policy, Request, What};
+use engine::{Built, Compatibility, Config, Engine, Failure, Policy, Request, What};
 use frontend::policy::{Action, Match, Rule};
 use frontend::{FrontendResult, Refs, SolveRequest};
 use llb::{
@@ -119,6 +119,7 @@ impl World {
                 rules,
                 session: String::new(),
             },
+            compatibility: Compatibility::default(),
             remembered: true,
         };
         let progress = Progress::new(progress::Options::default());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::{Config, Engine, Policy, Request, What};
+use engine::{Compatibility, Config, Engine, Policy, Request, What};
 use frontend::{FrontendResult, metadata_key};
 use progress::{Event, Progress};
 
@@ -37,6 +37,7 @@ async fn privileged_a_result_for_another_platform_is_remarked_on() {
             cache_exports: Vec::new(),
             entitlements: Vec::new(),
             policy: Policy::default(),
+            compatibility: Compatibility::default(),
             remembered: false,
         };
         let progress = Progress::new(progress::Options::default());

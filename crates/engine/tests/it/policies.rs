@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use engine::{ClientFrontend, Config, Engine, Policy, Request, What};
+use engine::{ClientFrontend, Compatibility, Config, Engine, Policy, Request, What};
 use frontend::policy::{Action, Match, Rule, SourcePolicy, Update};
 use frontend::{Bridge, FrontendResult, ImageLookup, LayoutStore, NestedRequest, SolveRequest};
 use llb::facts::{ChecksumAlgorithm, ChecksumQuestion, Facts, Questions};
@@ -162,6 +162,7 @@ async fn privileged_policies_of_a_frontend_hold_for_its_question() {
             rules: vec![rule(Action::Deny, "https://b.*")],
             session: String::new(),
         },
+        compatibility: Compatibility::default(),
         remembered: false,
     };
     let progress = Progress::new(progress::Options::default());
@@ -268,6 +269,7 @@ async fn privileged_a_client_is_told_what_it_asks_about_a_source() {
             rules: Vec::new(),
             session: "policy".to_owned(),
         },
+        compatibility: Compatibility::default(),
         remembered: false,
     };
     let progress = Progress::new(progress::Options::default());

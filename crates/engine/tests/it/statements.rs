@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::{ClientFrontend, Config, Engine, Failure, Policy, Request, Spec, What};
+use engine::{ClientFrontend, Compatibility, Config, Engine, Failure, Policy, Request, Spec, What};
 use frontend::{Attestation, AttestationKind, FrontendResult, RefId, Refs, SolveRequest, Subject};
 use llb::{Builder, FileOps, Meta, Mkfile};
 use oci::{Digest, Platform};
@@ -91,6 +91,7 @@ async fn build(engine: &Engine, run: ClientFrontend) -> Result<BTreeMap<String, 
         cache_exports: Vec::new(),
         entitlements: Vec::new(),
         policy: Policy::default(),
+        compatibility: Compatibility::default(),
         remembered: false,
     };
     let progress = Progress::new(progress::Options::default());

@@ -37,6 +37,14 @@ pub(super) async fn checkout(
         submodules(id, &plain(found, mirror, &path.join(ASIDE)).await?).await?;
         move_up(&folder, target)?;
     }
+    if id.old_modes {
+        let root = target
+            .try_clone()
+            .map_err(Error::io("opening a checkout"))?;
+        stdx::task::blocking(move || open_modes(&root))
+            .await
+            .map_err(Error::io("setting modes of a checkout"))?;
+    }
     if id.mtime == Mtime::Commit {
         let time = mirror
             .git
@@ -158,6 +166,20 @@ fn move_up(folder: &str, target: &Root) -> Result<()> {
             .map_err(failed())?;
     }
     target.remove_tree(ASIDE).map_err(failed())
+}
+
+/// Lets group and others write to files, as git does when nobody masks its modes. Programs are
+/// left alone, as by BuildKit, and so is what the owner may not write.
+fn open_modes(root: &Root) -> std::io::Result<()> {
+    for entry in root.read_dir(".")? {
+        let stat = root.lstat(&entry.name)?;
+        if stat.is_dir() {
+            open_modes(&root.open_dir_nofollow(&entry.name)?)?;
+        } else if stat.is_file() && stat.mode & 0o111 == 0 && stat.mode & 0o200 != 0 {
+            root.chmod(&entry.name, (stat.mode & 0o7777) | 0o022)?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets the time of everything, folders after what is in them.

@@ -113,6 +113,8 @@ pub struct GitId {
     pub skip_submodules: bool,
     /// Which times files get.
     pub mtime: Mtime,
+    /// Files can be written by all.
+    pub old_modes: bool,
     /// The ref is only a hint; the commit is fetched by its own name.
     pub fetch_by_commit: bool,
     /// Secret with a token.
@@ -159,6 +161,7 @@ impl GitId {
                     )),
                 })?
                 .unwrap_or_default(),
+            old_modes: attrs.truth(attr::GIT_OLD_MODES)?,
             fetch_by_commit: attrs.truth(attr::GIT_FETCH_BY_COMMIT)?,
             auth_token_secret: attrs.text_or_empty(attr::GIT_AUTH_TOKEN),
             auth_header_secret: attrs.text_or_empty(attr::GIT_AUTH_HEADER),

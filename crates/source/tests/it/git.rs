@@ -1,5 +1,6 @@
 //! A real git against a real git daemon on this machine.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -317,6 +318,42 @@ async fn privileged_what_is_not_there_and_damage_are_told_apart() {
     assert!(broken > 0);
     let (_, files) = fetch(&state, &url, "main", &[]).await.unwrap();
     assert_eq!(files["a.txt"], "two");
+}
+
+/// Files that are no programs can be written by all, whichever part is taken; what was there
+/// before in the new way is not taken for it, nor the other way round.
+///
+/// Rows: A17, S14
+#[tokio::test]
+async fn privileged_files_may_have_the_modes_of_older_releases() {
+    let Some(state) = state() else { return };
+    let Some(served) = served() else { return };
+    let repo = served.dir.path().join("r");
+    std::fs::write(repo.join("tool"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(repo.join("tool"), PermissionsExt::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink("a.txt", repo.join("link")).unwrap();
+    commit(&repo, "a program and a link");
+    let modes = async |fragment: &str, old: &str, names: &[&str]| {
+        let build = state.build(Attachables::new());
+        let url = served.url("r");
+        let attrs = [("git.fullurl", url.as_str()), ("kiln.git.oldmodes", old)];
+        let name = format!("git://127.0.0.1/r{fragment}");
+        let source = state.source(&name, &attrs).unwrap();
+        let key = source.cache_key(&build.cx, 0).await.unwrap().text;
+        let fetched = source.fetch(&build.cx).await.unwrap().unwrap();
+        let nowhere = content::Memory::default();
+        let tree = fetched.tree(&nowhere, &build.cx.step).await.unwrap();
+        let mode = |name: &&str| tree.root().lstat(*name).unwrap().mode & 0o777;
+        (key, names.iter().map(mode).collect::<Vec<u32>>())
+    };
+    let names = ["a.txt", "sub/deep/b.txt", "tool", "sub", "link"];
+    let (key, now) = modes("", "", &names).await;
+    assert_eq!(now, [0o644, 0o644, 0o755, 0o755, 0o777]);
+    let (old_key, then) = modes("", "true", &names).await;
+    assert_eq!(then, [0o666, 0o666, 0o755, 0o755, 0o777]);
+    assert_eq!(old_key, format!("{key}(oldmodes)"));
+    let (_, part) = modes("#:sub/deep", "true", &["b.txt"]).await;
+    assert_eq!(part, [0o666]);
 }
 
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
