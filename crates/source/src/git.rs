@@ -60,10 +60,9 @@ impl Git {
     /// first: files that are in the cache already are not fetched again.
     pub async fn cache_key(&self, cx: &Context) -> Result<Key> {
         let found = self.found(cx).await?;
-        if let Some(wanted) = &self.id.signature {
-            signature::check(wanted, &self.objects(&found, cx).await?)?;
-        }
-        let commit = match (&found.tagged, self.id.keep_git_dir) {
+        self.check_signature(&found, cx).await?;
+        let with_tag = self.id.keep_git_dir || self.id.checkout_bundle;
+        let commit = match (&found.tagged, with_tag) {
             // Without `.git` the tag object itself leaves no trace.
             (Some(commit), false) => commit,
             _ => &found.object,
@@ -78,14 +77,12 @@ impl Git {
     /// The files of that commit.
     pub async fn fetch(&self, cx: &Context) -> Result<Ref> {
         let found = self.found(cx).await?;
+        // Another build may have asked for the key, and been told of another commit.
+        self.check_signature(&found, cx).await?;
         let id = &self.id;
         let access = Access::open(&self.sources, id, cx).await?;
         let _alone = self.sources.0.git_locks.lock(&id.remote).await;
         let mirror = mirror::fetched(&self.sources, id, &found, &access, cx).await?;
-        if let Some(wanted) = &id.signature {
-            // Another build may have asked for the key, and been told of another commit.
-            signature::check(wanted, &signature::objects(&found, &mirror).await?)?;
-        }
         let parts = self.sources.parts();
         let shown = if id.reference.is_empty() {
             &found.reference
@@ -124,10 +121,7 @@ impl Git {
         if !with_objects && self.id.signature.is_none() {
             return Ok(facts);
         }
-        let objects = self.objects(&found, cx).await?;
-        if let Some(wanted) = &self.id.signature {
-            signature::check(wanted, &objects)?;
-        }
+        let objects = self.checked_objects(&found, cx).await?;
         if with_objects {
             facts.commit = objects.tag.is_some().then_some(objects.commit_id);
             facts.commit_object = objects.commit.into();
@@ -138,12 +132,31 @@ impl Git {
         Ok(facts)
     }
 
-    /// The bytes of the commit and of its tag.
-    async fn objects(&self, found: &Found, cx: &Context) -> Result<signature::Objects> {
-        let access = Access::open(&self.sources, &self.id, cx).await?;
-        let _alone = self.sources.0.git_locks.lock(&self.id.remote).await;
-        let mirror = mirror::fetched(&self.sources, &self.id, found, &access, cx).await?;
-        signature::objects(found, &mirror).await
+    /// That it has the signature it must have.
+    async fn check_signature(&self, found: &Found, cx: &Context) -> Result<()> {
+        if self.id.signature.is_some() {
+            self.checked_objects(found, cx).await?;
+        }
+        Ok(())
+    }
+
+    /// The bytes of the commit and of its tag, which have the signature they must have.
+    async fn checked_objects(&self, found: &Found, cx: &Context) -> Result<signature::Objects> {
+        let objects = {
+            let access = Access::open(&self.sources, &self.id, cx).await?;
+            let _alone = self.sources.0.git_locks.lock(&self.id.remote).await;
+            let mirror = mirror::fetched(&self.sources, &self.id, found, &access, cx).await?;
+            signature::objects(found, &mirror).await?
+        };
+        // Keys may be many and large. Others use the mirror meanwhile.
+        let id = Arc::clone(&self.id);
+        stdx::task::blocking(move || {
+            if let Some(wanted) = &id.signature {
+                signature::check(wanted, &objects)?;
+            }
+            Ok(objects)
+        })
+        .await
     }
 
     /// What the ref stands for, the same for all of this build.
@@ -216,7 +229,8 @@ fn key(id: &GitId, commit: &str, reference: &str) -> String {
         key.push_str("(mtime=commit)");
     }
     if id.checkout_bundle {
-        key.push_str("(bundle)");
+        // In it, the ref has a name.
+        key.push_str(&format!("(bundle {})", bundle::name(reference)));
     }
     if id.old_modes {
         key.push_str("(oldmodes)");
@@ -263,7 +277,7 @@ mod tests {
         );
         assert_eq!(
             of("git://h/r", &["git.mtime", "git.checkoutbundle"]),
-            "C0(mtime=commit)(bundle)"
+            "C0(mtime=commit)(bundle refs/heads/main)"
         );
     }
 }

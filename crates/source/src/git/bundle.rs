@@ -195,7 +195,7 @@ pub(super) async fn write(id: &GitId, found: &Found, mirror: &Mirror, target: &R
 }
 
 /// The full name a ref has in a bundle: its own for branches and tags, that of a branch for others.
-fn name(reference: &str) -> String {
+pub(super) fn name(reference: &str) -> String {
     if reference.is_empty() || is_commit(reference) {
         return BRANCH.to_owned();
     }

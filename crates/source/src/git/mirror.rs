@@ -44,7 +44,7 @@ pub(super) async fn fetched(
     cx: &Context,
 ) -> Result<Mirror> {
     let first = fetch_into(sources, id, found, access, cx).await;
-    match first {
+    let mirror = match first {
         Err(Error::Git { reason, .. }) if is_beyond_use(&reason) => {
             tracing::warn!(
                 remote = redacted(&id.remote),
@@ -52,10 +52,12 @@ pub(super) async fn fetched(
                 "the mirror is begun anew"
             );
             sources.parts().refs.forget_named(&kept_as(id, found))?;
-            fetch_into(sources, id, found, access, cx).await
+            fetch_into(sources, id, found, access, cx).await?
         }
-        done => done,
-    }
+        done => done?,
+    };
+    mirror.check_tagged(found).await?;
+    Ok(mirror)
 }
 
 /// What git says of a mirror that damage or a rewritten remote made useless.
@@ -76,12 +78,13 @@ fn is_beyond_use(reason: &str) -> bool {
 }
 
 fn kept_as(id: &GitId, found: &Found) -> String {
+    // In front: at the end it could be the end of another remote's address.
     let format = if found.object.len() == 64 {
-        ":sha256"
+        "git-sha256"
     } else {
-        ""
+        "git"
     };
-    format!("git:{}{format}", id.remote)
+    format!("{format}:{}", id.remote)
 }
 
 async fn fetch_into(
@@ -152,6 +155,22 @@ async fn fetch_into(
 }
 
 impl Mirror {
+    /// That the tag points where the remote's list of refs says: the key and the checksum know only
+    /// what that says, and it is the tag that counts.
+    async fn check_tagged(&self, found: &Found) -> Result<()> {
+        let Some(told) = &found.tagged else {
+            return Ok(());
+        };
+        let what = "failed to read the tag of";
+        let peeled = format!("{}^{{commit}}", found.object);
+        let args = ["rev-parse", "--verify", &peeled];
+        if self.git.run(what, &args).await?.trim() == told {
+            return Ok(());
+        }
+        let reason = format!("{} does not point at the commit it says", found.reference);
+        Err(self.git.failed(what, reason))
+    }
+
     async fn has(&self, found: &Found) -> bool {
         let wanted = format!("{}^{{commit}}", found.object);
         self.git.succeeds(&["cat-file", "-e", &wanted]).await
@@ -264,4 +283,33 @@ pub(super) fn path_of(root: &Root) -> Result<PathBuf> {
         "{} is another folder",
         path.display()
     ))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::Identifier;
+
+    /// Rows: S14
+    #[test]
+    fn no_address_reaches_the_mirror_of_another() {
+        let named = |address: &str, object: &str| {
+            let attrs = BTreeMap::from([("git.fullurl".to_owned(), address.to_owned())]);
+            let Ok(Identifier::Git(id)) = Identifier::parse("git://h/r", &attrs) else {
+                panic!("{address}");
+            };
+            kept_as(&id, &Found::commit(object))
+        };
+        let (sha1, sha256) = ("a".repeat(40), "a".repeat(64));
+        let names = [
+            named("https://h/r", &sha1),
+            named("https://h/r", &sha256),
+            named("https://h/r:sha256", &sha1),
+            named("https://h/r:sha256", &sha256),
+        ];
+        let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len(), "{names:?}");
+    }
 }

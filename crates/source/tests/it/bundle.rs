@@ -110,7 +110,7 @@ async fn privileged_a_bundle_is_written_whole_and_read_without_the_remote() {
     // First its files alone, so that the mirror lacks the history.
     let (_, plain) = crate::git::fetch(&state, &url, "main", &[]).await.unwrap();
     let (key, bundle) = written(&state, &url, "main").await;
-    assert_eq!(key, format!("{head}(bundle)"));
+    assert_eq!(key, format!("{head}(bundle refs/heads/main)"));
     let refs = unpacked(served.dir.path(), &bundle);
     assert_eq!(refs, format!("{head} refs/heads/main"));
     let log = ["--git-dir=unpacked", "rev-list", "--count", "main"];
@@ -133,7 +133,7 @@ async fn privileged_a_bundle_is_written_whole_and_read_without_the_remote() {
     // A bundle of a bundle.
     let again = [sum, ("git.checkoutbundle", "true")];
     let (key, files) = read(&fresh, &bundle, "main", &again).await.unwrap();
-    assert_eq!(key.text, format!("{head}(bundle)"));
+    assert_eq!(key.text, format!("{head}(bundle refs/heads/main)"));
     assert_eq!(files.keys().collect::<Vec<_>>(), ["bundle"]);
 }
 
@@ -149,10 +149,12 @@ async fn privileged_bundles_of_tags_commits_and_from_registries() {
     );
     // A tag stays one, with what it says and who signed it.
     let (key, of_tag) = written(&state, &url, "v1").await;
-    assert_eq!(key, format!("{first}(bundle)"));
+    assert_eq!(key, format!("{tag}(bundle refs/tags/v1)"));
     let refs = unpacked(served.dir.path(), &of_tag);
     assert_eq!(refs, format!("{tag} refs/tags/v1"));
-    let (_, of_commit) = written(&state, &url, &first).await;
+    let (key, of_commit) = written(&state, &url, &first).await;
+    // Of the same commit, and another bundle.
+    assert_eq!(key, format!("{first}(bundle refs/heads/main)"));
     let refs = unpacked(served.dir.path(), &of_commit);
     assert_eq!(refs, format!("{first} refs/heads/main"));
     let fresh = crate::setup::state().unwrap();

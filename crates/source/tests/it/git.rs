@@ -105,6 +105,17 @@ pub(crate) fn commit(repo: &Path, message: &str) -> String {
     git(repo, &["rev-parse", "HEAD"])
 }
 
+/// Lets the repository's list of refs say that the annotated `tag` points at `commit`.
+pub(crate) fn lie(repo: &Path, tag: &str, commit: &str) {
+    let object = git(repo, &["rev-parse", &format!("refs/tags/{tag}")]);
+    let main = git(repo, &["rev-parse", "main"]);
+    git(repo, &["update-ref", "-d", &format!("refs/tags/{tag}")]);
+    let refs = format!(
+        "# pack-refs with: peeled fully-peeled sorted \n{main} refs/heads/main\n{object} refs/tags/{tag}\n^{commit}\n"
+    );
+    std::fs::write(repo.join(".git/packed-refs"), refs).unwrap();
+}
+
 impl Served {
     pub(crate) fn repo(&self, name: &str) -> std::path::PathBuf {
         let path = self.dir.path().join(name);

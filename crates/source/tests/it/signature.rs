@@ -6,7 +6,7 @@ use session::Attachables;
 use stdx::Kind;
 use testkit::web::{Page, Web};
 
-use crate::git::{Served, fetch, git, served};
+use crate::git::{Served, fetch, git, lie, served};
 use crate::setup::{State, state};
 use crate::signing::{Gpg, ssh_key};
 
@@ -237,19 +237,30 @@ async fn privileged_a_remote_that_lies_about_a_signed_tag() {
     );
     let rules = [(KEYS, alice.as_str()), ("git.sig.requiresignedtag", "true")];
     assert!(taken(&state, &served, "good", &rules).await.is_ok());
-    // The list of refs says what the tag points at; here it says another commit.
-    let (tag, evil) = (
-        git(&r, &["rev-parse", "good"]),
-        git(&r, &["rev-parse", "main"]),
-    );
-    let main = git(&r, &["symbolic-ref", "HEAD"]);
-    let refs = format!(
-        "# pack-refs with: peeled fully-peeled sorted \n{evil} {main}\n{tag} refs/tags/good\n^{evil}\n"
-    );
-    git(&r, &["update-ref", "-d", "refs/tags/good"]);
-    std::fs::write(r.join(".git/packed-refs"), refs).unwrap();
+    let evil = git(&r, &["rev-parse", "main"]);
+    lie(&r, "good", &evil);
     let taken = taken(&state, &served, "good", &rules).await;
     refused(taken, "does not point at the commit it says");
+}
+
+/// Rows: S16
+#[tokio::test]
+async fn privileged_a_remote_that_lies_about_a_tag_nobody_signed() {
+    let Some(state) = state() else { return };
+    let Some(served) = served() else { return };
+    let r = served.dir.path().join("r");
+    let told = git(&r, &["rev-parse", "main"]);
+    lie(&r, "v1", &told);
+    // A bundle holds the tag, and with it a commit that nobody was told of.
+    let pinned = ("git.checksum", told.as_str());
+    for attrs in [
+        &[pinned, ("git.checkoutbundle", "true")][..],
+        &[("git.checkoutbundle", "true")],
+        &[pinned],
+    ] {
+        let taken = taken(&state, &served, "v1", attrs).await;
+        refused(taken, "does not point at the commit it says");
+    }
 }
 
 /// Rows: S17
