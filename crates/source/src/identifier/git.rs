@@ -34,24 +34,24 @@ pub struct GitSignature {
 impl GitSignature {
     /// What is asked of signatures; `None` when nothing is.
     fn parse(attrs: &mut Attrs<'_>) -> Result<Option<GitSignature>> {
-        let keys = attrs.text(attr::GIT_SIGNATURE_KEYS);
         let rules = [
             attr::GIT_SIGNATURE_REJECT_EXPIRED,
             attr::GIT_SIGNATURE_REQUIRE_TAG,
             attr::GIT_SIGNATURE_IGNORE_TAG,
         ];
-        let named = rules.iter().any(|name| attrs.has(name));
+        // Whoever says how signatures are checked, or names no key, wants them checked.
+        let asked = attrs.has(attr::GIT_SIGNATURE_KEYS) || rules.iter().any(|rule| attrs.has(rule));
+        let keys = attrs.text_or_empty(attr::GIT_SIGNATURE_KEYS);
         let [reject_expired, require_tag, ignore_tag] = rules.map(|name| attrs.truth(name));
         let signature = GitSignature {
-            keys: keys.unwrap_or_default(),
+            keys,
             reject_expired: reject_expired?,
             require_tag: require_tag?,
             ignore_tag: ignore_tag?,
         };
-        // Whoever says how signatures are checked wants them checked.
-        match (signature.keys.is_empty(), named) {
-            (false, _) => Ok(Some(signature)),
-            (true, false) => Ok(None),
+        match (asked, signature.keys.trim().is_empty()) {
+            (false, _) => Ok(None),
+            (true, false) => Ok(Some(signature)),
             (true, true) => Err(attrs.wrong(format!("{} is missing", attr::GIT_SIGNATURE_KEYS))),
         }
     }
@@ -465,6 +465,11 @@ mod tests {
                 assert!(error.contains("git.sig.pubkey is missing"), "{error}");
             }
             assert!(parse("git://h/r", &[keys, (rule, "perhaps")]).is_err());
+        }
+        // A variable that was never set must not turn the check off.
+        for none in ["", " \n"] {
+            let error = parse("git://h/r", &[("git.sig.pubkey", none)]).unwrap_err();
+            assert!(error.contains("git.sig.pubkey is missing"), "{error}");
         }
         let unknown = parse("git://h/r", &[keys, ("git.sig.color", "red")]);
         assert!(unknown.unwrap_err().contains("git.sig.color"));

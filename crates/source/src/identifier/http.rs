@@ -44,12 +44,15 @@ pub struct HttpSignature {
 
 impl HttpSignature {
     fn parse(attrs: &mut Attrs<'_>) -> Result<Option<HttpSignature>> {
-        let keys = attrs.text_or_empty(attr::HTTP_SIGNATURE_KEYS);
-        let signature = attrs.text_or_empty(attr::HTTP_SIGNATURE);
-        let missing = match (keys.is_empty(), signature.is_empty()) {
-            (true, true) => return Ok(None),
+        let names = [attr::HTTP_SIGNATURE_KEYS, attr::HTTP_SIGNATURE];
+        // One that is there and empty asks for a signature, too.
+        if !names.iter().any(|name| attrs.has(name)) {
+            return Ok(None);
+        }
+        let [keys, signature] = names.map(|name| attrs.text_or_empty(name));
+        let missing = match (keys.trim().is_empty(), signature.trim().is_empty()) {
             (false, false) => return Ok(Some(HttpSignature { keys, signature })),
-            (true, false) => attr::HTTP_SIGNATURE_KEYS,
+            (true, _) => attr::HTTP_SIGNATURE_KEYS,
             (false, true) => attr::HTTP_SIGNATURE,
         };
         Err(attrs.wrong(format!("{missing} is missing")))
@@ -99,5 +102,44 @@ impl HttpId {
             headers,
             signature: HttpSignature::parse(attrs)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::Identifier;
+    use super::*;
+
+    /// Rows: S17
+    #[test]
+    fn an_empty_key_or_signature_is_a_missing_one() {
+        let parse = |keys: Option<&str>, signature: Option<&str>| {
+            let attrs = [("http.sig.pubkey", keys), ("http.sig.signature", signature)];
+            let attrs: BTreeMap<_, _> = attrs
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+                .collect();
+            match Identifier::parse("https://h/f", &attrs) {
+                Ok(Identifier::Http(id)) => Ok(id.signature),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        assert_eq!(parse(None, None), Ok(None));
+        let both = parse(Some("K"), Some("S")).unwrap().unwrap();
+        assert_eq!((both.keys.as_str(), both.signature.as_str()), ("K", "S"));
+        for (keys, signature, missing) in [
+            (Some(""), Some(""), "http.sig.pubkey is missing"),
+            (Some(""), None, "http.sig.pubkey is missing"),
+            (None, Some(""), "http.sig.pubkey is missing"),
+            (Some(" "), Some("S"), "http.sig.pubkey is missing"),
+            (Some("K"), Some(""), "http.sig.signature is missing"),
+            (Some("K"), None, "http.sig.signature is missing"),
+        ] {
+            let error = parse(keys, signature).unwrap_err();
+            assert!(error.contains(missing), "{error}");
+        }
     }
 }
