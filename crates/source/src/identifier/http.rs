@@ -110,7 +110,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::super::Identifier;
-    use super::*;
 
     /// Rows: S17
     #[test]
