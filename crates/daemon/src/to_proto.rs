@@ -371,6 +371,9 @@ pub(crate) fn failure(failure: &Failure) -> Status {
         let lacking = serde_json::json!({ "version": version.number(), "feature": feature });
         details.push(Detail::CompatibilityFeature(lacking));
     }
+    if let Some(name) = failure.subrequest.clone() {
+        details.push(Detail::Subrequest(details::Name { name }));
+    }
     if let Some(step) = &failure.step {
         details.push(Detail::Solve(failed_step(step)));
     }
@@ -555,6 +558,19 @@ mod tests {
         let wanted = serde_json::json!({"def": ["eA=="]});
         assert_eq!(json["info"]["definition"], wanted);
         assert_eq!(Detail::from_any(&any), detail, "it goes on as it came");
+    }
+
+    /// Rows: A16, F07
+    #[test]
+    fn a_question_without_an_answer_is_a_detail() {
+        let told = failure(&Failure {
+            subrequest: Some("frontend.dream".into()),
+            ..Failure::default()
+        });
+        let status = google::rpc::Status::decode(told.details()).unwrap();
+        let told: Vec<Detail> = status.details.iter().map(Detail::from_any).collect();
+        let name = "frontend.dream".to_owned();
+        assert_eq!(told, [Detail::Subrequest(details::Name { name })]);
     }
 
     /// Rows: A16

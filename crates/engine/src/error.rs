@@ -33,6 +33,8 @@ pub struct Failure {
     pub capability: Option<String>,
     /// What the output's older version does not have.
     pub feature: Option<(Compatibility, String)>,
+    /// The question the frontend has no answer to.
+    pub subrequest: Option<String>,
     /// A frontend outside of this process said all of this: its status, as it came.
     pub said: Option<bytes::Bytes>,
     /// What was asked for was understood; building it failed.
@@ -92,6 +94,7 @@ impl Failure {
             }
             self.said = self.said.take().or_else(|| said_in(error));
             self.capability = self.capability.take().or_else(|| capability_in(error));
+            self.subrequest = self.subrequest.take().or_else(|| subrequest_in(error));
             self.hints.extend(hint(error));
         }
     }
@@ -130,6 +133,14 @@ fn said_in(error: &(dyn StdError + 'static)) -> Option<bytes::Bytes> {
 fn capability_in(error: &(dyn StdError + 'static)) -> Option<String> {
     match frontend_in(error) {
         Some(frontend::Error::NoCapability(name)) => Some(name.clone()),
+        _ => None,
+    }
+}
+
+/// The question our own frontend does not know.
+fn subrequest_in(error: &(dyn StdError + 'static)) -> Option<String> {
+    match error.downcast_ref::<dockerfile::Error>() {
+        Some(dockerfile::Error::UnknownRequest { name }) => Some(name.clone()),
         _ => None,
     }
 }
@@ -289,6 +300,24 @@ mod tests {
         assert_eq!(failure.hints.len(), 1, "{:?}", failure.hints);
         assert!(failure.hints[0].contains("spelling") && failure.of_a_build);
         assert!(!Failure::of_frontend(&frontend::Error::NoRef("x".into())).of_a_build);
+    }
+
+    /// Clients ask whether that is it, and go another way.
+    ///
+    /// Rows: A16, F07
+    #[test]
+    fn a_question_without_an_answer_is_named() {
+        let name = "frontend.dream".to_owned();
+        let unknown = dockerfile::Error::UnknownRequest { name };
+        let written = frontend::Error::Written {
+            kind: unknown.kind(),
+            cause: Arc::new(unknown),
+            at: Vec::new(),
+            hints: Vec::new(),
+        };
+        let failure = Failure::of_frontend(&written);
+        assert_eq!(failure.subrequest.as_deref(), Some("frontend.dream"));
+        assert_eq!(failure.message, "unsupported request \"frontend.dream\"");
     }
 
     #[test]
