@@ -1,5 +1,7 @@
 //! The arithmetic: whether a digest or message was signed by a public key.
 
+use std::sync::OnceLock;
+
 use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
 use crypto_bigint::{BoxedUint, Odd};
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
@@ -71,14 +73,47 @@ pub(crate) enum Curve {
 /// A public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PublicKey {
-    Rsa {
-        modulus: Vec<u8>,
-        exponent: Vec<u8>,
-    },
+    Rsa(RsaKey),
     /// The point as SEC 1 writes it.
     Ecdsa(Curve, Vec<u8>),
     Ed25519([u8; 32]),
 }
+
+/// An RSA key.
+#[derive(Clone, Debug)]
+pub(crate) struct RsaKey {
+    modulus: Vec<u8>,
+    exponent: Vec<u8>,
+    /// What its arithmetic needs, which takes as long to make as a signature to check.
+    params: OnceLock<Option<BoxedMontyParams>>,
+}
+
+impl RsaKey {
+    pub(crate) fn new(modulus: &[u8], exponent: &[u8]) -> RsaKey {
+        RsaKey {
+            modulus: trimmed(modulus).to_vec(),
+            exponent: trimmed(exponent).to_vec(),
+            params: OnceLock::new(),
+        }
+    }
+
+    fn params(&self) -> Option<&BoxedMontyParams> {
+        let make = || {
+            let modulus = BoxedUint::from_be_slice_vartime(&self.modulus);
+            let modulus = Option::<Odd<BoxedUint>>::from(Odd::new(modulus))?;
+            Some(BoxedMontyParams::new_vartime(modulus))
+        };
+        self.params.get_or_init(make).as_ref()
+    }
+}
+
+impl PartialEq for RsaKey {
+    fn eq(&self, other: &RsaKey) -> bool {
+        (&self.modulus, &self.exponent) == (&other.modulus, &other.exponent)
+    }
+}
+
+impl Eq for RsaKey {}
 
 /// The numbers of a signature.
 pub(crate) enum Numbers<'a> {
@@ -90,10 +125,10 @@ pub(crate) enum Numbers<'a> {
 impl PublicKey {
     /// That it is long enough.
     pub(crate) fn check_strength(&self) -> Result<()> {
-        let PublicKey::Rsa { modulus, .. } = self else {
+        let PublicKey::Rsa(key) = self else {
             return Ok(());
         };
-        match bits(modulus) {
+        match bits(&key.modulus) {
             short @ ..MIN_RSA_BITS => Err(Error::Rejected(format!(
                 "an RSA key too short: {short} bits"
             ))),
@@ -105,9 +140,7 @@ impl PublicKey {
     /// Whether it signed the digest. For Ed25519 the digest is itself the message, as in OpenPGP.
     pub(crate) fn signed(&self, hash: Hash, digest: &[u8], numbers: &Numbers<'_>) -> bool {
         match (self, numbers) {
-            (PublicKey::Rsa { modulus, exponent }, Numbers::Rsa(number)) => {
-                rsa(modulus, exponent, hash, digest, number).is_some()
-            }
+            (PublicKey::Rsa(key), Numbers::Rsa(number)) => rsa(key, hash, digest, number).is_some(),
             (PublicKey::Ecdsa(curve, point), Numbers::Ecdsa(r, s)) => {
                 ecdsa(*curve, point, digest, r, s).is_some()
             }
@@ -130,17 +163,16 @@ fn bits(number: &[u8]) -> usize {
 
 /// PKCS #1 version 1.5. The whole padded text is made and compared: taking the signature's apart
 /// has let forged ones through elsewhere.
-fn rsa(modulus: &[u8], exponent: &[u8], hash: Hash, digest: &[u8], number: &[u8]) -> Option<()> {
-    let (modulus, number) = (trimmed(modulus), trimmed(number));
-    if bits(modulus) > MAX_RSA_BITS {
+fn rsa(key: &RsaKey, hash: Hash, digest: &[u8], number: &[u8]) -> Option<()> {
+    if bits(&key.modulus) > MAX_RSA_BITS {
         return None;
     }
-    let exponent = u64::from_be_bytes(padded(exponent)?);
+    let exponent = u64::from_be_bytes(padded(&key.exponent)?);
     // Larger ones are not in use and cost time.
     if exponent < 3 || exponent % 2 == 0 || exponent >= 1 << 33 {
         return None;
     }
-    let length = modulus.len();
+    let length = key.modulus.len();
     let tail = [hash.prefix(), digest].concat();
     let padding = length.checked_sub(tail.len() + 3).filter(|p| *p >= 8)?;
     let mut expected = vec![0x00, 0x01];
@@ -148,15 +180,16 @@ fn rsa(modulus: &[u8], exponent: &[u8], hash: Hash, digest: &[u8], number: &[u8]
     expected.push(0x00);
     expected.extend(tail);
 
-    let modulus = BoxedUint::from_be_slice_vartime(modulus);
-    let number = BoxedUint::from_be_slice(number, modulus.bits_precision()).ok()?;
-    if number >= modulus {
+    let params = key.params()?;
+    let modulus = params.modulus();
+    let number = BoxedUint::from_be_slice(trimmed(number), modulus.bits_precision()).ok()?;
+    if number >= **modulus {
         return None;
     }
-    let modulus = Option::<Odd<BoxedUint>>::from(Odd::new(modulus))?;
-    let params = BoxedMontyParams::new_vartime(modulus);
-    let opened = BoxedMontyForm::new(number, &params)
-        .pow(&BoxedUint::from(exponent))
+    // The exponent is no secret: only the bits it has cost time.
+    let bits = u64::BITS - exponent.leading_zeros();
+    let opened = BoxedMontyForm::new(number, params)
+        .pow_bounded_exp(&BoxedUint::from(exponent), bits)
         .retrieve()
         .to_be_bytes();
     let (zeros, opened) = opened.split_at_checked(opened.len().checked_sub(length)?)?;

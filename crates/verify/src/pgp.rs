@@ -12,11 +12,13 @@ use crate::error::{Error, Result, bad_key, bad_signature};
 use crate::key::Hash;
 use crate::{MAX_TEXT, Policy};
 
-use certificate::{Certificate, SigningKey};
-use signature::{Signature, Type};
+use certificate::{Certificate, Parts, SigningKey};
+use signature::{Issuer, Signature, Type};
 
 /// Clocks differ by so many seconds.
 const SKEW: u64 = 5 * 60;
+/// So many signatures of keys on themselves are checked. Keys of people have dozens.
+const MAX_SELF_SIGNATURES: usize = 1000;
 
 /// That `signature`, in armor, is of one of `keys`, in armor, too, over all that `data` gives.
 /// The bytes are read once and not kept.
@@ -33,18 +35,18 @@ pub fn detached(signature: &[u8], keys: &[u8], policy: Policy, data: impl Read) 
             signature.created
         )));
     }
-    let certificates = certificates(keys)?;
     let issuer = signature
         .issuer
         .clone()
         .ok_or_else(|| bad_signature("signature doesn't have an issuer"))?;
+    let certificates = certificates(keys, &issuer)?;
     let candidates: Vec<_> = certificates
         .iter()
         .flat_map(Certificate::signing_keys)
         .filter(|key| issuer.names(&key.fingerprint))
         .collect();
     let digest = digest(&signature, data)?;
-    let mut last = Error::UnknownKey(issuer.to_string());
+    let (mut good, mut last) = (false, Error::UnknownKey(issuer.to_string()));
     for key in candidates {
         let Some(public) = key.public.as_ref() else {
             let algorithm = key.algorithm;
@@ -58,11 +60,16 @@ pub fn detached(signature: &[u8], keys: &[u8], policy: Policy, data: impl Read) 
             true => may_sign(&key, &signature, policy),
         };
         match checked {
-            Ok(()) => return Ok(()),
+            Ok(()) => good = true,
+            // A key that has ended has, also where another key calls it its subkey still.
+            Err(error @ (Error::Revoked | Error::Expired(..))) => return Err(error),
             Err(error) => last = error,
         }
     }
-    Err(last)
+    match good {
+        true => Ok(()),
+        false => Err(last),
+    }
 }
 
 /// That a key which made a signature could do so.
@@ -103,8 +110,9 @@ fn only_signature(bytes: &[u8]) -> Result<Signature<'_>> {
     Signature::parse(packet.body).map_err(bad_signature)
 }
 
-/// The keys of all blocks.
-fn certificates(keys: &[u8]) -> Result<Vec<Certificate>> {
+/// Those keys of all blocks that have the one named, as a subkey or themselves. Others are not looked
+/// at: a keyring may be full of them.
+fn certificates(keys: &[u8], issuer: &Issuer) -> Result<Vec<Certificate>> {
     if keys.len() > MAX_TEXT {
         return Err(bad_key("it is larger than 1 MiB"));
     }
@@ -113,27 +121,51 @@ fn certificates(keys: &[u8]) -> Result<Vec<Certificate>> {
         let why = "failed to read armored public key: no armored data found";
         return Err(bad_key(why));
     }
+    let mut packets = Vec::new();
+    for block in &blocks {
+        packets.extend(packets_of_keys(block)?);
+    }
+    let (named, others): (Vec<_>, Vec<_>) = Parts::of(packets.into_iter())
+        .into_iter()
+        .partition(|parts| parts.has(issuer));
+    if named.iter().map(Parts::cost).sum::<usize>() > MAX_SELF_SIGNATURES {
+        let why = format!("it has more than {MAX_SELF_SIGNATURES} signatures on itself");
+        return Err(bad_key(why));
+    }
     let (mut all, mut refused) = (Vec::new(), None);
-    for block in blocks {
-        if block.label != "PGP PUBLIC KEY BLOCK" {
-            let label = block.label;
-            return Err(bad_key(format!("expected public key block, got: {label}")));
-        }
-        let mut packets: Vec<_> = packet::packets(&block.bytes)
-            .collect::<Result<_, _>>()
-            .map_err(bad_key)?;
-        packets.retain(|packet| !packet::SAYING_NOTHING.contains(&packet.tag));
-        for packets in certificate::split(&packets) {
-            match Certificate::parse(packets) {
-                Ok(certificate) => all.push(certificate),
-                Err(reason) => refused = Some(reason),
-            }
+    for parts in &named {
+        match Certificate::parse(parts) {
+            Ok(certificate) => all.push(certificate),
+            Err(reason) => refused = Some(reason),
         }
     }
-    match (all.is_empty(), refused) {
-        (false, _) => Ok(all),
-        (true, Some(reason)) => Err(bad_key(reason)),
-        (true, None) => Err(bad_key("there is none in it")),
+    // Of keys none of which is of any use, it is said why.
+    let useless: Option<Vec<_>> = others.iter().map(Parts::unsupported).collect();
+    refused = refused.or_else(|| useless?.pop());
+    match refused {
+        Some(reason) if all.is_empty() => Err(bad_key(reason)),
+        _ => Ok(all),
+    }
+}
+
+/// The packets of a block that keys consist of, of which the first is a key.
+fn packets_of_keys<'a>(block: &'a armor::Block) -> Result<Vec<packet::Packet<'a>>> {
+    if block.label != "PGP PUBLIC KEY BLOCK" {
+        let label = &block.label;
+        return Err(bad_key(format!("expected public key block, got: {label}")));
+    }
+    let mut packets: Vec<_> = packet::packets(&block.bytes)
+        .collect::<Result<_, _>>()
+        .map_err(bad_key)?;
+    packets.retain(|packet| packet::OF_KEYS.contains(&packet.tag));
+    match packets.first().map(|packet| packet.tag) {
+        Some(packet::PUBLIC_KEY) => Ok(packets),
+        // As `gpg --gen-revoke` writes it; the key it is about would be taken for a good one.
+        Some(packet::SIGNATURE) => Err(bad_key(
+            "there is a signature without the key it is about; import a revocation and export the key",
+        )),
+        Some(_) => Err(bad_key("a block does not begin with a key")),
+        None => Err(bad_key("there is none in it")),
     }
 }
 

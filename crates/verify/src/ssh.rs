@@ -3,7 +3,7 @@
 use crate::armor;
 use crate::bytes::Bytes;
 use crate::error::{Error, Result, bad_key, bad_signature};
-use crate::key::{Curve, Hash, Numbers, PublicKey};
+use crate::key::{Curve, Hash, Numbers, PublicKey, RsaKey};
 
 const MAGIC: &[u8] = b"SSHSIG";
 /// What keys in hardware sign besides: that somebody touched them.
@@ -114,9 +114,8 @@ impl Key {
         let public = if format.ends_with("ed25519") || format.starts_with("sk-ssh-ed25519") {
             PublicKey::Ed25519(blob.string()?.try_into().ok()?)
         } else if format.starts_with("rsa") {
-            let exponent = blob.string()?.to_vec();
-            let modulus = blob.string()?.to_vec();
-            PublicKey::Rsa { modulus, exponent }
+            let (exponent, modulus) = (blob.string()?, blob.string()?);
+            PublicKey::Rsa(RsaKey::new(modulus, exponent))
         } else {
             let curve = match blob.string()? {
                 b"nistp256" => Curve::P256,
@@ -147,8 +146,8 @@ impl Key {
         let format = signature.string().ok_or_else(early)?;
         let blob = signature.string().ok_or_else(early)?;
         let hash = match (&self.public, format) {
-            (PublicKey::Rsa { .. }, b"rsa-sha2-256") => Hash::Sha256,
-            (PublicKey::Rsa { .. }, b"rsa-sha2-512") => Hash::Sha512,
+            (PublicKey::Rsa(_), b"rsa-sha2-256") => Hash::Sha256,
+            (PublicKey::Rsa(_), b"rsa-sha2-512") => Hash::Sha512,
             // With `ssh-rsa` it would be SHA-1.
             (_, format) if format != self.format.as_bytes() => {
                 let format = String::from_utf8_lossy(format).into_owned();
@@ -184,7 +183,7 @@ impl Key {
                 let numbers = blob.try_into().map(Numbers::Ed25519);
                 numbers.is_ok_and(|numbers| self.public.signed(hash, &message, &numbers))
             }
-            PublicKey::Rsa { .. } => {
+            PublicKey::Rsa(_) => {
                 let digest = hash.of(&message);
                 self.public.signed(hash, &digest, &Numbers::Rsa(blob))
             }

@@ -7,8 +7,14 @@ pub(super) const PUBLIC_KEY: u8 = 6;
 pub(super) const USER_ID: u8 = 13;
 pub(super) const PUBLIC_SUBKEY: u8 = 14;
 pub(super) const USER_ATTRIBUTE: u8 = 17;
-/// Markers, somebody's own notes of trust, padding: between any others.
-pub(super) const SAYING_NOTHING: [u8; 3] = [10, 12, 21];
+/// What keys consist of. Others, known or not, are passed over wherever they lie.
+pub(super) const OF_KEYS: [u8; 5] = [
+    SIGNATURE,
+    PUBLIC_KEY,
+    USER_ID,
+    PUBLIC_SUBKEY,
+    USER_ATTRIBUTE,
+];
 
 /// One of them.
 #[derive(Clone, Copy)]

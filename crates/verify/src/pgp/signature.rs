@@ -23,6 +23,8 @@ pub(super) enum Type {
     SubkeyBinding,
     /// The primary key is the subkey's, too.
     PrimaryBinding,
+    /// About a primary key itself.
+    Direct,
     KeyRevocation,
     SubkeyRevocation,
     UserIdRevocation,
@@ -135,17 +137,12 @@ impl<'a> Signature<'a> {
             (3, _) => self.lifetime = number()?,
             (9, _) => self.key_lifetime = number()?,
             (16, _) if !matches!(self.issuer, Some(Issuer::Fingerprint(_))) => {
-                let id = body.try_into().map_err(|_| "a bad subpacket".to_owned())?;
-                self.issuer = Some(Issuer::KeyId(id));
+                self.issuer = Some(issuer(kind, body).ok_or("a bad subpacket")?);
             }
             (25, [flag]) => self.is_primary = *flag != 0,
             (27, [flags, ..]) => self.flags = Some(*flags),
             (32, _) => self.embedded = Some(body),
-            (33, [4, fingerprint @ ..]) => {
-                let fingerprint = fingerprint.try_into();
-                let fingerprint = fingerprint.map_err(|_| "a bad subpacket".to_owned())?;
-                self.issuer = Some(Issuer::Fingerprint(fingerprint));
-            }
+            (33, [4, ..]) => self.issuer = Some(issuer(kind, body).ok_or("a bad subpacket")?),
             // Preferences, trust and the like: they limit nothing that is asked here.
             (4..=7 | 11 | 12 | 16 | 21..=31 | 33..=35, _) => {}
             _ if critical => return Err(format!("critical subpacket {kind} is not understood")),
@@ -208,9 +205,60 @@ impl<'a> Signature<'a> {
         (self.lifetime > 0).then(|| self.created + self.lifetime)
     }
 
+    /// Whether it says that it is the key's; `or_nobodys` when it names nobody, too.
+    pub(super) fn is_of(&self, key: &[u8; 20], or_nobodys: bool) -> bool {
+        match &self.issuer {
+            Some(issuer) => issuer.names(key),
+            None => or_nobodys,
+        }
+    }
+
     /// The signature inside of it.
     pub(super) fn embedded(&self) -> Option<Signature<'a>> {
         Signature::parse(self.embedded?).ok()
+    }
+}
+
+/// Whether bytes that cannot be read as a signature may be one of this sort by the key all the same:
+/// they say the sort, and name the key or nobody.
+pub(super) fn may_be(body: &[u8], kind: Type, key: &[u8; 20]) -> bool {
+    let (said, issuers) = match body {
+        [2 | 3, _, said, rest @ ..] => {
+            let issuer = rest.get(4..12).and_then(|id| issuer(16, id));
+            (*said, issuer.into_iter().collect())
+        }
+        [4, said, _, _, rest @ ..] => (*said, issuers(rest)),
+        [_, said, ..] => (*said, Vec::new()),
+        _ => return false,
+    };
+    kind_of(said) == kind && (issuers.is_empty() || issuers.iter().any(|issuer| issuer.names(key)))
+}
+
+/// Whoever is named in both sorts of subpackets, as far as they can be read.
+fn issuers(bytes: &[u8]) -> Vec<Issuer> {
+    let (mut left, mut all) = (Bytes(bytes), Vec::new());
+    for _ in 0..2 {
+        let length = left.u16();
+        let Some(subpackets) = length.and_then(|length| left.take(length.into())) else {
+            break;
+        };
+        let read = for_each_subpacket(subpackets, |kind, _, body| {
+            all.extend(issuer(kind, body));
+            Ok(())
+        });
+        if read.is_err() {
+            break;
+        }
+    }
+    all
+}
+
+/// Whom a subpacket names.
+fn issuer(kind: u8, body: &[u8]) -> Option<Issuer> {
+    match (kind, body) {
+        (16, id) => Some(Issuer::KeyId(id.try_into().ok()?)),
+        (33, [4, fingerprint @ ..]) => Some(Issuer::Fingerprint(fingerprint.try_into().ok()?)),
+        _ => None,
     }
 }
 
@@ -221,6 +269,7 @@ fn kind_of(byte: u8) -> Type {
         0x10..=0x13 => Type::Certification,
         0x18 => Type::SubkeyBinding,
         0x19 => Type::PrimaryBinding,
+        0x1f => Type::Direct,
         0x20 => Type::KeyRevocation,
         0x28 => Type::SubkeyRevocation,
         0x30 => Type::UserIdRevocation,

@@ -1,5 +1,7 @@
 //! Keys and signatures written packet by packet, good ones and all sorts of bad ones.
 
+mod keyrings;
+
 use base64::Engine as _;
 
 use super::*;
