@@ -77,7 +77,7 @@ fn commit(raw: &[u8], sha256: bool) -> Result<(Vec<u8>, Vec<u8>)> {
     };
     let (mut signed, mut signature) = (Vec::with_capacity(raw.len()), Vec::new());
     // Which header the line goes on with: none of signatures, ours, the other.
-    let mut inside = None;
+    let (mut inside, mut has_committer) = (None, false);
     let mut rest = raw;
     while let Some(line) = first_line(&mut rest) {
         if line == b"\n" {
@@ -88,6 +88,10 @@ fn commit(raw: &[u8], sha256: bool) -> Result<(Vec<u8>, Vec<u8>)> {
             .into_iter()
             .find(|name| line.starts_with(name));
         let text = match (begins, inside, line) {
+            // Git writes it after all else, and finds the commit's own headers by their place.
+            (Some(_), ..) if !has_committer => {
+                return Err(bad_signature("it stands before the committer"));
+            }
             (Some(name), ..) => {
                 if name == own && !signature.is_empty() {
                     return Err(bad_signature("there are several"));
@@ -98,6 +102,7 @@ fn commit(raw: &[u8], sha256: bool) -> Result<(Vec<u8>, Vec<u8>)> {
             (None, Some(_), [b' ', more @ ..]) => more,
             _ => {
                 inside = None;
+                has_committer |= line.starts_with(b"committer ");
                 signed.extend_from_slice(line);
                 continue;
             }
@@ -150,16 +155,28 @@ mod tests {
     /// Rows: S16
     #[test]
     fn a_commit_is_signed_without_its_signature_headers() {
-        let raw = b"tree T\nmergetag object X\n -----BEGIN PGP SIGNATURE-----\n y\ngpgsig A\n B\ngpgsig-sha256 C\n D\nencoding E\n\nm\ngpgsig no\n";
+        let raw = b"tree T\ncommitter K\nmergetag object X\n -----BEGIN PGP SIGNATURE-----\n y\ngpgsig A\n B\ngpgsig-sha256 C\n D\nencoding E\n\nm\ngpgsig no\n";
         let (signed, signature) = commit(raw, false).unwrap();
         assert_eq!(
             text(signed),
-            "tree T\nmergetag object X\n -----BEGIN PGP SIGNATURE-----\n y\nencoding E\n\nm\ngpgsig no\n"
+            "tree T\ncommitter K\nmergetag object X\n -----BEGIN PGP SIGNATURE-----\n y\nencoding E\n\nm\ngpgsig no\n"
         );
         assert_eq!(text(signature), "A\nB\n");
         assert_eq!(text(commit(raw, true).unwrap().1), "C\nD\n");
-        let twice = b"tree T\ngpgsig A\ngpgsig B\n\nm\n";
-        assert!(commit(twice, false).is_err());
+        for (raw, reason) in [
+            ("tree T\ncommitter K\ngpgsig A\ngpgsig B\n\nm\n", "several"),
+            (
+                "tree T\ngpgsig A\ncommitter K\n\nm\n",
+                "before the committer",
+            ),
+            (
+                "gpgsig-sha256 A\ntree T\ncommitter K\n\nm\n",
+                "before the committer",
+            ),
+        ] {
+            let error = commit(raw.as_bytes(), false).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
     }
 
     /// Rows: S16
