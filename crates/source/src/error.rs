@@ -161,6 +161,14 @@ pub enum Error {
         /// Why not.
         source: verify::Error,
     },
+    /// A tag was signed, by another name than the ref has.
+    #[error("tag {called} was signed as tag {signed}")]
+    GitTagName {
+        /// The ref's name.
+        called: String,
+        /// The tag's own.
+        signed: String,
+    },
     /// A tag must be signed, and it is a commit that was found.
     #[error("signed tag required but no signed tag found")]
     NoSignedTag,
@@ -190,6 +198,7 @@ impl Error {
             | Error::HttpChecksum { .. }
             | Error::GitChecksum { .. }
             | Error::GitBundle { .. }
+            | Error::GitTagName { .. }
             | Error::NoSignedTag => Kind::InvalidInput,
             Error::GitSignature { source, .. } | Error::HttpSignature { source, .. } => {
                 source.kind()

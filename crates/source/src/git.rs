@@ -173,10 +173,12 @@ impl Git {
             Some(commit) => Found::commit(commit),
             None => {
                 let known = format!(
-                    "git {}#{} {}",
+                    "git {}#{} {} {}",
                     id.remote,
                     id.reference,
-                    bundle.map_or("", |bundle| bundle.locator.as_str())
+                    bundle.map_or("", |bundle| bundle.locator.as_str()),
+                    // Who trusts other hosts does not believe their answers.
+                    id.known_hosts
                 );
                 let found = cx.resolutions.get_or(known, async {
                     let access = Access::open(&self.sources, id, cx).await?;

@@ -198,6 +198,8 @@ impl Cli {
             ("GIT_TERMINAL_PROMPT", "0"),
             ("GIT_CONFIG_NOSYSTEM", "1"),
             ("GIT_CONFIG_GLOBAL", "/dev/null"),
+            ("GIT_ATTR_NOSYSTEM", "1"),
+            ("GIT_NO_REPLACE_OBJECTS", "1"),
             ("HOME", "/dev/null"),
             ("LC_ALL", "C"),
             ("GIT_ALLOW_PROTOCOL", self.protocols),

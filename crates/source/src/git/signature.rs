@@ -1,5 +1,7 @@
 //! That a commit or tag was signed by one of the keys it must be signed by.
 
+use std::borrow::Cow;
+
 use verify::{ObjectKind, Policy};
 
 use super::cli::Cli;
@@ -15,6 +17,8 @@ pub(super) struct Objects {
     pub(super) commit: Vec<u8>,
     /// Its name and bytes.
     pub(super) tag: Option<(String, Vec<u8>)>,
+    /// What the ref calls the tag.
+    called: Option<String>,
 }
 
 /// Reads the objects out of the mirror. A name that is itself an object's may be a tag's as well.
@@ -44,6 +48,7 @@ pub(super) async fn objects(found: &Found, mirror: &Mirror) -> Result<Objects> {
         commit_id,
         commit,
         tag,
+        called: found.reference.strip_prefix("refs/tags/").map(Into::into),
     })
 }
 
@@ -68,11 +73,34 @@ pub(super) fn check(wanted: &GitSignature, objects: &Objects) -> Result<()> {
         })
     };
     let tag = objects.tag.as_ref().filter(|_| !wanted.ignore_tag);
-    let of_tag = tag.map(|(id, raw)| check(ObjectKind::Tag, id, raw));
+    let of_tag = tag.map(|(id, raw)| {
+        check(ObjectKind::Tag, id, raw)?;
+        // Whoever may move refs could call an old release by the name of a new one.
+        match objects
+            .called
+            .as_deref()
+            .filter(|called| *called != name(raw))
+        {
+            None => Ok(()),
+            Some(called) => Err(Error::GitTagName {
+                called: called.to_owned(),
+                signed: name(raw).into_owned(),
+            }),
+        }
+    });
     match of_tag {
         Some(Ok(())) => Ok(()),
         Some(Err(error)) if wanted.require_tag => Err(error),
         None if wanted.require_tag => Err(Error::NoSignedTag),
         Some(Err(_)) | None => check(ObjectKind::Commit, &objects.commit_id, &objects.commit),
     }
+}
+
+/// What a tag calls itself.
+fn name(raw: &[u8]) -> Cow<'_, str> {
+    let mut headers = raw
+        .split(|byte| *byte == b'\n')
+        .take_while(|line| !line.is_empty());
+    let name = headers.find_map(|line| line.strip_prefix(b"tag "));
+    String::from_utf8_lossy(name.unwrap_or_default())
 }

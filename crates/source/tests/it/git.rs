@@ -331,6 +331,25 @@ async fn privileged_what_is_not_there_and_damage_are_told_apart() {
     assert_eq!(files["a.txt"], "two");
 }
 
+/// Rows: C14, S14
+#[tokio::test]
+async fn privileged_an_answer_is_for_those_who_trust_the_same_hosts() {
+    let Some(state) = state() else { return };
+    let Some(served) = served() else { return };
+    let (url, r) = (served.url("r"), served.dir.path().join("r"));
+    let build = state.build(Attachables::new());
+    let asked = async |hosts: &str| {
+        let attrs = [("git.fullurl", url.as_str()), ("git.knownsshhosts", hosts)];
+        let source = state.source("git://127.0.0.1/r#main", &attrs).unwrap();
+        source.cache_key(&build.cx, 0).await.unwrap().text
+    };
+    let first = asked("").await;
+    std::fs::write(r.join("a.txt"), "three").unwrap();
+    let moved = commit(&r, "third");
+    assert_eq!(asked("").await, first);
+    assert_eq!(asked("h ssh-ed25519 AAAA").await, moved);
+}
+
 /// Files that are no programs can be written by all, whichever part is taken; what was there
 /// before in the new way is not taken for it, nor the other way round.
 ///

@@ -117,6 +117,23 @@ async fn privileged_commits_and_tags_signed_with_gnupg() {
             reason => refused(taken, reason),
         }
     }
+    // A signed tag by the name of another one.
+    git(&r, &["update-ref", "refs/tags/v3", &tag]);
+    refused(
+        taken(&state, &served, "v3", &[(KEYS, &bob)]).await,
+        "unknown entity",
+    );
+    let rules = [(KEYS, bob.as_str()), ("git.sig.requiresignedtag", "true")];
+    refused(
+        taken(&state, &served, "v3", &rules).await,
+        "tag v3 was signed as tag v2",
+    );
+    // The commit's own signature counts by any name.
+    assert!(
+        taken(&state, &served, "v3", &[(KEYS, &alice)])
+            .await
+            .is_ok()
+    );
     let kept = [(KEYS, alice.as_str()), ("git.keepgitdir", "true")];
     assert!(taken(&state, &served, "main", &kept).await.is_ok());
     // Files that are here already are of no use to whom the signature is missing.
