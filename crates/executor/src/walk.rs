@@ -16,6 +16,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 /// As many symlinks as the kernel follows.
 const MOST_LINKS: usize = 40;
 
+/// How often others may be faster to make the same path.
+const MOST_TRIES: usize = 100;
+
 /// Where a path leads.
 pub(crate) struct Place {
     /// Handle (`O_PATH`) of the deepest thing that is there.
@@ -124,8 +127,13 @@ pub(crate) struct Made {
 /// Makes the missing names of `place` (directories, the last as `leaf` says) and gives
 /// a handle of the last, with a note of each thing made.
 pub(crate) fn make(place: Place, leaf: Leaf, mode: u32) -> io::Result<(OwnedFd, Vec<Made>)> {
-    let mut at = place.at;
     let mut made = Vec::new();
+    let at = make_noting(place, leaf, mode, &mut made)?;
+    Ok((at, made))
+}
+
+fn make_noting(place: Place, leaf: Leaf, mode: u32, made: &mut Vec<Made>) -> io::Result<OwnedFd> {
+    let mut at = place.at;
     let last = place.missing.len().saturating_sub(1);
     for (index, name) in place.missing.into_iter().enumerate() {
         if index == last && leaf == Leaf::File {
@@ -140,7 +148,33 @@ pub(crate) fn make(place: Place, leaf: Leaf, mode: u32) -> io::Result<(OwnedFd, 
             name,
         });
     }
-    Ok((at, made))
+    Ok(at)
+}
+
+/// [`find`] and [`make`] in a tree that others may be changing, such as a cache that several
+/// containers have: what somebody else was faster to make, or took away, is looked for again.
+/// Gives the handle, and what was missing and made here.
+pub(crate) fn find_or_make(
+    root: BorrowedFd<'_>,
+    path: &str,
+    leaf: Leaf,
+    mode: u32,
+) -> io::Result<(OwnedFd, Vec<Made>)> {
+    let mut made = Vec::new();
+    let mut tries = 0;
+    loop {
+        match make_noting(find(root, path)?, leaf, mode, &mut made) {
+            Err(error) if is_beaten(&error) && tries < MOST_TRIES => tries += 1,
+            done => return Ok((done?, made)),
+        }
+    }
+}
+
+fn is_beaten(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
+    )
 }
 
 impl Made {
@@ -227,6 +261,36 @@ mod tests {
             find(root.as_fd(), "loop").err().unwrap().raw_os_error(),
             Some(libc::ELOOP)
         );
+    }
+
+    /// Containers that share a cache make their mount points in it at the same time.
+    ///
+    /// Rows: X02, X03
+    #[test]
+    fn who_was_not_first_takes_what_is_there() {
+        for round in 0..200 {
+            let dir = tempfile::tempdir().unwrap();
+            let root = rustix::fs::open(dir.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+            let leaf = [Leaf::Dir, Leaf::File][round % 2];
+            let together = std::sync::Barrier::new(4);
+            let made: usize = std::thread::scope(|scope| {
+                let one = || {
+                    together.wait();
+                    let (at, made) = find_or_make(root.as_fd(), "/a/b/c", leaf, 0o755).unwrap();
+                    let kind = FileType::from_raw_mode(rustix::fs::fstat(&at).unwrap().st_mode);
+                    assert_eq!(kind == FileType::Directory, leaf == Leaf::Dir);
+                    made.len()
+                };
+                let all: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
+                all.into_iter().map(|one| one.join().unwrap()).sum()
+            });
+            assert!(made <= 3, "{made} of three things were made");
+        }
+        // What can never be made is not tried for ever.
+        let dir = tempfile::tempdir().unwrap();
+        let root = rustix::fs::open(dir.path(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+        std::fs::write(dir.path().join("f"), "").unwrap();
+        assert!(find_or_make(root.as_fd(), "/f/x", Leaf::Dir, 0o755).is_err());
     }
 
     /// Rows: X02

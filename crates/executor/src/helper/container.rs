@@ -114,11 +114,8 @@ fn make_cwd(spec: &Spec, root: std::os::fd::BorrowedFd<'_>) -> Result<(), Broken
         part: Part::Cwd,
         error,
     };
-    let place = crate::walk::find(root, &spec.cwd).map_err(broken)?;
-    if place.missing.is_empty() {
-        return Ok(());
-    }
-    let (_, made) = crate::walk::make(place, crate::walk::Leaf::Dir, 0o755).map_err(broken)?;
+    let leaf = crate::walk::Leaf::Dir;
+    let (_, made) = crate::walk::find_or_make(root, &spec.cwd, leaf, 0o755).map_err(broken)?;
     for one in made {
         let owner = (
             Some(rustix::fs::Uid::from_raw(spec.ids.uid)),

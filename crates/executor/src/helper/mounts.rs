@@ -157,9 +157,9 @@ pub(super) fn mount_all(spec: &Spec, trees: &Trees, root: BorrowedFd<'_>) -> Res
             error,
         };
         let failed = |error: io::Error| refused(error.to_string(), error);
-        let place = walk::find(root, &mount.target).map_err(failed)?;
-        let was_there = place.missing.is_empty();
-        let (at, _made) = walk::make(place, leaf(&mount.kind), 0o755).map_err(failed)?;
+        let found = walk::find_or_make(root, &mount.target, leaf(&mount.kind), 0o755);
+        let (at, made_here) = found.map_err(failed)?;
+        let was_there = made_here.is_empty();
         // A mount over a process's files in /proc could fake what we or a monitor read
         // (CVE-2019-16884, CVE-2023-28642); asking the filesystem sees through symlinks.
         let kind = rustix::fs::fstatfs(&at).map_err(|error| failed(error.into()))?;
