@@ -14,7 +14,7 @@ use crate::config::gc::GcRule;
 pub use crate::history::archive::{Archive, Error as ArchiveError};
 
 pub use engine::{
-    Built, ClientFrontend, Compatibility, Failure, Predicate, Request, Spec, What,
+    Built, ClientFrontend, Compatibility, Failure, Lack, Predicate, Request, Spec, What,
     WorkerInfo as Worker,
 };
 

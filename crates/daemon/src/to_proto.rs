@@ -18,7 +18,7 @@ use proto::{fsutil, google, pb};
 use stdx::Kind;
 use tonic::{Code, Status};
 
-use crate::builder::{Compatibility, Failure, Usage, Worker};
+use crate::builder::{Compatibility, Failure, Lack, Usage, Worker};
 use crate::config::gc::GcRule;
 
 /// Events per message of a progress stream: BuildKit's clients are used to batches.
@@ -364,16 +364,14 @@ pub(crate) fn failure(failure: &Failure) -> Status {
     if let Some(code) = failure.exit_code {
         details.push(Detail::Exit(details::Exit { code }));
     }
-    if let Some(name) = failure.capability.clone() {
-        details.push(Detail::FrontendCap(details::Name { name }));
-    }
-    if let Some((version, feature)) = &failure.feature {
-        let lacking = serde_json::json!({ "version": version.number(), "feature": feature });
-        details.push(Detail::CompatibilityFeature(lacking));
-    }
-    if let Some(name) = failure.subrequest.clone() {
-        details.push(Detail::Subrequest(details::Name { name }));
-    }
+    details.extend(failure.lacks.clone().map(|lack| match lack {
+        Lack::Capability(name) => Detail::FrontendCap(details::Name { name }),
+        Lack::Subrequest(name) => Detail::Subrequest(details::Name { name }),
+        Lack::Feature(version, feature) => {
+            let lacking = serde_json::json!({ "version": version.number(), "feature": feature });
+            Detail::CompatibilityFeature(lacking)
+        }
+    }));
     if let Some(step) = &failure.step {
         details.push(Detail::Solve(failed_step(step)));
     }
@@ -564,7 +562,7 @@ mod tests {
     #[test]
     fn a_question_without_an_answer_is_a_detail() {
         let told = failure(&Failure {
-            subrequest: Some("frontend.dream".into()),
+            lacks: Some(Lack::Subrequest("frontend.dream".into())),
             ..Failure::default()
         });
         let status = google::rpc::Status::decode(told.details()).unwrap();

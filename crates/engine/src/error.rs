@@ -29,16 +29,23 @@ pub struct Failure {
     pub hints: Vec<String>,
     /// What is left of the step that failed, for a frontend to look at.
     pub step: Option<Box<frontend::FailedStep>>,
-    /// The capability the frontend lacks.
-    pub capability: Option<String>,
-    /// What the output's older version does not have.
-    pub feature: Option<(Compatibility, String)>,
-    /// The question the frontend has no answer to.
-    pub subrequest: Option<String>,
+    /// What was asked for and is not there.
+    pub lacks: Option<Lack>,
     /// A frontend outside of this process said all of this: its status, as it came.
     pub said: Option<bytes::Bytes>,
     /// What was asked for was understood; building it failed.
     pub of_a_build: bool,
+}
+
+/// What is not there, so that the build cannot be done as asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// A capability of ours that a frontend needs.
+    Capability(String),
+    /// What the output's older version does not have.
+    Feature(Compatibility, String),
+    /// The frontend has no answer to this question.
+    Subrequest(String),
 }
 
 impl Failure {
@@ -56,7 +63,7 @@ impl Failure {
         let number = version.number();
         let message = format!("unsupported compatibility-version {number} feature {feature}");
         Failure {
-            feature: Some((version, feature)),
+            lacks: Some(Lack::Feature(version, feature)),
             of_a_build: true,
             ..Failure::new(Kind::InvalidInput, message)
         }
@@ -93,8 +100,7 @@ impl Failure {
                 self.exit_code = u32::try_from(exit.code).ok();
             }
             self.said = self.said.take().or_else(|| said_in(error));
-            self.capability = self.capability.take().or_else(|| capability_in(error));
-            self.subrequest = self.subrequest.take().or_else(|| subrequest_in(error));
+            self.lacks = self.lacks.take().or_else(|| lack_in(error));
             self.hints.extend(hint(error));
         }
     }
@@ -130,17 +136,12 @@ fn said_in(error: &(dyn StdError + 'static)) -> Option<bytes::Bytes> {
     }
 }
 
-fn capability_in(error: &(dyn StdError + 'static)) -> Option<String> {
-    match frontend_in(error) {
-        Some(frontend::Error::NoCapability(name)) => Some(name.clone()),
-        _ => None,
+fn lack_in(error: &(dyn StdError + 'static)) -> Option<Lack> {
+    if let Some(frontend::Error::NoCapability(name)) = frontend_in(error) {
+        return Some(Lack::Capability(name.clone()));
     }
-}
-
-/// The question our own frontend does not know.
-fn subrequest_in(error: &(dyn StdError + 'static)) -> Option<String> {
     match error.downcast_ref::<dockerfile::Error>() {
-        Some(dockerfile::Error::UnknownRequest { name }) => Some(name.clone()),
+        Some(dockerfile::Error::UnknownRequest { name }) => Some(Lack::Subrequest(name.clone())),
         _ => None,
     }
 }
@@ -316,7 +317,8 @@ mod tests {
             hints: Vec::new(),
         };
         let failure = Failure::of_frontend(&written);
-        assert_eq!(failure.subrequest.as_deref(), Some("frontend.dream"));
+        let lack = Lack::Subrequest("frontend.dream".to_owned());
+        assert_eq!(failure.lacks, Some(lack));
         assert_eq!(failure.message, "unsupported request \"frontend.dream\"");
     }
 

@@ -30,7 +30,7 @@ mod warnings;
 mod worker;
 
 pub use compatibility::{Compatibility, UnknownCompatibility};
-pub use error::Failure;
+pub use error::{Failure, Lack};
 pub use gateway::{FrontendServer, Line};
 pub use request::{Built, ClientFrontend, Policy, Predicate, Request, Spec, What};
 pub use worker::{Config, Engine, Frontends, OpenError, Runner, WorkerInfo};

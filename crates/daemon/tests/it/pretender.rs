@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use daemon::Services;
 use daemon::builder::{
-    Archive, ArchiveError, Builder, Built, Compatibility, Failure, Predicate, Request, Usage, What,
-    Worker,
+    Archive, ArchiveError, Builder, Built, Compatibility, Failure, Lack, Predicate, Request, Usage,
+    What, Worker,
 };
 use daemon::config::file::File;
 use daemon::config::flags::Flags;
@@ -194,7 +194,7 @@ fn failure() -> Failure {
             ranges: vec![frontend::Range::line(1)],
         }],
         exit_code: Some(7),
-        feature: Some((Compatibility::V013, "a feature".into())),
+        lacks: Some(Lack::Feature(Compatibility::V013, "a feature".into())),
         hints: vec!["Look at the manual.".into()],
         of_a_build: true,
         ..Failure::default()

@@ -97,7 +97,10 @@ async fn privileged_each_version_writes_images_as_it_did() {
                 failure.message,
                 format!("unsupported compatibility-version 10 feature {feature}")
             );
-            assert_eq!(failure.feature, Some((version, feature.to_owned())));
+            assert_eq!(
+                failure.lacks,
+                Some(engine::Lack::Feature(version, feature.to_owned()))
+            );
         } else {
             zstd.unwrap();
         }
