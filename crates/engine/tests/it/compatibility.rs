@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use engine::{Built, Compatibility, Config, Engine, Failure, Policy, Request, Spec, What};
-use llb::{Builder, FileOps, Meta, Mkfile};
-use progress::Progress;
+use engine::{Built, Compatibility, Engine, Failure, Request, Spec};
 use serde_json::Value;
+
+use crate::setup;
 
 /// Builds an image of one file.
 async fn build(
@@ -14,38 +14,20 @@ async fn build(
     options: &[(&str, &str)],
     attrs: &[(&str, &str)],
 ) -> Result<Built, Failure> {
-    let mut builder = Builder::new();
-    let file = Mkfile {
-        path: "/a".into(),
-        mode: 0o644,
-        ..Mkfile::default()
-    };
-    let tree = builder.file(FileOps::on(None).mkfile(file), Meta::default());
     let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         let pairs = pairs.iter();
         pairs.map(|(k, v)| ((*k).into(), (*v).into())).collect()
     };
-    let request = Request {
-        id: "build".to_owned(),
-        session: String::new(),
-        what: What::Definition {
-            definition: builder.definition(Some(&tree)),
-            options: map(options),
-        },
-        exporters: vec![Spec {
-            kind: "image".to_owned(),
-            attrs: map(attrs),
-        }],
-        session_exporter: false,
-        cache_imports: Vec::new(),
-        cache_exports: Vec::new(),
-        entitlements: Vec::new(),
-        policy: Policy::default(),
-        compatibility,
-        remembered: false,
+    let spec = Spec {
+        kind: "image".to_owned(),
+        attrs: map(attrs),
     };
-    let progress = Progress::new(progress::Options::default());
-    engine.build(request, progress).await
+    let request = Request {
+        exporters: vec![spec],
+        compatibility,
+        ..setup::of_one_file(map(options))
+    };
+    setup::build(engine, request).await
 }
 
 /// The media types, the form of statements, the number in provenance: each version has its own.
@@ -54,16 +36,10 @@ async fn build(
 /// Rows: A17, E08, P03, W8
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_each_version_writes_images_as_it_did() {
-    if !rustix::process::geteuid().is_root() {
+    let Some((engine, _dir)) = setup::engine().await else {
         return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(Config::new(dir.path())).await.unwrap();
-    let read = |digest: &Value| -> Value {
-        let digest = digest.as_str().unwrap().parse().unwrap();
-        let bytes = engine.refs().store().read_all(&digest, 1 << 20).unwrap();
-        serde_json::from_slice(&bytes).unwrap()
     };
+    let read = |digest: &Value| setup::read(&engine, digest);
     let built = |built: Result<Built, Failure>| {
         let digest = &built.unwrap().response["containerimage.digest"];
         read(&Value::from(digest.clone()))

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use engine::{Built, Compatibility, Config, Engine, Failure, Policy, Request, Spec, What};
+use engine::{Built, Engine, Failure, Request, Spec};
 use futures::StreamExt as _;
-use llb::{Builder, FileOps, Meta, Mkfile};
-use progress::Progress;
 use session::{Attachables, Bytestream, ExporterRequest, FileSend, Observer, SendRequest, Session};
 use stdx::Kind;
+
+use crate::setup;
 
 /// What a client was asked, in order.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,37 +92,19 @@ impl FileSend for Client {
 
 /// Builds one file for an image and a tarball, and for what `offers` chooses.
 async fn build(engine: &Engine, offers: Attachables) -> Result<Built, Failure> {
-    let mut builder = Builder::new();
-    let file = Mkfile {
-        path: "/a".into(),
-        mode: 0o644,
-        ..Mkfile::default()
-    };
-    let tree = builder.file(FileOps::on(None).mkfile(file), Meta::default());
     let spec = |kind: &str| Spec {
         kind: kind.to_owned(),
         attrs: BTreeMap::new(),
     };
     let request = Request {
-        id: "build".to_owned(),
         session: "s1".to_owned(),
-        what: What::Definition {
-            definition: builder.definition(Some(&tree)),
-            options: BTreeMap::new(),
-        },
         exporters: vec![spec("image"), spec("tar")],
         session_exporter: true,
-        cache_imports: Vec::new(),
-        cache_exports: Vec::new(),
-        entitlements: Vec::new(),
-        policy: Policy::default(),
-        compatibility: Compatibility::default(),
-        remembered: false,
+        ..setup::of_one_file(BTreeMap::new())
     };
     let session = Session::direct("s1", "test", offers);
     let _here = engine.sessions().register(session);
-    let progress = Progress::new(progress::Options::default());
-    engine.build(request, progress).await
+    setup::build(engine, request).await
 }
 
 /// The client chooses, takes each result by its number, and hears what all exports gave when
@@ -131,11 +113,9 @@ async fn build(engine: &Engine, offers: Attachables) -> Result<Built, Failure> {
 /// Rows: E10
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_client_that_chooses_exporters_hears_when_they_are_done() {
-    if !rustix::process::geteuid().is_root() {
+    let Some((engine, _dir)) = setup::engine().await else {
         return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(Config::new(dir.path())).await.unwrap();
+    };
     let play = async |client: Client| {
         let client = Arc::new(client);
         let offers = Attachables {

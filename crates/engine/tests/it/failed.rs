@@ -1,12 +1,12 @@
 //! What a frontend can look at when a step failed.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use engine::{ClientFrontend, Compatibility, Config, Engine, Policy, Request, What};
+use engine::ClientFrontend;
 use frontend::{FailedStep, SolveRequest};
 use llb::{Builder, Exec, FileOps, Meta, Mkdir, MountSpec};
-use progress::Progress;
+
+use crate::setup;
 
 /// Fails in a step, and asks again and again what is left of it.
 fn looks_twice(seen: Arc<Mutex<Vec<FailedStep>>>) -> ClientFrontend {
@@ -44,31 +44,12 @@ fn looks_twice(seen: Arc<Mutex<Vec<FailedStep>>>) -> ClientFrontend {
 /// Rows: A16
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_what_is_left_of_a_failed_step_has_one_name() {
-    if !rustix::process::geteuid().is_root() {
+    let Some((engine, _dir)) = setup::engine().await else {
         return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(Config::new(dir.path())).await.unwrap();
-    let seen = Arc::new(Mutex::default());
-    let request = Request {
-        id: "build".to_owned(),
-        session: String::new(),
-        what: What::Client {
-            options: BTreeMap::new(),
-            inputs: BTreeMap::new(),
-            run: looks_twice(seen.clone()),
-        },
-        exporters: Vec::new(),
-        session_exporter: false,
-        cache_imports: Vec::new(),
-        cache_exports: Vec::new(),
-        entitlements: Vec::new(),
-        policy: Policy::default(),
-        compatibility: Compatibility::default(),
-        remembered: false,
     };
-    let progress = Progress::new(progress::Options::default());
-    let failure = engine.build(request, progress).await.unwrap_err();
+    let seen = Arc::new(Mutex::default());
+    let request = setup::by(looks_twice(seen.clone()));
+    let failure = setup::build(&engine, request).await.unwrap_err();
     assert_eq!(failure.exit_code, Some(127), "{failure:?}");
     let seen = std::mem::take(&mut *seen.lock().unwrap());
     let [first, again] = &seen[..] else {

@@ -6,6 +6,7 @@ mod failed;
 mod nested;
 mod platforms;
 mod policies;
+mod setup;
 mod statements;
 
 executor::helper_hook!();

@@ -1,18 +1,18 @@
 //! Graphs in files of other steps, which are built, too.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use engine::{Built, Compatibility, Config, Engine, Failure, Policy, Request, What};
+use engine::{Built, Engine, Failure, Policy, Request};
 use frontend::policy::{Action, Match, Rule};
 use frontend::{FrontendResult, Refs, SolveRequest};
 use llb::{
     Build, Builder, Definition, Edge, Exec, FileOps, Location, Meta, Mkfile, MountSpec, Op, OpKind,
     Position, Range, SourceInfo, attr,
 };
-use progress::Progress;
 use stdx::Kind;
+
+use crate::setup;
 
 /// A graph with one file.
 fn file(path: &str, data: impl Into<Bytes>) -> Definition {
@@ -63,11 +63,7 @@ struct World {
 
 impl World {
     async fn new() -> Option<World> {
-        if !rustix::process::geteuid().is_root() {
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::open(Config::new(dir.path())).await.unwrap();
+        let (engine, dir) = setup::engine().await?;
         Some(World { engine, _dir: dir })
     }
 
@@ -103,27 +99,15 @@ impl World {
             })
         });
         let request = Request {
-            id: "build".to_owned(),
-            session: String::new(),
-            what: What::Client {
-                options: BTreeMap::new(),
-                inputs: BTreeMap::new(),
-                run,
-            },
-            exporters: Vec::new(),
-            session_exporter: false,
-            cache_imports: Vec::new(),
-            cache_exports: Vec::new(),
             entitlements: entitlements.iter().map(|name| (*name).to_owned()).collect(),
             policy: Policy {
                 rules,
                 session: String::new(),
             },
-            compatibility: Compatibility::default(),
             remembered: true,
+            ..setup::by(run)
         };
-        let progress = Progress::new(progress::Options::default());
-        let built = self.engine.build(request, progress).await?;
+        let built = setup::build(&self.engine, request).await?;
         let bytes = std::mem::take(&mut *read.lock().unwrap());
         Ok((built, bytes))
     }

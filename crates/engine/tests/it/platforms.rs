@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use engine::{Compatibility, Config, Engine, Policy, Request, What};
+use engine::What;
 use frontend::{FrontendResult, metadata_key};
 use progress::{Event, Progress};
+
+use crate::setup;
 
 /// The build goes well, and a step of it carries the remark.
 ///
 /// Rows: E11
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_result_for_another_platform_is_remarked_on() {
-    if !rustix::process::geteuid().is_root() {
+    let Some((engine, _dir)) = setup::engine().await else {
         return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(Config::new(dir.path())).await.unwrap();
+    };
     for (asked, remarks) in [("linux/s390x", 0), ("linux/arm/v5", 1)] {
         let listed = r#"{"Platforms":[
             {"ID":"one","Platform":{"architecture":"s390x","os":"linux"}}]}"#;
@@ -23,23 +23,11 @@ async fn privileged_a_result_for_another_platform_is_remarked_on() {
             metadata: [(metadata_key::PLATFORMS.to_owned(), listed.into())].into(),
             ..FrontendResult::default()
         };
-        let request = Request {
-            id: asked.to_owned(),
-            session: String::new(),
-            what: What::Client {
-                options: BTreeMap::from([("platform".to_owned(), asked.to_owned())]),
-                inputs: BTreeMap::new(),
-                run: Box::new(move |_| Box::pin(async move { Ok(result) })),
-            },
-            exporters: Vec::new(),
-            session_exporter: false,
-            cache_imports: Vec::new(),
-            cache_exports: Vec::new(),
-            entitlements: Vec::new(),
-            policy: Policy::default(),
-            compatibility: Compatibility::default(),
-            remembered: false,
-        };
+        let request = setup::request(What::Client {
+            options: BTreeMap::from([("platform".to_owned(), asked.to_owned())]),
+            inputs: BTreeMap::new(),
+            run: Box::new(move |_| Box::pin(async move { Ok(result) })),
+        });
         let progress = Progress::new(progress::Options::default());
         let mut follower = progress.follow();
         engine.build(request, progress.clone()).await.unwrap();

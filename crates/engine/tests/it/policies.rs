@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use engine::{ClientFrontend, Compatibility, Config, Engine, Policy, Request, What};
+use engine::{ClientFrontend, Policy, Request};
 use frontend::policy::{Action, Match, Rule, SourcePolicy, Update};
 use frontend::{Bridge, FrontendResult, ImageLookup, LayoutStore, NestedRequest, SolveRequest};
 use llb::facts::{ChecksumAlgorithm, ChecksumQuestion, Facts, Questions};
 use llb::{Builder, Meta};
-use progress::Progress;
 use session::{Attachables, PolicyAnswer, PolicyQuestion, Session};
 use stdx::Kind;
 use testkit::image::Image;
 use testkit::registry::Server;
 use testkit::web::{Page, Web};
+
+use crate::setup;
 
 const A: &str = "https://a.invalid/file";
 const B: &str = "https://b.invalid/file";
@@ -139,34 +140,18 @@ fn asks(seen: Seen) -> ClientFrontend {
 /// Rows: P05, G02, G03
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_policies_of_a_frontend_hold_for_its_question() {
-    if !rustix::process::geteuid().is_root() {
+    let Some((engine, _dir)) = setup::engine().await else {
         return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(Config::new(dir.path())).await.unwrap();
+    };
     let seen = Seen::default();
     let request = Request {
-        id: "build".to_owned(),
-        session: String::new(),
-        what: What::Client {
-            options: BTreeMap::new(),
-            inputs: BTreeMap::new(),
-            run: asks(seen.clone()),
-        },
-        exporters: Vec::new(),
-        session_exporter: false,
-        cache_imports: Vec::new(),
-        cache_exports: Vec::new(),
-        entitlements: Vec::new(),
         policy: Policy {
             rules: vec![rule(Action::Deny, "https://b.*")],
             session: String::new(),
         },
-        compatibility: Compatibility::default(),
-        remembered: false,
+        ..setup::by(asks(seen.clone()))
     };
-    let progress = Progress::new(progress::Options::default());
-    engine.build(request, progress).await.unwrap();
+    setup::build(&engine, request).await.unwrap();
     let seen = std::mem::take(&mut *seen.lock().unwrap());
     let denied = |identifier: &str| Err(format!("source {identifier:?} denied by policy"));
     let wanted = [
@@ -212,11 +197,9 @@ impl session::Policies for Curious {
 /// Rows: P06, G03
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_a_client_is_told_what_it_asks_about_a_source() {
-    if !rustix::process::geteuid().is_root() {
+    let Some((engine, _dir)) = setup::engine().await else {
         return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(Config::new(dir.path())).await.unwrap();
+    };
     let server = Server::start().await;
     let image = Image::seeded(1, 1, 1, 10);
     server.add_image("app", "1", &image);
@@ -253,27 +236,14 @@ async fn privileged_a_client_is_told_what_it_asks_about_a_source() {
         })
     });
     let request = Request {
-        id: "build".to_owned(),
         session: "policy".to_owned(),
-        what: What::Client {
-            options: BTreeMap::new(),
-            inputs: BTreeMap::new(),
-            run,
-        },
-        exporters: Vec::new(),
-        session_exporter: false,
-        cache_imports: Vec::new(),
-        cache_exports: Vec::new(),
-        entitlements: Vec::new(),
         policy: Policy {
             rules: Vec::new(),
             session: "policy".to_owned(),
         },
-        compatibility: Compatibility::default(),
-        remembered: false,
+        ..setup::by(run)
     };
-    let progress = Progress::new(progress::Options::default());
-    engine.build(request, progress).await.unwrap();
+    setup::build(&engine, request).await.unwrap();
     let seen = std::mem::take(&mut *client.0.lock().unwrap());
     let manifest = image.manifest.descriptor.digest;
     let [

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use engine::{ClientFrontend, Compatibility, Config, Engine, Failure, Policy, Request, Spec, What};
+use engine::{ClientFrontend, Engine, Failure, Request, Spec};
 use frontend::{Attestation, AttestationKind, FrontendResult, RefId, Refs, SolveRequest, Subject};
 use llb::{Builder, FileOps, Meta, Mkfile};
 use oci::{Digest, Platform};
-use progress::Progress;
 use serde_json::Value;
+
+use crate::setup;
 
 const WHOLE: &str = r#"{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://spdx.dev/Document","predicate":{"spdxVersion":"SPDX-2.3"}}"#;
 
@@ -74,29 +75,15 @@ fn brings(change: impl FnOnce(&mut Attestation) + Send + 'static) -> ClientFront
 }
 
 async fn build(engine: &Engine, run: ClientFrontend) -> Result<BTreeMap<String, String>, Failure> {
-    let request = Request {
-        id: "build".to_owned(),
-        session: String::new(),
-        what: What::Client {
-            options: BTreeMap::new(),
-            inputs: BTreeMap::new(),
-            run,
-        },
-        exporters: vec![Spec {
-            kind: "image".to_owned(),
-            attrs: BTreeMap::from([("name".to_owned(), "app:1".to_owned())]),
-        }],
-        session_exporter: false,
-        cache_imports: Vec::new(),
-        cache_exports: Vec::new(),
-        entitlements: Vec::new(),
-        policy: Policy::default(),
-        compatibility: Compatibility::default(),
-        remembered: false,
+    let spec = Spec {
+        kind: "image".to_owned(),
+        attrs: BTreeMap::from([("name".to_owned(), "app:1".to_owned())]),
     };
-    let progress = Progress::new(progress::Options::default());
-    let built = engine.build(request, progress).await?;
-    Ok(built.response)
+    let request = Request {
+        exporters: vec![spec],
+        ..setup::by(run)
+    };
+    Ok(setup::build(engine, request).await?.response)
 }
 
 /// Statements of a client's frontend are in the image, with what they speak of.
@@ -104,17 +91,11 @@ async fn build(engine: &Engine, run: ClientFrontend) -> Result<BTreeMap<String, 
 /// Rows: W49, W51
 #[tokio::test(flavor = "multi_thread")]
 async fn privileged_statements_of_a_client_are_in_the_image() {
-    if !rustix::process::geteuid().is_root() {
+    let Some((engine, _dir)) = setup::engine().await else {
         return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(Config::new(dir.path())).await.unwrap();
-    let response = build(&engine, brings(|_| {})).await.unwrap();
-    let read = |digest: &Value| -> Value {
-        let digest = digest.as_str().unwrap().parse().unwrap();
-        let bytes = engine.refs().store().read_all(&digest, 1 << 20).unwrap();
-        serde_json::from_slice(&bytes).unwrap()
     };
+    let response = build(&engine, brings(|_| {})).await.unwrap();
+    let read = |digest: &Value| setup::read(&engine, digest);
     let index = read(&Value::from(response["containerimage.digest"].clone()));
     let entries = index["manifests"].as_array().unwrap();
     assert_eq!(entries.len(), 2, "{index}");
