@@ -101,7 +101,7 @@ impl Refs {
         let _alone = self
             .0
             .packing
-            .lock(&format!("{} {algorithm:?}", chained.link))
+            .lock(format!("{} {algorithm:?}", chained.link))
             .await;
         let (record, link, mut blobs) = self.0.parts.db.read(|tx| -> Result<_> {
             let record = Record::need(tx, &chained.of)?;

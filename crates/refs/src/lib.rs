@@ -21,7 +21,6 @@ mod immutable;
 mod introduced;
 mod kept;
 mod lend;
-mod locks;
 mod mutable;
 mod note;
 mod places;

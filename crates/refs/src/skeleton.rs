@@ -19,7 +19,7 @@ impl Refs {
     /// Sees that displaced layers of a chain, all unpacked, have their skeletons.
     pub(crate) async fn give_skeletons(&self, chain: &[Chained]) -> Result<()> {
         for link in self.displaced(chain)? {
-            let _alone = self.0.unpacking.lock(&format!("skeleton {link}")).await;
+            let _alone = self.0.unpacking.lock(format!("skeleton {link}")).await;
             let refs = self.clone();
             blocking(move || refs.give_skeleton(link)).await?;
         }

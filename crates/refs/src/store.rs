@@ -8,12 +8,12 @@ use content::Store;
 use db::{Db, Tx};
 use lease::{Leases, Roots, Swept, Thing};
 use snapshot::{LayerId, Snapshotter, Tree};
+use stdx::locks::Locks;
 
 use crate::chain::{begins, blob_step, chain_of, on};
 use crate::immutable::Inner as RefInner;
 use crate::kept::Kept;
 use crate::lend::Loans;
-use crate::locks::Locks;
 use crate::record::{Link, LinkBlob, Record, Shape, TABLES, nanos};
 use crate::{Error, LayerBlob, MutableRef, RecordMeta, Ref, Result};
 

@@ -129,7 +129,7 @@ impl Refs {
         let key = link
             .diff_id
             .map_or_else(|| format!("link {}", link.n), |diff_id| diff_id.to_string());
-        let _alone = self.0.unpacking.lock(&key).await;
+        let _alone = self.0.unpacking.lock(key).await;
         if self.layer_of(link.n)?.is_some() || self.take_same_layer(&record, &link)? {
             return Ok(Unpacked::Done);
         }
@@ -213,7 +213,7 @@ impl Refs {
     ) -> Result<()> {
         let name = self.chain_name(below)?;
         let key = applied.diff_id.to_string();
-        let _alone = self.0.unpacking.lock(&key).await;
+        let _alone = self.0.unpacking.lock(key).await;
         if self.layer_of(chained.link)?.is_some() {
             return Ok(());
         }
@@ -318,7 +318,7 @@ impl Refs {
         let _alone = self
             .0
             .unpacking
-            .lock(&format!("link {}", chained.link))
+            .lock(format!("link {}", chained.link))
             .await;
         if self.layer_of(chained.link)?.is_some() {
             return Ok(Unpacked::Done);

@@ -52,7 +52,7 @@ impl Refs {
     ) -> Result<()> {
         for veiling in self.veiling(chain)? {
             let key = format!("unveil {}", veiling.chained.link);
-            let _alone = self.0.unpacking.lock(&key).await;
+            let _alone = self.0.unpacking.lock(key).await;
             self.unveil_link(veiling, provider, step).await?;
         }
         Ok(())

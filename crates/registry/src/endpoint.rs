@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use oci::Digest;
 use reqwest::Url;
+use stdx::locks::Locks;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use crate::challenge::Challenge;
 use crate::error::{Error, Result};
 use crate::hosts::{HostConfig, Place, TlsFiles, is_loopback};
 use crate::http_client;
-use crate::uploads::Uploads;
 
 /// A mirror that failed is passed over for so long.
 const SHUNNED: Duration = Duration::from_secs(60);
@@ -30,7 +31,11 @@ pub(crate) struct Endpoint {
     shunned_until: Mutex<Option<Instant>>,
     wants_chunks: AtomicBool,
     pub limits: Arc<Limits>,
-    pub uploads: Uploads,
+    /// By repository: one push of a blob at a time. An image and the cache of the same build, or two
+    /// builds on one base, come with the same layers: who comes second finds them there. Sent twice
+    /// at once they would cost twice, and some registries lose sight of a blob for a moment when it
+    /// arrives once more, and refuse the manifest that names it.
+    pub uploads: Locks<(String, Digest)>,
 }
 
 impl Endpoint {
@@ -46,7 +51,7 @@ impl Endpoint {
             shunned_until: Mutex::new(None),
             wants_chunks: AtomicBool::new(false),
             limits,
-            uploads: Uploads::default(),
+            uploads: Locks::default(),
         }
     }
 

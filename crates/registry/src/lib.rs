@@ -38,7 +38,6 @@ mod repository;
 pub mod testing;
 mod token;
 mod tokens;
-mod uploads;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

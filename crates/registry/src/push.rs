@@ -12,6 +12,7 @@ use http::{Method, StatusCode};
 use oci::{Descriptor, Digest, media_type};
 use reqwest::Url;
 use stdx::Kind;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::challenge::Scopes;
 use crate::error::{Error, Result};
@@ -19,7 +20,6 @@ use crate::http_client::Answer;
 use crate::line::{Request, To};
 use crate::origins::sources;
 use crate::repository::{Repository, verify};
-use crate::uploads::Alone;
 
 /// Pieces smaller than this are put together before they are sent.
 const PIECE: usize = 128 << 10;
@@ -112,9 +112,9 @@ impl Repository {
     }
 
     /// Nobody else pushes this blob here meanwhile.
-    async fn alone(&self, blob: &Descriptor) -> Alone<'_> {
+    async fn alone(&self, blob: &Descriptor) -> OwnedMutexGuard<()> {
         let uploads = &self.writer.endpoint.uploads;
-        uploads.alone(self.path(), blob.digest).await
+        uploads.lock((self.path().to_owned(), blob.digest)).await
     }
 
     /// All that can be repeated, and was when the registry stumbled: up to the point where a

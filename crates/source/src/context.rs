@@ -34,7 +34,8 @@ pub struct Sources(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub parts: Parts,
     pub web: crate::http::Web,
-    pub git_locks: crate::git::Locks,
+    /// Who reads a git remote just now: two would disturb each other in its mirror.
+    pub git_locks: stdx::locks::Locks<String>,
     pub pins: crate::Pins,
 }
 

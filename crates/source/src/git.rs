@@ -23,23 +23,6 @@ use access::Access;
 use bundle::Staged;
 use remote::Found;
 
-/// Who reads a remote just now: two would disturb each other in its mirror.
-#[derive(Default)]
-pub(crate) struct Locks {
-    by_remote: std::sync::Mutex<std::collections::HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-}
-
-impl Locks {
-    async fn lock(&self, remote: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = self.by_remote.lock().expect("not poisoned");
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-            locks.entry(remote.to_owned()).or_default().clone()
-        };
-        lock.lock_owned().await
-    }
-}
-
 /// Part of a repository at some commit.
 #[derive(Clone)]
 pub struct Git {
@@ -81,7 +64,7 @@ impl Git {
         self.check_signature(&found, cx).await?;
         let id = &self.id;
         let access = Access::open(&self.sources, id, cx).await?;
-        let _alone = self.sources.0.git_locks.lock(&id.remote).await;
+        let _alone = self.sources.0.git_locks.lock(id.remote.clone()).await;
         let mirror = mirror::fetched(&self.sources, id, &found, &access, cx).await?;
         let parts = self.sources.parts();
         let shown = if id.reference.is_empty() {
@@ -144,7 +127,7 @@ impl Git {
     async fn checked_objects(&self, found: &Found, cx: &Context) -> Result<signature::Objects> {
         let objects = {
             let access = Access::open(&self.sources, &self.id, cx).await?;
-            let _alone = self.sources.0.git_locks.lock(&self.id.remote).await;
+            let _alone = self.sources.0.git_locks.lock(self.id.remote.clone()).await;
             let mirror = mirror::fetched(&self.sources, &self.id, found, &access, cx).await?;
             signature::objects(found, &mirror).await?
         };
