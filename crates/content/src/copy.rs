@@ -1,10 +1,11 @@
 //! From a provider to a sink.
 
 use bytes::Bytes;
-use futures::{SinkExt, channel::mpsc};
+use futures::channel::{mpsc, oneshot};
+use futures::{SinkExt, StreamExt};
 use oci::Descriptor;
 
-use crate::{ByteStream, Error, Provider, RETRY_DELAYS, Result, Sink, resuming};
+use crate::{Error, Provider, RETRY_DELAYS, Result, Sink, lazy, resuming};
 
 /// Pieces on their way between the two ends of a copy.
 const PIECES_BETWEEN: usize = 8;
@@ -53,7 +54,12 @@ async fn copy_once(
     blob: &Descriptor,
 ) -> Result<(), Side> {
     let (mut to_sink, from_provider) = mpsc::channel::<Result<Bytes>>(PIECES_BETWEEN);
+    let (want, wanted) = oneshot::channel();
     let pump = async move {
+        if wanted.await.is_err() {
+            // The sink came by it in another way, or failed and says why.
+            return Ok(());
+        }
         let mut reading = resuming(provider, blob, 0);
         loop {
             match reading.next().await {
@@ -71,7 +77,11 @@ async fn copy_once(
             }
         }
     };
-    let stream: ByteStream = Box::pin(from_provider);
+    // While the sink waits for its turn, nothing is held open at the provider.
+    let stream = lazy(async move {
+        let _ = want.send(());
+        Ok(from_provider.boxed())
+    });
     match futures::join!(pump, sink.put(blob, stream)) {
         (_, Ok(())) => Ok(()),
         (Err(error), Err(_)) => Err(Side::Provider(error)),

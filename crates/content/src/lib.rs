@@ -26,7 +26,7 @@ pub use provider::{FirstOf, Limited, Memory, Provider};
 pub use resuming::{RETRY_DELAYS, Resuming, resuming};
 pub use sink::Sink;
 pub use store::{BlobInfo, Store};
-pub use stream::{ByteStream, Verified, collect, once};
+pub use stream::{ByteStream, Verified, collect, lazy, once};
 
 /// What this crate's functions give.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -14,7 +14,9 @@ pub trait Sink: Send + Sync {
     async fn has(&self, blob: &Descriptor) -> Result<bool>;
 
     /// Puts the blob. `bytes` begins at its first byte; when it ends early, fails, or is not what
-    /// the digest says, nothing becomes visible. Putting what is there is no error.
+    /// the digest says, nothing becomes visible. Putting what is there is no error. A sink that
+    /// lets writers wait for each other reads from `bytes` only when the wait is over: from then
+    /// on they may take a place that others need.
     async fn put(&self, blob: &Descriptor, bytes: ByteStream) -> Result<()>;
 }
 

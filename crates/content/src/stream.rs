@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use oci::{Descriptor, Digest, Hasher};
 
 use crate::{Error, Result};
@@ -16,6 +16,11 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 pub fn once(bytes: impl Into<Bytes>) -> ByteStream {
     let bytes = bytes.into();
     Box::pin(stream::iter([Ok(bytes)]))
+}
+
+/// A stream that is opened when it is first read from.
+pub fn lazy(open: impl Future<Output = Result<ByteStream>> + Send + 'static) -> ByteStream {
+    stream::once(open).try_flatten().boxed()
 }
 
 /// A small document, whole and verified. Refuses more than `limit` bytes before reading any.

@@ -2,7 +2,7 @@
 //! the tag last, so that a tag never names something half there (core.md W59, E03).
 
 use bytes::Bytes;
-use content::Provider;
+use content::{ByteStream, Provider as _, Sink as _};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use oci::{Descriptor, ImageName, media_type as media};
 use progress::StepProgress;
@@ -94,28 +94,25 @@ async fn blob(
     // The sources say from where it can be mounted; the type shown is what it is.
     let mut blob = source.clone();
     blob.media_type.clone_from(&shown.media_type);
-    if repository.push_without_bytes(&blob).await?.is_some() {
-        return Ok(());
-    }
-    let bytes = counted(read(cx, &source).await?, &cx.step, &blob);
+    let (from, to) = (cx.clone(), blob.clone());
+    let bytes = content::lazy(async move {
+        let bytes = read(&from, &source).await?;
+        Ok(counted(bytes, &from.step, &to))
+    });
     repository.push(&blob, bytes).await?;
     Ok(())
 }
 
 /// The bytes of a blob, from our store or from where it is.
-pub(crate) async fn read(cx: &Context, blob: &Descriptor) -> Result<content::ByteStream> {
+pub(crate) async fn read(cx: &Context, blob: &Descriptor) -> content::Result<ByteStream> {
     let store = cx.refs.store();
-    if store.contains(&blob.digest)? {
-        return Ok(store.read(blob, 0).await?);
+    match store.has(blob).await? {
+        true => store.read(blob, 0).await,
+        false => cx.provider.read(blob, 0).await,
     }
-    Ok(cx.provider.read(blob, 0).await?)
 }
 
-fn counted(
-    bytes: content::ByteStream,
-    step: &StepProgress,
-    blob: &Descriptor,
-) -> content::ByteStream {
+fn counted(bytes: ByteStream, step: &StepProgress, blob: &Descriptor) -> ByteStream {
     let (total, mut sent) = (blob.size, 0);
     let status = step.transfer(format!("pushing {}", blob.digest));
     Box::pin(bytes.map(move |chunk| {

@@ -15,6 +15,7 @@ use stdx::Kind;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::challenge::Scopes;
+use crate::endpoint::Permit;
 use crate::error::{Error, Result};
 use crate::http_client::Answer;
 use crate::line::{Request, To};
@@ -43,8 +44,16 @@ pub enum Pushed {
 enum Prepared {
     /// To its end.
     Done(Pushed),
-    /// These bytes are to be sent there. They can be read once, so this is not repeated here.
-    Send(Url, ByteStream),
+    /// The bytes are to be sent. They can be read once, so this is not repeated here.
+    Send(Upload),
+}
+
+/// What is needed to send a blob.
+struct Upload {
+    session: Url,
+    /// They have begun to come.
+    bytes: ByteStream,
+    _turn: Permit,
 }
 
 /// Where an upload goes on.
@@ -82,36 +91,22 @@ impl Repository {
         }
     }
 
-    /// Gets the blob into the repository without sending it: because it is
-    /// there, or from another repository of the same registry. `None`: neither
-    /// was possible and the bytes must be sent.
-    pub async fn push_without_bytes(&self, blob: &Descriptor) -> Result<Option<Pushed>> {
-        let _alone = self.alone(blob).await;
-        if self.exists(blob).await? {
-            return Ok(Some(Pushed::Existed));
-        }
-        for from in self.neighbours(blob) {
-            if let Begun::Mounted = self.begin(blob, Some(&from)).await? {
-                return Ok(Some(Pushed::Mounted));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Puts a blob, by the cheapest way there is.
+    /// Puts a blob, by the cheapest way there is: it may be there, or in another repository of the
+    /// same registry. `bytes` is polled only when they are to be sent and it is their turn, so that
+    /// a stream that opens by then (see [`content::lazy`]) holds nothing while this waits.
     pub async fn push(&self, blob: &Descriptor, bytes: ByteStream) -> Result<Pushed> {
         let _alone = self.alone(blob).await;
-        let _turn = self.writer.endpoint.limits.write(&blob.media_type).await;
         match self.prepare(blob, bytes).await? {
             Prepared::Done(pushed) => Ok(pushed),
-            Prepared::Send(session, bytes) => {
-                self.upload(blob, session, bytes).await?;
+            Prepared::Send(upload) => {
+                self.upload(blob, upload).await?;
                 Ok(Pushed::Uploaded)
             }
         }
     }
 
-    /// Nobody else pushes this blob here meanwhile.
+    /// Nobody else pushes this blob here meanwhile. Waiting, one may hold no other turn: who has
+    /// this one may need it.
     async fn alone(&self, blob: &Descriptor) -> OwnedMutexGuard<()> {
         let uploads = &self.writer.endpoint.uploads;
         uploads.lock((self.path().to_owned(), blob.digest)).await
@@ -121,6 +116,7 @@ impl Repository {
     /// blob's bytes have to be sent.
     async fn prepare(&self, blob: &Descriptor, bytes: ByteStream) -> Result<Prepared> {
         if is_document(blob) {
+            let _turn = self.turn(blob).await;
             let bytes = content::collect(bytes, blob, MAX_MANIFEST)
                 .await
                 .map_err(|error| reading(blob, &error))?;
@@ -138,6 +134,12 @@ impl Repository {
                 Begun::Session(url) => session = Some(url),
             }
         }
+        let turn = self.turn(blob).await;
+        // No session is left to wait, or for nothing, while they are looked for.
+        let mut bytes = Box::pin(bytes.peekable());
+        if let Some(Err(error)) = bytes.as_mut().peek().await {
+            return Err(reading(blob, error));
+        }
         let session = match session {
             Some(session) => session,
             None => match self.begin(blob, None).await? {
@@ -145,7 +147,15 @@ impl Repository {
                 Begun::Session(url) => url,
             },
         };
-        Ok(Prepared::Send(session, bytes))
+        Ok(Prepared::Send(Upload {
+            session,
+            bytes,
+            _turn: turn,
+        }))
+    }
+
+    async fn turn(&self, blob: &Descriptor) -> Permit {
+        self.writer.endpoint.limits.write(&blob.media_type).await
     }
 
     /// Repositories of this registry the blob was seen in. Three are tried:
@@ -189,9 +199,9 @@ impl Repository {
         }
     }
 
-    async fn upload(&self, blob: &Descriptor, session: Url, bytes: ByteStream) -> Result<()> {
+    async fn upload(&self, blob: &Descriptor, upload: Upload) -> Result<()> {
         let stopped: Arc<Mutex<Option<content::Error>>> = Arc::default();
-        let verified = Verified::new(bytes, blob);
+        let (session, verified) = (upload.session, Verified::new(upload.bytes, blob));
         let answer = match self.writer.endpoint.wants_chunks() {
             true => self.upload_in_chunks(blob, session, verified).await,
             false => self.upload_whole(blob, session, verified, &stopped).await,
@@ -404,11 +414,11 @@ impl Sink for Repository {
     }
 
     async fn put(&self, blob: &Descriptor, bytes: ByteStream) -> content::Result<()> {
-        let _turn = self.writer.endpoint.limits.write(&blob.media_type).await;
+        let _alone = self.alone(blob).await;
         let prepared = self.prepare(blob, bytes).await;
         match prepared.map_err(|error| content::Error::from(error).after_retries())? {
             Prepared::Done(_) => Ok(()),
-            Prepared::Send(session, bytes) => Ok(self.upload(blob, session, bytes).await?),
+            Prepared::Send(upload) => Ok(self.upload(blob, upload).await?),
         }
     }
 }

@@ -1,16 +1,34 @@
 //! Pushing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use content::{Memory, copy, once};
+use content::{ByteStream, Memory, Provider, copy, lazy, once};
+use oci::Descriptor;
 use registry::{Anonymous, Error, Pushed, Registry, add_source};
 use stdx::Kind;
 use testkit::image::{Blob, Image};
 use testkit::registry::{Effect, Fault, Login as Asks, Server};
 
 use crate::{at, quick, user};
+
+/// How often a blob was opened.
+struct Counted(Memory, Arc<AtomicUsize>);
+
+#[async_trait::async_trait]
+impl Provider for Counted {
+    async fn size(&self, blob: &Descriptor) -> content::Result<u64> {
+        self.0.size(blob).await
+    }
+
+    async fn read(&self, blob: &Descriptor, offset: u64) -> content::Result<ByteStream> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.read(blob, offset).await
+    }
+}
 
 fn paths(server: &Server) -> Vec<String> {
     server
@@ -69,11 +87,34 @@ async fn what_is_pushed_twice_at_once_is_sent_once() {
     let server = Server::start().await;
     let blob = Blob::new("x", "shared");
     let app = at(&server, "app");
-    let pushes = (0..3).map(|_| app.push(&blob.descriptor, once(blob.bytes.clone())));
-    let pushed = futures::future::try_join_all(pushes).await.unwrap();
-    let sent = |pushed: &&Pushed| **pushed == Pushed::Uploaded;
-    assert_eq!(pushed.iter().filter(sent).count(), 1, "{pushed:?}");
-    assert_eq!(server.count("PUT", "/blobs/uploads/"), 1);
+    let memory = Memory::default();
+    let opened = Arc::new(AtomicUsize::new(0));
+    let counted = Counted(memory.clone(), Arc::clone(&opened));
+    memory.add("x", blob.bytes.clone());
+    let pushes = (0..3).map(|_| {
+        let (opened, bytes) = (Arc::clone(&opened), blob.bytes.clone());
+        let bytes = lazy(async move {
+            opened.fetch_add(1, Ordering::Relaxed);
+            Ok(once(bytes))
+        });
+        app.push(&blob.descriptor, bytes)
+    });
+    let copies = (0..3).map(|_| copy(&counted, &app, &blob.descriptor));
+    let (copied, pushed) = futures::join!(
+        futures::future::try_join_all(copies),
+        futures::future::try_join_all(pushes)
+    );
+    let (copied, pushed) = (copied.unwrap(), pushed.unwrap());
+    assert_eq!(
+        server.count("PUT", "/blobs/uploads/"),
+        1,
+        "{copied:?} {pushed:?}"
+    );
+    assert_eq!(server.count("POST", "/blobs/uploads/"), 1);
+    // Who only waits has nothing open meanwhile: there are but few turns to read.
+    assert_eq!(opened.load(Ordering::Relaxed), 1);
+    let sent = pushed.iter().filter(|pushed| **pushed == Pushed::Uploaded);
+    assert!(sent.count() <= 1, "{pushed:?}");
     // One that is given up leaves it to the next.
     let other = Blob::new("x", "other");
     let never = Box::pin(futures::stream::pending());
@@ -92,9 +133,10 @@ async fn a_neighbour_repository_lends_its_blob() {
     server.add_blob("base", &blob);
     add_source(&mut blob.descriptor, &server.host(), "base");
     let app = Registry::new(quick()).at(&server.host(), "app", user(), false);
+    let unwanted = lazy(async { panic!("the registry has them") });
     assert_eq!(
-        app.push_without_bytes(&blob.descriptor).await.unwrap(),
-        Some(Pushed::Mounted)
+        app.push(&blob.descriptor, unwanted).await.unwrap(),
+        Pushed::Mounted
     );
     assert!(server.blob("app", blob.descriptor.digest).is_some());
     let scopes = server

@@ -44,8 +44,8 @@ async fn a_real_registry_takes_mounts_and_gives_back() {
         let mut seen = blob.descriptor.clone();
         add_source(&mut seen, base.registry(), base.path());
         assert_eq!(
-            app.push_without_bytes(&seen).await.unwrap(),
-            Some(Pushed::Mounted)
+            app.push(&seen, once("not these")).await.unwrap(),
+            Pushed::Mounted
         );
     }
     let kind = &image.manifest.descriptor.media_type;
