@@ -43,13 +43,16 @@ pub struct Summary {
     pub entries: u64,
     /// Files that were sent.
     pub files: u64,
-    /// Bytes that were sent.
+    /// Bytes of these files.
     pub bytes: u64,
+    /// Bytes of all that was sent, names and what goes with them too.
+    pub wire_bytes: u64,
     /// Entries that were here and are no more.
     pub removed: u64,
 }
 
-/// Is told how many bytes have come so far.
+/// Is told how many bytes have come so far: of all packets, as BuildKit counts a transfer. So it
+/// shows also that a directory was looked through of which nothing had to come.
 pub type Observer = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// The client's directories.

@@ -127,7 +127,7 @@ impl Local {
             }
         };
         tracing::debug!(name = id.name, ?summary, "local directory received");
-        transfer.set(summary.bytes, summary.bytes);
+        transfer.set(summary.wire_bytes, 0);
         if let Ok(transfer) = Arc::try_unwrap(transfer) {
             transfer.done();
         }

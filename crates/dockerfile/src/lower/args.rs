@@ -1,6 +1,6 @@
 //! `ARG`s above the first `FROM`, and the ones that are always there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oci::Platform;
 
@@ -24,12 +24,8 @@ impl Lowering<'_> {
     }
 
     /// Arguments as declared, with or without what the client gave.
-    fn declared_args(
-        &self,
-        file: &File,
-        given: bool,
-    ) -> Result<(Env, std::collections::BTreeMap<String, ArgInfo>)> {
-        let (mut env, mut infos) = (self.args.clone(), std::collections::BTreeMap::new());
+    fn declared_args(&self, file: &File, given: bool) -> Result<(Env, BTreeMap<String, ArgInfo>)> {
+        let (mut env, mut infos) = (self.args.clone(), BTreeMap::<String, ArgInfo>::new());
         for instruction in &file.args {
             let Command::Arg(args) = &instruction.command else {
                 continue;
@@ -41,7 +37,12 @@ impl Lowering<'_> {
                     (_, Some(value)) => {
                         let expanded = self.expand_with(value, &env).at(instruction.lines)?;
                         info.needs = expanded.matched;
-                        info.needs.remove(&arg.name);
+                        // Built on its own earlier value, it needs what that one needed.
+                        if info.needs.remove(&arg.name)
+                            && let Some(earlier) = infos.get(&arg.name)
+                        {
+                            info.needs.extend(earlier.needs.iter().cloned());
+                        }
                         Some(expanded.text)
                     }
                     _ => None,

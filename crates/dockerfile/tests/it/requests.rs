@@ -99,6 +99,26 @@ async fn an_outline_has_what_the_target_takes() {
     );
 }
 
+/// An argument that is declared anew with its own earlier value keeps what that one was made of.
+///
+/// Rows: F07, F21
+#[tokio::test]
+async fn an_outline_has_what_an_argument_was_made_of() {
+    let dockerfile = "ARG A=1\nARG UNUSED=u\nARG B=b\nARG A=${A}${B}\nARG C=${A}2\nARG A=${A}3${C}\nFROM scratch\nARG A\n";
+    let (json, _, _) = ask(dockerfile, "frontend.outline", &[]).await;
+    let args = json["args"].as_array().unwrap();
+    let shown: Vec<_> = args
+        .iter()
+        .map(|arg| {
+            (
+                arg["name"].as_str().unwrap(),
+                arg["value"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(shown, [("B", "b"), ("C", "1b2"), ("A", "1b31b2")]);
+}
+
 /// Rows: F07, F34
 #[tokio::test]
 async fn a_check_lists_warnings_and_mistakes() {

@@ -5,6 +5,7 @@ mod writer;
 
 use contenthash::Contents;
 use futures::StreamExt as _;
+use prost::Message as _;
 use proto::fsutil::types::{Packet, packet::PacketType};
 use stdx::sys::Root;
 use tokio::sync::mpsc;
@@ -126,22 +127,21 @@ pub async fn receive(
     };
     // If the other side is gone it needs no goodbye.
     let _ = out.send(vec![last]).await;
-    if result.is_ok() {
-        wait_for_goodbye(&mut incoming).await?;
-    }
-    result
+    let (mut summary, known) = result?;
+    summary.wire_bytes += wait_for_goodbye(&mut incoming).await?;
+    Ok((summary, known))
 }
 
-/// The sender answers the end with its own, so that both know.
+/// The sender answers the end with its own, so that both know. Gives how long that was.
 async fn wait_for_goodbye(
     incoming: &mut futures::stream::BoxStream<'static, Result<Batch>>,
-) -> Result<()> {
+) -> Result<u64> {
     while let Some(batch) = incoming.next().await {
         // Everything is here; how the line ends is not ours to judge.
         let Ok(batch) = batch else { break };
         for message in batch {
             match message.r#type() {
-                PacketType::PacketFin => return Ok(()),
+                PacketType::PacketFin => return Ok(message.encoded_len() as u64),
                 PacketType::PacketErr => {
                     let said = String::from_utf8_lossy(&message.data).into_owned();
                     return Err(Error::Peer(said));
@@ -150,5 +150,5 @@ async fn wait_for_goodbye(
             }
         }
     }
-    Ok(())
+    Ok(0)
 }

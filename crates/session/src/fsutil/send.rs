@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use prost::Message as _;
 use proto::fsutil::types::{Packet, packet::PacketType};
 use stdx::sys::Root;
 
@@ -16,6 +17,25 @@ use crate::{Error, Observer, Result};
 
 /// Files the other side may still ask for, by the number of their entry.
 type Offered = Arc<Mutex<HashMap<u32, PathBuf>>>;
+
+/// Who is told how much was sent, by two tasks at once.
+struct Sent {
+    bytes: Mutex<u64>,
+    observer: Option<Observer>,
+}
+
+impl Sent {
+    /// A packet counts with all its fields, as at the receiver ([`Observer`]).
+    fn count(&self, packet: &Packet) {
+        let Some(observer) = &self.observer else {
+            return;
+        };
+        // Told while it is held, so that a smaller sum is not told last.
+        let mut bytes = self.bytes.lock().expect("nothing panics holding it");
+        *bytes += packet.encoded_len() as u64;
+        observer(*bytes);
+    }
+}
 
 /// Sends a directory until the other side has all it wants. `change` may alter an
 /// entry or leave it out.
@@ -29,21 +49,25 @@ pub async fn send(
     let Link { out, mut incoming } = link;
     let root = Arc::new(root);
     let offered = Offered::default();
+    let sent = Arc::new(Sent {
+        bytes: Mutex::new(0),
+        observer,
+    });
     let (ask, asked) = std::sync::mpsc::channel();
 
     let teller = {
-        let (root, offered) = (root.clone(), offered.clone());
+        let (root, offered, sent) = (root.clone(), offered.clone(), sent.clone());
         let out = Batches::new(out.clone());
         stdx::task::spawn(
             "walk",
-            stdx::task::blocking(move || tell(&root, &filter, change, &offered, out)),
+            stdx::task::blocking(move || tell(&root, &filter, change, &offered, out, &sent)),
         )
     };
     let reader = {
         let out = Batches::new(out.clone());
         stdx::task::spawn(
             "read",
-            stdx::task::blocking(move || fill(&root, &offered, &asked, out, observer)),
+            stdx::task::blocking(move || fill(&root, &offered, &asked, out, &sent)),
         )
     };
 
@@ -118,6 +142,7 @@ fn tell(
     mut change: impl FnMut(&mut Entry) -> bool,
     offered: &Offered,
     mut out: Batches,
+    sent: &Sent,
 ) -> Result<()> {
     let mut id = 0_u32;
     walk(root, filter, &mut |mut entry| {
@@ -137,6 +162,7 @@ fn tell(
             stat: Some(stat_of(&entry)),
             ..packet(PacketType::PacketStat)
         };
+        sent.count(&stat);
         out.put(stat)
     })?;
     out.put(packet(PacketType::PacketStat))?;
@@ -148,9 +174,8 @@ fn fill(
     offered: &Offered,
     asked: &std::sync::mpsc::Receiver<Vec<u32>>,
     mut out: Batches,
-    observer: Option<Observer>,
+    sent: &Sent,
 ) -> Result<()> {
-    let mut sent = 0;
     let mut buffer = vec![0; PIECE];
     let mut ids = Vec::new().into_iter();
     loop {
@@ -172,12 +197,7 @@ fn fill(
             .remove(&id);
         let path =
             path.ok_or_else(|| Error::Protocol(format!("entry {id} cannot be asked for")))?;
-        send_file(root, &path, id, &mut out, &mut buffer, |more| {
-            sent += more;
-            if let Some(observer) = &observer {
-                observer(sent);
-            }
-        })?;
+        send_file(root, &path, id, &mut out, &mut buffer, sent)?;
     }
     Ok(())
 }
@@ -188,7 +208,7 @@ fn send_file(
     id: u32,
     out: &mut Batches,
     buffer: &mut [u8],
-    mut sent: impl FnMut(u64),
+    sent: &Sent,
 ) -> Result<()> {
     use rustix::fs::OFlags;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -214,8 +234,8 @@ fn send_file(
             data: Bytes::copy_from_slice(&buffer[..count]),
             ..packet(PacketType::PacketData)
         };
+        sent.count(&data);
         out.put(data)?;
-        sent(count as u64);
     }
     out.put(Packet {
         id,

@@ -2,10 +2,15 @@
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt as _;
+use prost::Message as _;
 
 use super::*;
-use crate::Summary;
 use crate::patterns::Patterns;
+use crate::{Observer, Summary};
 
 fn root(path: &Path) -> stdx::sys::Root {
     stdx::sys::Root::open(path).unwrap()
@@ -208,6 +213,66 @@ async fn deep_trees_arrive() {
         .await
         .unwrap();
     assert_eq!((again.files, again.removed), (0, 0));
+}
+
+/// Both sides count packets, as BuildKit does, not only what is in files: a directory of which nothing
+/// had to come was looked through all the same.
+///
+/// Rows: N04
+#[tokio::test]
+async fn packets_are_counted() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(from.path(), "sub/a", "hello");
+    let transfer = async || {
+        let told = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+        let observers = told.clone().map(|told| -> Observer {
+            Arc::new(move |bytes| told.store(bytes, Ordering::Relaxed))
+        });
+        let [sending, receiving] = observers;
+        let (here, mut there) = Link::pair();
+        let passed = Arc::new(Mutex::new(Vec::new()));
+        let passing = passed.clone();
+        let look = move |batch: &Result<Batch>| {
+            let sizes = batch.iter().flatten().map(|p| (p.r#type(), p.encoded_len()));
+            passing.lock().unwrap().extend(sizes);
+        };
+        there.incoming = there.incoming.inspect(look).boxed();
+        let options = Receive {
+            observer: Some(receiving),
+            ..mirror()
+        };
+        let filter = Filter::default();
+        let (sent, received) = tokio::join!(
+            send(here, root(from.path()), filter, |_| true, Some(sending)),
+            receive(there, root(to.path()), options)
+        );
+        sent.unwrap();
+        let passed = passed.lock().unwrap().clone();
+        let told = told.map(|told| told.load(Ordering::Relaxed));
+        (passed, told, received.unwrap().0)
+    };
+    let sum = |passed: &[(PacketType, usize)], of: &[PacketType]| -> u64 {
+        let counted = passed.iter().filter(|(kind, _)| of.contains(kind));
+        counted.map(|(_, size)| *size as u64).sum()
+    };
+    let (stat, data, fin) = (
+        PacketType::PacketStat,
+        PacketType::PacketData,
+        PacketType::PacketFin,
+    );
+    let (passed, [sent, received], summary) = transfer().await;
+    // The sender does not count the packet that ends a file.
+    let end = 4;
+    assert_eq!(sent, sum(&passed, &[stat, data]) - end);
+    assert_eq!(received, sum(&passed, &[stat, data]));
+    assert_eq!(summary.wire_bytes, sum(&passed, &[stat, data, fin]));
+    assert_eq!(summary.bytes, 5);
+
+    let (passed, [sent, received], summary) = transfer().await;
+    assert_eq!((summary.files, summary.bytes), (0, 0));
+    assert!(sent > 0, "names were sent");
+    assert_eq!([sent, received], [sum(&passed, &[stat]); 2]);
+    assert_eq!(summary.wire_bytes, sum(&passed, &[stat, fin]));
 }
 
 /// Rows: N03

@@ -110,6 +110,10 @@ impl Writer {
     }
 
     pub(super) fn take(&mut self, packet: Packet) -> Result<()> {
+        self.summary.wire_bytes += packet.encoded_len() as u64;
+        if let Some(observer) = &self.options.observer {
+            observer(self.summary.wire_bytes);
+        }
         match packet.r#type() {
             PacketType::PacketStat if self.all_told => {
                 Err(Error::Protocol("an entry after the last".into()))
@@ -423,9 +427,6 @@ impl Writer {
             coming.update(&packet.data);
         }
         self.summary.bytes += packet.data.len() as u64;
-        if let Some(observer) = &self.options.observer {
-            observer(self.summary.bytes);
-        }
         Ok(())
     }
 
