@@ -233,7 +233,10 @@ async fn packets_are_counted() {
         let passed = Arc::new(Mutex::new(Vec::new()));
         let passing = passed.clone();
         let look = move |batch: &Result<Batch>| {
-            let sizes = batch.iter().flatten().map(|p| (p.r#type(), p.encoded_len()));
+            let sizes = batch
+                .iter()
+                .flatten()
+                .map(|p| (p.r#type(), p.encoded_len()));
             passing.lock().unwrap().extend(sizes);
         };
         there.incoming = there.incoming.inspect(look).boxed();

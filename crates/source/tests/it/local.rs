@@ -46,6 +46,38 @@ async fn privileged_a_directory_comes_as_it_is_now() {
     assert_eq!(names(&fetch().await), ["sub/", "sub/a"]);
 }
 
+/// What is shown of a transfer is what went over the line: also when no file had to come.
+///
+/// Rows: S19, N04
+#[tokio::test]
+async fn privileged_a_transfer_shows_what_went_over_the_line() {
+    let Some(state) = state() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a"), vec![0; 5000]).unwrap();
+    let transferred = async || {
+        let dirs = Dirs::new().with("context", dir.path());
+        let mut build = state.build(Attachables::new().with_dirs(dirs));
+        let progress = progress::Progress::new(progress::Options::default());
+        build.cx.step = progress.internal_step("load build context");
+        let source = state.source("local://context", &[]).unwrap();
+        source.fetch(&build.cx).await.unwrap().unwrap();
+        progress.close();
+        let mut follower = progress.follow();
+        let last = |event| match event {
+            progress::Event::Status(status) if status.completed.is_some() => Some(status),
+            _ => None,
+        };
+        let told: Vec<_> = follower.ready(1000).into_iter().filter_map(last).collect();
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].id, "transferring context:");
+        told[0].current
+    };
+    let first = transferred().await;
+    assert!((5001..6000).contains(&first), "{first}");
+    let second = transferred().await;
+    assert!((1..1000).contains(&second), "{second}");
+}
+
 #[tokio::test]
 async fn privileged_a_client_without_the_directory_is_an_error() {
     let Some(state) = state() else { return };
