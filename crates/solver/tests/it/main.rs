@@ -1,9 +1,7 @@
 //! Tests of the solver from outside.
 
 mod cases;
-mod dice;
 mod nested;
-mod oracle;
 mod replay;
 mod sim;
 mod support;

@@ -3,54 +3,14 @@
 use std::collections::{HashMap, HashSet};
 
 use oci::Digest;
-use solver::event::JobId;
 use solver::{CacheMap, InputMap, KeyDigest};
 
-use crate::dice::Dice;
+use super::graph::{Graph, Kind, name};
 
-/// What a vertex of the world does.
-#[derive(Clone, Debug)]
-pub(crate) enum Kind {
-    /// Something with a cheap key and one for what is inside.
-    Source,
-    /// A directory of the session: its key means nothing elsewhere.
-    Local,
-    /// Works on all of its inputs.
-    Exec,
-    /// Looks only at a part of some of its inputs.
-    Copy {
-        /// Which inputs count by content.
-        by_content: Vec<bool>,
-    },
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Thing {
-    pub(crate) digest: Digest,
-    pub(crate) kind: Kind,
-    pub(crate) op: u64,
-    pub(crate) inputs: Vec<(usize, u32)>,
-    pub(crate) outputs: u32,
-    pub(crate) ignore_cache: bool,
-    pub(crate) limited: bool,
-}
-
-/// One job's graph and what is in its directories.
-#[derive(Clone, Debug)]
-pub(crate) struct Graph {
-    pub(crate) things: Vec<Thing>,
-    pub(crate) dirs: Vec<u64>,
-    session: u64,
-}
-
-pub(crate) fn hash(parts: &[u64]) -> u64 {
+pub(super) fn hash(parts: &[u64]) -> u64 {
     let text = format!("{parts:?}");
     let digest = Digest::of(text).hex();
     u64::from_str_radix(&digest[..12], 16).expect("hex")
-}
-
-fn name(text: String) -> Digest {
-    Digest::of(text)
 }
 
 /// The part of a value that copying looks at.
@@ -59,74 +19,7 @@ fn view(value: u64) -> u64 {
 }
 
 impl Graph {
-    pub(crate) fn random(dice: &mut Dice, job: JobId) -> Graph {
-        let count = 2 + dice.roll(9) as usize;
-        let session = if dice.chance(20) { 1 } else { 100 + job.0 };
-        let dirs = if session == 1 {
-            vec![0, 1, 2]
-        } else {
-            (0..3).map(|_| dice.roll(3)).collect()
-        };
-        let mut things: Vec<Thing> = Vec::new();
-        for at in 0..count {
-            let thing = Self::random_thing(dice, at, &things, session);
-            things.push(thing);
-        }
-        Graph {
-            things,
-            dirs,
-            session,
-        }
-    }
-
-    fn random_thing(dice: &mut Dice, at: usize, before: &[Thing], session: u64) -> Thing {
-        let op = dice.roll(3);
-        let width = if at < 2 { 0 } else { dice.roll(4) as usize };
-        let mut inputs = Vec::new();
-        for _ in 0..width {
-            let input = dice.roll(at as u64) as usize;
-            inputs.push((input, dice.roll(u64::from(before[input].outputs)) as u32));
-        }
-        let kind = match (inputs.is_empty(), dice.chance(50)) {
-            (true, true) => Kind::Source,
-            (true, false) => Kind::Local,
-            (false, true) => Kind::Exec,
-            (false, false) => Kind::Copy {
-                by_content: inputs.iter().map(|_| dice.chance(60)).collect(),
-            },
-        };
-        let outputs = 1 + (op % 2) as u32;
-        let ignore_cache = dice.chance(4);
-        let inputs_named: Vec<_> = inputs
-            .iter()
-            .map(|(i, o)| (before[*i].digest, *o))
-            .collect();
-        let local = if matches!(kind, Kind::Local) {
-            session
-        } else {
-            0
-        };
-        let digest = name(format!("vertex {kind:?} {op} {inputs_named:?} {local}"));
-        Thing {
-            digest,
-            kind,
-            op,
-            inputs,
-            outputs,
-            ignore_cache,
-            // The same for all builds that have it.
-            limited: digest.hex().starts_with(|c: char| c < '8'),
-        }
-    }
-
-    pub(crate) fn thing(&self, digest: &Digest) -> &Thing {
-        self.things
-            .iter()
-            .find(|thing| thing.digest == *digest)
-            .expect("a vertex of this job")
-    }
-
-    pub(crate) fn cache_map(&self, digest: &Digest, index: usize) -> CacheMap {
+    pub(super) fn cache_map(&self, digest: &Digest, index: usize) -> CacheMap {
         let thing = self.thing(digest);
         match &thing.kind {
             Kind::Source if index == 0 => {
@@ -165,13 +58,13 @@ impl Graph {
         }
     }
 
-    pub(crate) fn content(&self, digest: &Digest, input: usize, value: u64) -> Option<Digest> {
+    pub(super) fn content(&self, digest: &Digest, input: usize, value: u64) -> Option<Digest> {
         let thing = self.thing(digest);
         // Some inputs cannot be seen by content after all.
         (thing.op != 2 || input == 0).then(|| name(format!("content {}", view(value))))
     }
 
-    pub(crate) fn run(&self, digest: &Digest, inputs: &[u64]) -> Vec<u64> {
+    pub(super) fn run(&self, digest: &Digest, inputs: &[u64]) -> Vec<u64> {
         let thing = self.thing(digest);
         let outputs = 0..u64::from(thing.outputs);
         match &thing.kind {
@@ -196,7 +89,7 @@ impl Graph {
     }
 
     /// The values of all outputs of all vertices.
-    pub(crate) fn values(&self) -> HashMap<(Digest, u32), u64> {
+    pub(super) fn values(&self) -> HashMap<(Digest, u32), u64> {
         let mut values: HashMap<(Digest, u32), u64> = HashMap::new();
         for thing in &self.things {
             let inputs: Vec<u64> = thing
@@ -213,7 +106,7 @@ impl Graph {
 
     /// The vertices whose results another build finds: all but directories of a session and
     /// what counts them by definition.
-    pub(crate) fn cached(&self) -> HashSet<Digest> {
+    pub(super) fn cached(&self) -> HashSet<Digest> {
         let mut cached: Vec<bool> = Vec::new();
         for thing in &self.things {
             let input = |(number, (input, _)): (usize, &(usize, u32))| {
