@@ -190,7 +190,6 @@ fn spans_go_on_to_a_collector() {
     place.assert_nothing_left();
 }
 
-/// A whole request: head and body.
 /// Programs in steps are told of the socket for their spans, and reach it whoever they are.
 ///
 /// Rows: D29, D33
@@ -224,6 +223,7 @@ fn steps_have_a_socket_for_their_spans() {
     place.assert_nothing_left();
 }
 
+/// A whole request: head and body.
 fn request(connection: &mut std::net::TcpStream) -> Vec<u8> {
     let mut heard = Vec::new();
     let mut buffer = [0; 4096];

@@ -2,6 +2,7 @@
 //! build are written down beside its record: one JSON object a line, as Go's test stubs of
 //! spans are written, which is what clients read.
 
+mod endpoint;
 mod lines;
 mod send;
 
@@ -105,8 +106,8 @@ impl Parent {
     }
 }
 
+pub use endpoint::Collector;
 use lines::{attributes, client_line, stub};
-pub use send::Collector;
 
 /// Takes spans of programs in steps, until `closed`. They get no other service.
 pub(crate) async fn serve(

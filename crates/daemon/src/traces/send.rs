@@ -1,144 +1,23 @@
-//! Sending spans on to a collector (row D33): those of clients and those of our builds, by
-//! OTLP over gRPC or over HTTP, as the environment of every OpenTelemetry program says.
+//! Sending spans on to a collector (row D33): those of clients and those of our builds.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Uri};
-use http_body_util::Full;
-use hyper_util::rt::TokioIo;
+use http::header::CONTENT_TYPE;
 use prost::Message as _;
 use proto::opentelemetry::proto::collector::trace::v1 as collector;
 use proto::opentelemetry::proto::collector::trace::v1::trace_service_client::TraceServiceClient;
 use stdx::task::Task;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tonic::metadata::MetadataMap;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::Error;
+use super::endpoint::{Collector, Protocol};
 
 /// Batches waiting, and their bytes ([`super::MAX_ALL`]); when the collector is slower than that, spans are lost, not builds.
 const WAITING: usize = 256;
-/// How long one batch may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last ones may take when the daemon stops.
 const GOODBYE: Duration = Duration::from_secs(2);
-
-/// A collector, as the environment names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Collector {
-    protocol: Protocol,
-    uri: Uri,
-    headers: Vec<(String, String)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
-    Grpc,
-    Http,
-}
-
-impl Collector {
-    /// From variables whose names begin with `OTEL_`; `None` when they name no collector.
-    /// Those for traces win over those for everything.
-    pub fn of(variables: &BTreeMap<String, String>) -> Result<Option<Collector>, Error> {
-        let get = |name: &str| {
-            variables
-                .get(name)
-                .map(String::as_str)
-                .filter(|v| !v.is_empty())
-        };
-        let exporter = get("OTEL_TRACES_EXPORTER");
-        if exporter == Some("none") || get("OTEL_SDK_DISABLED") == Some("true") {
-            return Ok(None);
-        }
-        let own = get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
-        let shared = get("OTEL_EXPORTER_OTLP_ENDPOINT");
-        if own.or(shared).is_none() && exporter != Some("otlp") {
-            return match exporter {
-                None => Ok(None),
-                Some(other) => Err(Error::NotYet(format!("OTEL_TRACES_EXPORTER={other}"))),
-            };
-        }
-        let protocol = get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL");
-        let protocol = match protocol.or_else(|| get("OTEL_EXPORTER_OTLP_PROTOCOL")) {
-            None | Some("grpc") => Protocol::Grpc,
-            Some("http/protobuf") => Protocol::Http,
-            Some(other) => {
-                return Err(Error::BadSetting {
-                    setting: "OTEL_EXPORTER_OTLP_PROTOCOL",
-                    value: other.to_owned(),
-                    problem: "is not one of grpc, http/protobuf".to_owned(),
-                });
-            }
-        };
-        let address = match (own, shared, protocol) {
-            (Some(own), ..) => own.to_owned(),
-            (None, Some(shared), Protocol::Grpc) => shared.to_owned(),
-            (None, Some(shared), Protocol::Http) => {
-                format!("{}/v1/traces", shared.trim_end_matches('/'))
-            }
-            (None, None, Protocol::Grpc) => "http://localhost:4317".to_owned(),
-            (None, None, Protocol::Http) => "http://localhost:4318/v1/traces".to_owned(),
-        };
-        let headers = get("OTEL_EXPORTER_OTLP_TRACES_HEADERS");
-        let headers = headers.or_else(|| get("OTEL_EXPORTER_OTLP_HEADERS"));
-        Ok(Some(Collector {
-            protocol,
-            uri: uri(&address)?,
-            headers: pairs(headers.unwrap_or_default())?,
-        }))
-    }
-}
-
-fn uri(address: &str) -> Result<Uri, Error> {
-    let bad = |problem: &str| Error::BadSetting {
-        setting: "OTEL_EXPORTER_OTLP_ENDPOINT",
-        value: address.to_owned(),
-        problem: problem.to_owned(),
-    };
-    let whole = match address.contains("://") {
-        true => address.to_owned(),
-        false => format!("http://{address}"),
-    };
-    let uri: Uri = whole
-        .parse()
-        .map_err(|_| bad("is not like http://host:port"))?;
-    match uri.scheme_str() {
-        Some("http") if uri.host().is_some() => Ok(uri),
-        Some("https") => Err(Error::NotYet(format!(
-            "a collector at {address}: use http://"
-        ))),
-        _ => Err(bad("is not like http://host:port")),
-    }
-}
-
-/// `key=value,…`, with what is special written as `%20`.
-fn pairs(text: &str) -> Result<Vec<(String, String)>, Error> {
-    let bad = |one: &str| Error::BadSetting {
-        setting: "OTEL_EXPORTER_OTLP_HEADERS",
-        value: one.to_owned(),
-        problem: "is not like key=value".to_owned(),
-    };
-    let list = text.split(',').map(str::trim).filter(|one| !one.is_empty());
-    let pairs = list.map(|one| {
-        let (key, value) = one.split_once('=').ok_or_else(|| bad(one))?;
-        let (key, value) = (key.trim().to_ascii_lowercase(), plain(value.trim()));
-        let fine = HeaderName::try_from(key.as_str()).is_ok()
-            && HeaderValue::try_from(value.as_str()).is_ok();
-        if fine {
-            Ok((key, value))
-        } else {
-            Err(bad(one))
-        }
-    });
-    pairs.collect()
-}
-
-fn plain(text: &str) -> String {
-    String::from_utf8_lossy(&stdx::text::percent_decoded(text)).into_owned()
-}
 
 /// Where spans are handed in. Dropped, what waits is given up.
 pub(super) struct Sender {
@@ -199,11 +78,8 @@ impl Sender {
 }
 
 async fn send_all(collector: Collector, mut from: mpsc::Receiver<Order>) {
-    let channel = tonic::transport::Endpoint::from(collector.uri.clone())
-        .connect_timeout(PATIENCE)
-        .timeout(PATIENCE)
-        .connect_lazy();
-    let mut client = TraceServiceClient::new(channel);
+    let collector = Arc::new(collector);
+    let mut client = None;
     while let Some(order) = from.recv().await {
         let (spans, _room) = match order {
             Order::Spans(spans, room) => (spans, room),
@@ -212,152 +88,283 @@ async fn send_all(collector: Collector, mut from: mpsc::Receiver<Order>) {
                 continue;
             }
         };
-        let sent = match collector.protocol {
-            Protocol::Grpc => by_grpc(&mut client, &collector, spans).await,
-            Protocol::Http => {
-                let sending = by_http(&collector, spans);
-                let late = |_| "no answer in time".to_owned();
-                tokio::time::timeout(PATIENCE, sending)
-                    .await
-                    .map_err(late)
-                    .flatten()
-            }
+        let sent = async {
+            // One that cannot be made now, for want of the system's authorities, may be later.
+            let client = match &mut client {
+                Some(client) => client,
+                none => none.insert(Client::new(collector.clone()).await?),
+            };
+            client.send(&collector, spans).await
         };
-        if let Err(reason) = sent {
-            tracing::warn!(reason, uri = %collector.uri, "spans could not be sent");
+        let late = |_| "no answer in time".to_owned();
+        let sent = tokio::time::timeout(collector.patience, sent).await;
+        if let Err(reason) = sent.map_err(late).flatten() {
+            tracing::warn!(reason, to = %collector.address, "spans could not be sent");
         }
     }
 }
 
-async fn by_grpc(
-    client: &mut TraceServiceClient<tonic::transport::Channel>,
-    collector: &Collector,
-    spans: collector::ExportTraceServiceRequest,
-) -> Result<(), String> {
-    let mut headers = http::HeaderMap::new();
-    fill(&mut headers, collector);
-    let mut request = tonic::Request::new(spans);
-    *request.metadata_mut() = MetadataMap::from_headers(headers);
-    match client.export(request).await {
-        Ok(_) => Ok(()),
-        Err(status) => Err(status.to_string()),
-    }
+/// What speaks to the collector. It connects when it has something to say.
+enum Client {
+    Grpc(TraceServiceClient<Channel>),
+    Http(reqwest::Client),
 }
 
-fn fill(headers: &mut http::HeaderMap, collector: &Collector) {
-    for (key, value) in &collector.headers {
-        // Both were tried when the environment was read.
-        if let (Ok(key), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
-            headers.insert(key, value);
+impl Client {
+    async fn new(collector: Arc<Collector>) -> Result<Client, String> {
+        // The system's authorities are many files.
+        stdx::task::blocking(move || {
+            registry::use_ring();
+            match collector.protocol {
+                Protocol::Grpc => by_grpc(&collector).map_err(|error| causes(&error)),
+                Protocol::Http => by_http(&collector).map_err(|error| causes(&error)),
+            }
+        })
+        .await
+    }
+
+    async fn send(
+        &mut self,
+        collector: &Collector,
+        spans: collector::ExportTraceServiceRequest,
+    ) -> Result<(), String> {
+        let headers = collector.headers.clone();
+        match self {
+            Client::Grpc(client) => {
+                let mut request = tonic::Request::new(spans);
+                *request.metadata_mut() = MetadataMap::from_headers(headers);
+                let answer = client.export(request).await;
+                answer.map(drop).map_err(|status| status.to_string())
+            }
+            Client::Http(client) => {
+                let answer = client
+                    .post(collector.address.to_string())
+                    .header(CONTENT_TYPE, "application/x-protobuf")
+                    .headers(headers)
+                    .body(spans.encode_to_vec())
+                    .send()
+                    .await
+                    .map_err(|error| causes(&error))?;
+                match answer.status().is_success() {
+                    true => Ok(()),
+                    false => Err(format!("it answers {}", answer.status())),
+                }
+            }
         }
     }
 }
 
-async fn by_http(
-    collector: &Collector,
-    spans: collector::ExportTraceServiceRequest,
-) -> Result<(), String> {
-    let failed = |error: &dyn std::fmt::Display| error.to_string();
-    let (uri, host) = (&collector.uri, collector.uri.host().unwrap_or_default());
-    let port = uri.port_u16().unwrap_or(80);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let connection = tokio::net::TcpStream::connect((host, port));
-    let connection = connection.await.map_err(|error| failed(&error))?;
-    let (mut client, driving) = hyper::client::conn::http1::handshake(TokioIo::new(connection))
-        .await
-        .map_err(|error| failed(&error))?;
-    let _driving = stdx::task::spawn("collector", async move {
-        // What breaks it shows in the answer.
-        let _ = driving.await;
-    });
-    let path = uri
-        .path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str);
-    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
-    let mut request = http::Request::post(path)
-        .header(http::header::HOST, authority)
-        .header(http::header::CONTENT_TYPE, "application/x-protobuf")
-        .body(Full::new(Bytes::from(spans.encode_to_vec())))
-        .map_err(|error| failed(&error))?;
-    fill(request.headers_mut(), collector);
-    let answer = client
-        .send_request(request)
-        .await
-        .map_err(|error| failed(&error))?;
-    match answer.status().is_success() {
-        true => Ok(()),
-        false => Err(format!("it answers {}", answer.status())),
+fn by_grpc(collector: &Collector) -> Result<Client, tonic::transport::Error> {
+    let mut endpoint = Endpoint::from_shared(collector.address.to_string())?
+        .connect_timeout(collector.patience)
+        .timeout(collector.patience);
+    if collector.address.is_https() {
+        let mut tls = ClientTlsConfig::new();
+        tls = match &collector.tls.authorities {
+            Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
+            None => tls.with_native_roots(),
+        };
+        if let Some((certificate, key)) = &collector.tls.identity {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        endpoint = endpoint.tls_config(tls)?;
     }
+    let client = TraceServiceClient::new(endpoint.connect_lazy());
+    Ok(Client::Grpc(client))
+}
+
+fn by_http(collector: &Collector) -> Result<Client, reqwest::Error> {
+    let mut client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(collector.patience);
+    if collector.address.is_local() {
+        client = client.no_proxy();
+    }
+    client = match &collector.tls.authorities {
+        Some(pem) => client.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem)?),
+        None if collector.address.is_https() => client,
+        // Without TLS the system's authorities need not be there at all.
+        None => client.tls_certs_only([]),
+    };
+    if let Some((certificate, key)) = &collector.tls.identity {
+        let pem = [&certificate[..], b"\n", key].concat();
+        client = client.identity(reqwest::Identity::from_pem(&pem)?);
+    }
+    Ok(Client::Http(client.build()?))
+}
+
+/// An error with what is behind it, which says more.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::path::PathBuf;
+
+    use collector::trace_service_server::{TraceService, TraceServiceServer};
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tonic::transport::{Server, ServerTlsConfig};
+
     use super::*;
 
-    fn of(variables: &[(&str, &str)]) -> Result<Option<String>, String> {
+    fn pem(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/it/tls")
+            .join(name)
+    }
+
+    fn read(name: &str) -> Vec<u8> {
+        std::fs::read(pem(name)).unwrap()
+    }
+
+    fn sender(variables: &[(&str, &str)]) -> Sender {
         let pairs = variables
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let found = Collector::of(&pairs.collect()).map_err(|error| error.to_string())?;
-        Ok(found.map(|it| format!("{:?} {} {:?}", it.protocol, it.uri, it.headers)))
+        Sender::start(Collector::of(&pairs.collect()).unwrap().unwrap())
     }
 
-    /// Rows: D33
-    #[test]
-    fn the_environment_names_a_collector_as_for_every_program() {
-        let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT";
-        let protocol = "OTEL_EXPORTER_OTLP_PROTOCOL";
-        assert_eq!(of(&[]), Ok(None));
-        assert_eq!(
-            of(&[(endpoint, "http://c:1"), ("OTEL_TRACES_EXPORTER", "none")]),
-            Ok(None)
-        );
-        assert_eq!(
-            of(&[(endpoint, "http://c:1"), ("OTEL_SDK_DISABLED", "true")]),
-            Ok(None)
-        );
-        let some = |text: &str| Ok(Some(text.to_owned()));
-        assert_eq!(of(&[(endpoint, "c:4317")]), some("Grpc http://c:4317/ []"));
-        assert_eq!(
-            of(&[("OTEL_TRACES_EXPORTER", "otlp")]),
-            some("Grpc http://localhost:4317/ []")
-        );
-        let http = (protocol, "http/protobuf");
-        assert_eq!(
-            of(&[(endpoint, "http://c/x/"), http]),
-            some("Http http://c/x/v1/traces []")
-        );
-        let own = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t/y");
-        let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "Key=a%20b, x=1");
-        assert_eq!(
-            of(&[(endpoint, "http://c"), own, http, headers]),
-            some(r#"Http http://t/y [("key", "a b"), ("x", "1")]"#)
-        );
-        for (variables, wrong) in [
-            (
-                [(endpoint, "https://c"), http],
-                "not supported yet: a collector at https://c",
-            ),
-            (
-                [(endpoint, "http://c"), (protocol, "http/json")],
-                "is not one of grpc",
-            ),
-            (
-                [(endpoint, "unix:///c"), http],
-                "is not like http://host:port",
-            ),
-            (
-                [(endpoint, "http://c"), (headers.0, "x")],
-                "is not like key=value",
-            ),
-            (
-                [("OTEL_TRACES_EXPORTER", "zipkin"), http],
-                "OTEL_TRACES_EXPORTER=zipkin",
-            ),
-        ] {
-            let error = of(&variables).unwrap_err();
-            assert!(error.contains(wrong), "{error}");
+    /// Hears spans, and what the header `who` says.
+    struct Ear(mpsc::Sender<String>);
+
+    #[tonic::async_trait]
+    impl TraceService for Ear {
+        async fn export(
+            &self,
+            request: tonic::Request<collector::ExportTraceServiceRequest>,
+        ) -> Result<tonic::Response<collector::ExportTraceServiceResponse>, tonic::Status> {
+            let who = request.metadata().get("who").unwrap().to_str().unwrap();
+            self.0.send(who.to_owned()).await.unwrap();
+            Ok(tonic::Response::new(
+                collector::ExportTraceServiceResponse::default(),
+            ))
         }
+    }
+
+    /// It knows whom it speaks to, and is known.
+    ///
+    /// Rows: D33
+    #[tokio::test]
+    async fn spans_go_to_a_collector_behind_tls() {
+        let (heard, mut hears) = mpsc::channel(1);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(read("server.pem"), read("server.key")))
+            .client_ca_root(Certificate::from_pem(read("ca.pem")));
+        registry::use_ring();
+        let server = Server::builder().tls_config(tls).unwrap();
+        let _serving = stdx::task::spawn("collector", async move {
+            let connections = tokio_stream::wrappers::TcpListenerStream::new(listener);
+            let mut server = server;
+            let server = server.add_service(TraceServiceServer::new(Ear(heard)));
+            server.serve_with_incoming(connections).await.unwrap();
+        });
+        let address = format!("https://localhost:{port}");
+        let (ca, certificate, key) = (pem("ca.pem"), pem("client.pem"), pem("client.key"));
+        let known = sender(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &address),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "who=one"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", ca.to_str().unwrap()),
+            (
+                "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+                certificate.to_str().unwrap(),
+            ),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", key.to_str().unwrap()),
+        ]);
+        // Nobody we know vouches for it.
+        let stranger = sender(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &address),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "who=another"),
+        ]);
+        assert!(stranger.send(super::super::ours(Vec::new())));
+        stranger.finish().await;
+        assert!(known.send(super::super::ours(Vec::new())));
+        assert_eq!(hears.recv().await.unwrap(), "one");
+    }
+
+    /// The same by HTTP/1.1, on a connection of a server that is as plain as can be.
+    ///
+    /// Rows: D33
+    #[tokio::test]
+    async fn spans_are_posted_behind_tls() {
+        registry::use_ring();
+        let chain = CertificateDer::pem_file_iter(pem("server.pem"))
+            .unwrap()
+            .map(Result::unwrap);
+        let key = PrivateKeyDer::from_pem_file(pem("server.key")).unwrap();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain.collect(), key)
+            .unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!(
+            "https://localhost:{}/x",
+            listener.local_addr().unwrap().port()
+        );
+        let serving = std::thread::spawn(move || {
+            let mut tls = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+            let (mut tcp, _) = listener.accept().unwrap();
+            let mut stream = rustls::Stream::new(&mut tls, &mut tcp);
+            let mut heard = Vec::new();
+            while !heard.windows(4).any(|four| four == b"\r\n\r\n") {
+                let mut some = [0; 1024];
+                let length = stream.read(&mut some).unwrap();
+                assert!(length > 0, "it ended early");
+                heard.extend_from_slice(&some[..length]);
+            }
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                .unwrap();
+            String::from_utf8_lossy(&heard).into_owned()
+        });
+        let sender = sender(&[
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &address),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "who=one"),
+            (
+                "OTEL_EXPORTER_OTLP_CERTIFICATE",
+                pem("ca.pem").to_str().unwrap(),
+            ),
+        ]);
+        assert!(sender.send(super::super::ours(Vec::new())));
+        sender.finish().await;
+        let heard = serving.join().unwrap();
+        assert!(heard.starts_with("POST /x HTTP/1.1\r\n"), "{heard}");
+        assert!(heard.contains("\r\nwho: one\r\n"), "{heard}");
+        assert!(heard.contains("application/x-protobuf"), "{heard}");
+    }
+
+    /// As a step's: what it speaks to is a socket of its file system.
+    ///
+    /// Rows: D33
+    #[tokio::test]
+    async fn spans_go_to_a_socket() {
+        let (heard, mut hears) = mpsc::channel(1);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("otel.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let _serving = stdx::task::spawn("collector", async move {
+            let connections = tokio_stream::wrappers::UnixListenerStream::new(listener);
+            let server = Server::builder().add_service(TraceServiceServer::new(Ear(heard)));
+            server.serve_with_incoming(connections).await.unwrap();
+        });
+        let address = format!("unix://{}", path.display());
+        let sender = sender(&[
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &address),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "who=step"),
+        ]);
+        assert!(sender.send(super::super::ours(Vec::new())));
+        assert_eq!(hears.recv().await.unwrap(), "step");
     }
 
     /// Rows: D33
@@ -365,9 +372,7 @@ mod tests {
     async fn a_collector_that_does_not_answer_holds_a_bounded_number_of_bytes() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", silent.local_addr().unwrap());
-        let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), address)];
-        let collector = Collector::of(&variables.into()).unwrap().unwrap();
-        let sender = Sender::start(collector);
+        let sender = sender(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &address)]);
         let large = super::super::ours(vec![proto::opentelemetry::proto::trace::v1::Span {
             name: "x".repeat(super::super::MAX_ALL / 3),
             ..Default::default()
