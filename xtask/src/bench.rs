@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// Where the peers are (a root directory with dockerd, buildx, buildah, docker-registry)
     #[arg(long, value_name = "DIR", env = "KILN_PEERS")]
     peers: Option<PathBuf>,
-    /// Where everything is kept while measuring; needs about 15 GB [default: a new one in /var/tmp]
+    /// Where a directory is made for what is measured; needs about 15 GB [default: /var/tmp]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Write the table to this file, too
@@ -195,30 +195,26 @@ fn kiln_binary(named: Option<&Path>) -> Result<PathBuf, Error> {
     path.canonicalize().map_err(|_| Error::NoKiln(path))
 }
 
-/// Where everything is kept; removed afterwards if we made it.
+/// Where everything is kept; removed afterwards.
 struct Dir {
     path: PathBuf,
-    ours: bool,
 }
 
 impl Dir {
-    fn new(named: Option<PathBuf>) -> Result<Dir, Error> {
-        let ours = named.is_none();
-        let path = named.unwrap_or_else(|| {
-            PathBuf::from(format!("/var/tmp/kiln-bench.{}", std::process::id()))
-        });
+    /// A new one within `parent`, as what another run left would be measured, too.
+    fn new(parent: Option<PathBuf>) -> Result<Dir, Error> {
+        let parent = parent.unwrap_or_else(|| PathBuf::from("/var/tmp"));
+        let path = parent.join(format!("kiln-bench.{}", std::process::id()));
         std::fs::create_dir_all(&path).map_err(Error::io("making", &path))?;
         let path = path.canonicalize().map_err(Error::io("finding", &path))?;
-        Ok(Dir { path, ours })
+        Ok(Dir { path })
     }
 }
 
 impl Drop for Dir {
     fn drop(&mut self) {
-        if self.ours {
-            // Nobody is left to tell, and the name says what it was.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
+        // Nobody is left to tell, and the name says what it was.
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
