@@ -1,6 +1,7 @@
 //! BuildKit's own client, `buildctl`, with a daemon of ours.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -131,7 +132,7 @@ fn it_builds_looks_and_prunes() {
     place.assert_nothing_left();
 }
 
-/// The environment may say where, and who is not there is not waited for without end.
+/// The environment may say where.
 ///
 /// Rows: B01
 #[test]
@@ -146,8 +147,6 @@ fn it_finds_the_daemon() {
     let workers = place.start(command).wait().ok();
     assert!(workers.text().contains("linux/amd64"), "{workers}");
     daemon.stop();
-    let nobody = buildctl.run(&["--timeout=1", "debug", "workers"]).fails();
-    nobody.says(&["connect"]);
     place.assert_nothing_left();
 }
 
@@ -219,8 +218,11 @@ fn signed_repository(place: &Place) -> Option<(String, String)> {
         .args([
             "-q", "-t", "ed25519", "-N", "", "-C", "somebody", "-f", &key,
         ])
-        .status()
-        .ok()?;
+        .status();
+    let Ok(made) = made else {
+        let _ = writeln!(std::io::stderr(), "skipped: there is no ssh-keygen");
+        return None;
+    };
     assert!(made.success());
     let signing = format!("user.signingkey={key}");
     let git = |args: &[&str]| {

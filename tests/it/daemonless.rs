@@ -17,7 +17,7 @@ $BUILDKITD $BUILDKITD_FLAGS --addr=$addr >$tmp/log 2>&1 &
 echo $! >$tmp/pid
 try=0
 until $BUILDCTL --addr=$addr debug workers >/dev/null 2>&1; do
-    if [ $try -gt 10 ]; then
+    if [ $try -gt $TRIES ]; then
         echo >&2 "no daemon at $addr"
         cat >&2 $tmp/log
         exit 1
@@ -28,8 +28,14 @@ done
 $BUILDCTL --addr=$addr "$@"
 "#;
 
+/// The waits between tries grow: fifty are half a minute, as long as a daemon may need on a machine
+/// that is busy. That of the script are [`ITS_TRIES`].
+const PATIENT: u32 = 50;
+
+const ITS_TRIES: u32 = 10;
+
 /// It as root, with a `/run` of its own: the address is always the same.
-fn daemonless(place: &Place, flags: &str, args: &[&str]) -> Option<Ran> {
+fn daemonless(place: &Place, flags: &str, tries: u32, args: &[&str]) -> Option<Ran> {
     let buildctl = Peers::get()?.buildctl()?;
     let (daemon, tmp) = (place.path("bin/buildkitd"), place.path("tmp"));
     if !daemon.exists() {
@@ -51,6 +57,7 @@ fn daemonless(place: &Place, flags: &str, args: &[&str]) -> Option<Ran> {
             "BUILDKITD_FLAGS",
             format!("--root={} {flags}", state.display()),
         )
+        .env("TRIES", tries.to_string())
         .env("HOME", place.root())
         .env("TMPDIR", tmp)
         .env("NO_COLOR", "1");
@@ -75,16 +82,20 @@ fn a_daemon_serves_one_command_and_the_next_one_follows_at_once() {
         "--local=dockerfile=ctx",
         "--output=type=local,dest=out",
     ];
-    let Some(first) = daemonless(&place, "", &build) else {
+    let Some(first) = daemonless(&place, "", PATIENT, &build) else {
         return;
     };
     assert_eq!(first.ok().made().len(), 2);
     let out = fs::read_to_string(place.path("out/out")).expect("a file of the image");
     assert_eq!(out, "made\n");
-    let again = daemonless(&place, "", &build).expect("as before").ok();
+    let again = daemonless(&place, "", PATIENT, &build)
+        .expect("as before")
+        .ok();
     assert_eq!(again.made(), Vec::<String>::new(), "{again}");
     place.write("ctx/Dockerfile", "FROM scratch\nCOPY nothing /\n");
-    let failed = daemonless(&place, "", &build).expect("as before").fails();
+    let failed = daemonless(&place, "", PATIENT, &build)
+        .expect("as before")
+        .fails();
     failed.says(&["\"/nothing\": not found"]);
     place.assert_nothing_left();
 }
@@ -94,7 +105,7 @@ fn a_daemon_serves_one_command_and_the_next_one_follows_at_once() {
 fn a_daemon_that_does_not_start_says_why() {
     let place = Place::new();
     let flags = "--no-such-flag";
-    let Some(ran) = daemonless(&place, flags, &["debug", "workers"]) else {
+    let Some(ran) = daemonless(&place, flags, ITS_TRIES, &["debug", "workers"]) else {
         return;
     };
     ran.fails().says(&["no daemon at", "--no-such-flag"]);

@@ -282,7 +282,7 @@ pub async fn the_newest_of_a_name_can_be_joined(executor: Arc<dyn Executor>) {
 pub async fn what_it_uses_is_taken_down(executor: Arc<dyn Executor>) {
     let rootfs = Rootfs::busybox();
     let recorder = Recorder::default();
-    let mut process = rootfs.sh("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; sleep 2.2");
+    let mut process = rootfs.sh("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; sleep 4.5");
     process.usage = Some(recorder.clone());
     let ran = run(&*executor, process).await.unwrap();
     assert!(ran.exit.success(), "{}", ran.err);

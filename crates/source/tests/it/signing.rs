@@ -1,5 +1,6 @@
 //! GnuPG and OpenSSH with keys of their own, which are gone with the value.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -24,7 +25,7 @@ fn has(program: &str, version: &str) -> bool {
         .status()
         .is_ok();
     if !found {
-        tracing::warn!("skipped: there is no {program}");
+        let _ = writeln!(std::io::stderr(), "skipped: there is no {program}");
     }
     found
 }
