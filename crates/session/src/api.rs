@@ -55,6 +55,23 @@ pub struct Summary {
 /// shows also that a directory was looked through of which nothing had to come.
 pub type Observer = Arc<dyn Fn(u64) + Send + Sync>;
 
+/// A directory of ours that becomes equal to one of a client's.
+pub struct Target {
+    /// It.
+    pub root: Root,
+    /// What is known of it by content.
+    pub known: Option<Contents>,
+    /// Kept until nothing is written to it any more, also when whoever waits for that goes away: what
+    /// keeps others from it.
+    pub hold: Option<Arc<dyn Send + Sync>>,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target").finish_non_exhaustive()
+    }
+}
+
 /// The client's directories.
 #[async_trait]
 pub trait FileSync: Send + Sync {
@@ -67,7 +84,12 @@ pub trait FileSync: Send + Sync {
         target: Root,
         observer: Option<Observer>,
     ) -> Result<Summary> {
-        let (summary, _) = self.sync_hashed(request, target, None, observer).await?;
+        let target = Target {
+            root: target,
+            known: None,
+            hold: None,
+        };
+        let (summary, _) = self.sync_hashed(request, target, observer).await?;
         Ok(summary)
     }
 
@@ -77,8 +99,7 @@ pub trait FileSync: Send + Sync {
     async fn sync_hashed(
         &self,
         request: &DirRequest,
-        target: Root,
-        known: Option<Contents>,
+        target: Target,
         observer: Option<Observer>,
     ) -> Result<(Summary, Option<Contents>)>;
 }

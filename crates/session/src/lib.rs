@@ -32,8 +32,8 @@ pub mod tunnel;
 pub use api::{
     Attachables, Auth, Bytestream, ContentStore, ContentStores, Credentials, DirRequest,
     ExporterRequest, Exporters, FileSend, FileSync, Observer, Policies, PolicyAnswer,
-    PolicyQuestion, Secrets, SendRequest, SshAgent, SshStream, Summary, Token, TokenRequest,
-    Upload,
+    PolicyQuestion, Secrets, SendRequest, SshAgent, SshStream, Summary, Target, Token,
+    TokenRequest, Upload,
 };
 pub use error::Error;
 pub use group::{Group, WAIT};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use contenthash::Contents;
 use refs::{MutableRef, RecordMeta, RecordType, Ref, Sharing};
 use serde::Serialize;
-use session::{Observer, Session};
+use session::{Observer, Session, Target};
 use stdx::sys::Root;
 
 use crate::context::{Context, Sources};
@@ -114,7 +114,14 @@ impl Local {
         let observer: Observer = Arc::new(move |bytes| shown.set(bytes, 0));
         let (kept, root, known) = stdx::task::blocking(move || begin(kept)).await?;
         let request = id.request();
-        let synced = files.sync_hashed(&request, root, Some(known), Some(observer));
+        // A build that is cancelled is gone before the last file is written.
+        let kept = Arc::new(kept);
+        let target = Target {
+            root,
+            known: Some(known),
+            hold: Some(kept.clone()),
+        };
+        let synced = files.sync_hashed(&request, target, Some(observer));
         let (summary, known) = match synced.await {
             Ok(synced) => synced,
             Err(error) => {
@@ -131,6 +138,7 @@ impl Local {
         if let Ok(transfer) = Arc::try_unwrap(transfer) {
             transfer.done();
         }
+        let kept = Arc::into_inner(kept).expect("nothing is written any more");
         stdx::task::blocking(move || end(kept, known)).await
     }
 }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _};
 use proto::fsutil::types::Packet;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,8 +23,8 @@ pub(super) const IN_FLIGHT: usize = 16;
 /// A batch has no more packets than this.
 const PACKETS: usize = 64;
 
-/// A batch is full when it holds so many bytes of files. With [`IN_FLIGHT`] this bounds what a
-/// slow side lets wait: below 2 MiB.
+/// A batch is full when it holds so many bytes of files. What we send is in pieces no larger than
+/// this, so with [`IN_FLIGHT`] it bounds what a slow receiver lets wait: 2 MiB.
 const BYTES: usize = 64 << 10;
 
 /// Both directions of a transfer.
@@ -59,15 +59,10 @@ impl Link {
         out: mpsc::Sender<Batch>,
         packets: impl Stream<Item = Result<Packet>> + Send + 'static,
     ) -> Link {
-        let batches = packets.try_ready_chunks(PACKETS).flat_map(|batch| {
-            let (batch, error) = match batch {
-                Ok(batch) => (batch, None),
-                // What came before the fault still counts: it may be the last word.
-                Err(futures::stream::TryReadyChunksError(batch, error)) => (batch, Some(error)),
-            };
-            let batch = Some(batch).filter(|batch| !batch.is_empty()).map(Ok);
-            futures::stream::iter(batch.into_iter().chain(error.map(Err)))
-        });
+        let batches = Ready {
+            packets: packets.fuse().boxed(),
+            fault: None,
+        };
         Link {
             out,
             incoming: batches.boxed(),
@@ -80,6 +75,43 @@ impl Link {
         let (out, batches) = mpsc::channel(IN_FLIGHT);
         let batch = Batch::new().into_iter();
         (out, Outgoing { batches, batch })
+    }
+}
+
+/// Batches of the packets that are there already.
+struct Ready {
+    packets: BoxStream<'static, Result<Packet>>,
+    /// What came before it still counts: it may be the last word.
+    fault: Option<Error>,
+}
+
+impl Stream for Ready {
+    type Item = Result<Batch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(fault) = self.fault.take() {
+            return Poll::Ready(Some(Err(fault)));
+        }
+        let (mut batch, mut bytes) = (Batch::new(), 0);
+        while batch.len() < PACKETS && bytes < BYTES {
+            match self.packets.poll_next_unpin(context) {
+                Poll::Ready(Some(Ok(packet))) => {
+                    bytes += packet.data.len();
+                    batch.push(packet);
+                }
+                Poll::Ready(Some(Err(fault))) if batch.is_empty() => {
+                    return Poll::Ready(Some(Err(fault)));
+                }
+                Poll::Ready(Some(Err(fault))) => {
+                    self.fault = Some(fault);
+                    break;
+                }
+                Poll::Ready(None) if batch.is_empty() => return Poll::Ready(None),
+                Poll::Pending if batch.is_empty() => return Poll::Pending,
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Some(Ok(batch)))
     }
 }
 

@@ -3,12 +3,15 @@
 mod hashes;
 mod writer;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use contenthash::Contents;
 use futures::StreamExt as _;
 use prost::Message as _;
 use proto::fsutil::types::{Packet, packet::PacketType};
 use stdx::sys::Root;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use self::writer::Writer;
 use super::link::IN_FLIGHT;
@@ -18,6 +21,9 @@ use crate::{Error, Observer, Result, Summary};
 
 /// How many files are asked for at once.
 const ASKED: usize = 256;
+
+/// How many bytes of files wait for the disk. A packet that is larger waits alone.
+const WAITING: u32 = 2 << 20;
 
 /// Whose what comes becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +52,9 @@ pub struct Receive {
     pub known: Option<Contents>,
     /// Told how many bytes have come.
     pub observer: Option<Observer>,
+    /// Kept until nothing is written any more, also when whoever receives goes away: what keeps
+    /// others from the directory.
+    pub hold: Option<Arc<dyn Send + Sync>>,
 }
 
 impl std::fmt::Debug for Receive {
@@ -57,7 +66,17 @@ impl std::fmt::Debug for Receive {
     }
 }
 
-/// Makes `root` equal to what the other side has. Gives [`Receive::known`] back.
+/// Tells a thread that nobody waits for it any more.
+struct Leaving(Arc<AtomicBool>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Makes `root` equal to what the other side has. Gives [`Receive::known`] back. When this comes back
+/// nothing is written any more; dropped, the packet that is being written is the last.
 pub async fn receive(
     link: Link,
     root: Root,
@@ -66,7 +85,8 @@ pub async fn receive(
     let Link { out, mut incoming } = link;
     // Bounded, so a slow disk slows the sender down; while what we ask for is never
     // held up, or both sides could end up waiting for each other.
-    let (to_disk, mut packets) = mpsc::channel::<Batch>(IN_FLIGHT);
+    let (to_disk, mut packets) = mpsc::channel(IN_FLIGHT);
+    let room = Arc::new(Semaphore::new(WAITING as usize));
     let (ask, mut asked) = mpsc::unbounded_channel::<u32>();
 
     let asking = {
@@ -86,19 +106,22 @@ pub async fn receive(
             std::future::pending::<Result<_>>().await
         }
     };
+    let left = Arc::new(AtomicBool::new(false));
+    let _leaving = Leaving(left.clone());
     let disk = stdx::task::spawn(
         "write",
         stdx::task::blocking(move || {
+            let _hold = options.hold.clone();
+            let lost = || Error::Lost("the sender left before everything was here".into());
             let mut writer = Writer::new(root, options, ask)?;
             while !writer.is_done() {
-                let Some(batch) = packets.blocking_recv() else {
-                    return Err(Error::Lost(
-                        "the sender left before everything was here".into(),
-                    ));
-                };
+                let (batch, _room): (Batch, _) = packets.blocking_recv().ok_or_else(lost)?;
                 for packet in batch {
                     if writer.is_done() {
                         break;
+                    }
+                    if left.load(Ordering::Relaxed) {
+                        return Err(lost());
                     }
                     writer.take(packet)?;
                 }
@@ -106,12 +129,25 @@ pub async fn receive(
             writer.finish()
         }),
     );
+    let mut fault = None;
     let listen = async {
         while let Some(batch) = incoming.next().await {
-            if to_disk.send(batch?).await.is_err() {
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    fault = Some(error);
+                    break;
+                }
+            };
+            let bytes: usize = batch.iter().map(|packet| packet.data.len()).sum();
+            let bytes = u32::try_from(bytes).map_or(WAITING, |bytes| bytes.min(WAITING));
+            let room = room.clone().acquire_many_owned(bytes).await;
+            let room = room.expect("nobody closes it");
+            if to_disk.send((batch, room)).await.is_err() {
                 break;
             }
         }
+        // What came before the end still counts: it may be the other side's reason, or all there is.
         drop(to_disk);
         std::future::pending::<Result<_>>().await
     };
@@ -120,6 +156,10 @@ pub async fn receive(
         done = disk => done,
         failed = listen => failed,
         failed = asking => failed,
+    };
+    let result = match (result, fault) {
+        (Err(Error::Lost(_)), Some(fault)) => Err(fault),
+        (result, _) => result,
     };
     let last = match &result {
         Ok(_) => packet(PacketType::PacketFin),

@@ -15,6 +15,9 @@ use super::link::Batches;
 use super::{Entry, Filter, Link, PIECE, packet, sorry, stat_of, walk};
 use crate::{Error, Observer, Result};
 
+/// A file that was asked for, with the number of its entry.
+type File = (u32, PathBuf);
+
 /// Files the other side may still ask for, by the number of their entry.
 type Offered = Arc<Mutex<HashMap<u32, PathBuf>>>;
 
@@ -67,17 +70,21 @@ pub async fn send(
         let out = Batches::new(out.clone());
         stdx::task::spawn(
             "read",
-            stdx::task::blocking(move || fill(&root, &offered, &asked, out, &sent)),
+            stdx::task::blocking(move || fill(&root, &asked, out, &sent)),
         )
     };
 
     let listen = async move {
         while let Some(batch) = incoming.next().await {
-            let mut ids = Vec::new();
+            let mut files = Vec::new();
             let mut end = None;
             for message in batch? {
                 match message.r#type() {
-                    PacketType::PacketReq => ids.push(message.id),
+                    // Each once: what waits is no more than what was told.
+                    PacketType::PacketReq => match take(&offered, message.id) {
+                        Ok(file) => files.push(file),
+                        Err(error) => end = Some(Err(error)),
+                    },
                     PacketType::PacketFin => end = Some(Ok(())),
                     PacketType::PacketErr => {
                         let said = String::from_utf8_lossy(&message.data).into_owned();
@@ -96,7 +103,7 @@ pub async fn send(
                 return end;
             }
             // A reader that failed says so itself.
-            let _ = ask.send(ids);
+            let _ = ask.send(files);
         }
         Err(Error::Lost(
             "the receiver left before it had everything".into(),
@@ -125,6 +132,15 @@ pub fn dated(modified: Option<i64>) -> impl FnMut(&mut Entry) -> bool + Send + '
             (entry.stat.mtime.seconds, entry.stat.mtime.nanos) = (seconds, 0);
         }
         true
+    }
+}
+
+/// The file that is asked for.
+fn take(offered: &Offered, id: u32) -> Result<File> {
+    let mut offered = offered.lock().expect("nothing panics holding it");
+    match offered.remove(&id) {
+        Some(path) => Ok((id, path)),
+        None => Err(Error::Protocol(format!("entry {id} cannot be asked for"))),
     }
 }
 
@@ -171,17 +187,16 @@ fn tell(
 
 fn fill(
     root: &Root,
-    offered: &Offered,
-    asked: &std::sync::mpsc::Receiver<Vec<u32>>,
+    asked: &std::sync::mpsc::Receiver<Vec<File>>,
     mut out: Batches,
     sent: &Sent,
 ) -> Result<()> {
     let mut buffer = vec![0; PIECE];
-    let mut ids = Vec::new().into_iter();
+    let mut files = Vec::new().into_iter();
     loop {
-        let Some(id) = ids.next() else {
+        let Some((id, path)) = files.next() else {
             // Nobody waits for what lies here while this waits for more to do.
-            ids = match asked.try_recv() {
+            files = match asked.try_recv() {
                 Ok(more) => more.into_iter(),
                 Err(_) => {
                     out.flush()?;
@@ -191,12 +206,6 @@ fn fill(
             };
             continue;
         };
-        let path = offered
-            .lock()
-            .expect("nothing panics holding it")
-            .remove(&id);
-        let path =
-            path.ok_or_else(|| Error::Protocol(format!("entry {id} cannot be asked for")))?;
         send_file(root, &path, id, &mut out, &mut buffer, sent)?;
     }
     Ok(())

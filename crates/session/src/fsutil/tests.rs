@@ -508,6 +508,136 @@ async fn what_the_other_side_says_is_passed_on() {
     assert_eq!(error.to_string(), "disk on fire");
 }
 
+/// The other side says why it ends, and its line breaks at once.
+///
+/// Rows: N04
+#[tokio::test]
+async fn the_reason_counts_more_than_the_broken_line() {
+    let trouble = Packet {
+        data: "disk on fire".into(),
+        ..packet(PacketType::PacketErr)
+    };
+    for (said, expected) in [(vec![vec![trouble]], "disk on fire"), (vec![], "a tooth")] {
+        let to = tempfile::tempdir().unwrap();
+        let (out, _outgoing) = Link::outgoing();
+        let broken = Err(Error::Lost("a tooth".into()));
+        let heard = said.into_iter().map(Ok).chain([broken]);
+        let link = Link {
+            out,
+            incoming: futures::stream::iter(heard).boxed(),
+        };
+        let error = receive(link, root(to.path()), mirror()).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+/// Rows: N04
+#[tokio::test]
+async fn a_batch_is_full_when_its_bytes_are_many() {
+    let data = |size: usize| Packet {
+        data: vec![0; size].into(),
+        ..packet(PacketType::PacketData)
+    };
+    let sizes = [0, 1, 1 << 15, 1 << 15, 1 << 15, 1 << 15, 1 << 24, 1 << 24];
+    let packets = sizes.map(|size| Ok(data(size)));
+    let (out, _outgoing) = Link::outgoing();
+    let link = Link::new(out, futures::stream::iter(packets));
+    let batches: Vec<Vec<usize>> = link
+        .incoming
+        .map(|batch| batch.unwrap().iter().map(|it| it.data.len()).collect())
+        .collect()
+        .await;
+    let expected = [
+        &[0, 1, 1 << 15, 1 << 15][..],
+        &[1 << 15, 1 << 15],
+        &[1 << 24],
+        &[1 << 24],
+    ];
+    assert_eq!(batches, expected);
+}
+
+/// Who receives goes away while a file is written: the directory is held until that is done, and
+/// nothing is written afterwards.
+///
+/// Rows: N04, S19
+#[tokio::test]
+async fn a_directory_is_held_until_nothing_is_written_any_more() {
+    let to = tempfile::tempdir().unwrap();
+    let (here, there) = Link::pair();
+    let (written, mut writes) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, may) = std::sync::mpsc::channel::<()>();
+    let may = std::sync::Mutex::new(may);
+    let observer: Observer = Arc::new(move |_| {
+        let _ = written.send(());
+        let _ = may.lock().unwrap().recv();
+    });
+    let hold: Arc<dyn Send + Sync> = Arc::new(());
+    let held = Arc::downgrade(&hold);
+    let options = Receive {
+        observer: Some(observer),
+        hold: Some(hold),
+        ..mirror()
+    };
+    let stat = |path: &'static str| Packet {
+        stat: Some(proto::fsutil::types::Stat {
+            path: path.into(),
+            mode: 0o644,
+            size: 1,
+            ..Default::default()
+        }),
+        ..packet(PacketType::PacketStat)
+    };
+    let data = |id| Packet {
+        id,
+        data: "x".into(),
+        ..packet(PacketType::PacketData)
+    };
+    let told = vec![stat("a"), stat("b"), packet(PacketType::PacketStat)];
+    here.out.send(told).await.unwrap();
+    let receiving = stdx::task::spawn("receive", receive(there, root(to.path()), options));
+    here.out.send(vec![data(0), data(1)]).await.unwrap();
+    writes.recv().await.unwrap();
+    drop(receiving);
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert!(held.upgrade().is_some(), "it is being written to");
+    drop(go_on);
+    while held.upgrade().is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    assert_eq!(writes.recv().await, None, "nothing more was written");
+}
+
+/// Rows: N04
+#[tokio::test]
+async fn who_asks_for_too_much_is_told_at_once() {
+    let from = tempfile::tempdir().unwrap();
+    write(from.path(), "a", &"x".repeat(8 << 20));
+    let (here, mut there) = Link::pair();
+    let ask = |id| Packet {
+        id,
+        ..packet(PacketType::PacketReq)
+    };
+    let asking = async move {
+        let mut bytes = 0;
+        while let Some(Ok(batch)) = there.incoming.next().await {
+            for message in batch {
+                match message.r#type() {
+                    PacketType::PacketStat if message.stat.is_none() => {
+                        there.out.send(vec![ask(0), ask(0)]).await.unwrap();
+                    }
+                    PacketType::PacketErr => return bytes,
+                    _ => bytes += message.data.len(),
+                }
+            }
+        }
+        panic!("nothing was said")
+    };
+    let sending = send(here, root(from.path()), Filter::default(), |_| true, None);
+    let (bytes, sent) = tokio::join!(asking, sending);
+    sent.unwrap_err();
+    assert!(bytes < 8 << 20, "not when the first one has been sent");
+}
+
 /// Rows: N04
 #[tokio::test]
 async fn a_receiver_gets_only_what_was_told() {
@@ -517,7 +647,6 @@ async fn a_receiver_gets_only_what_was_told() {
     for ask in [vec![9], vec![0, 0], vec![1]] {
         let (here, mut there) = Link::pair();
         let asking = async move {
-            use futures::StreamExt as _;
             // Everything is told first, then asked for.
             while let Some(Ok(batch)) = there.incoming.next().await {
                 if batch.iter().any(|message| message.stat.is_none()) {

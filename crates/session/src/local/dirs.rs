@@ -10,7 +10,7 @@ use stdx::sys::Root;
 
 use crate::fsutil::{Entry, Filter, Link, Receive, receive, send};
 use crate::patterns::Patterns;
-use crate::{DirRequest, Error, FileSync, Observer, Result, Summary};
+use crate::{DirRequest, Error, FileSync, Observer, Result, Summary, Target};
 
 /// Directories by the names builds know them by. Nothing outside them is given out.
 #[derive(Clone, Debug, Default)]
@@ -63,8 +63,7 @@ impl FileSync for Dirs {
     async fn sync_hashed(
         &self,
         request: &DirRequest,
-        target: Root,
-        known: Option<Contents>,
+        target: Target,
         observer: Option<Observer>,
     ) -> Result<(Summary, Option<Contents>)> {
         let (here, there) = Link::pair();
@@ -81,11 +80,14 @@ impl FileSync for Dirs {
             delete: true,
             all: request.all,
             metadata_only,
-            known,
+            known: target.known,
+            hold: target.hold,
             observer,
         };
-        let (sent, received) =
-            tokio::join!(self.send(request, here), receive(there, target, options));
+        let (sent, received) = tokio::join!(
+            self.send(request, here),
+            receive(there, target.root, options)
+        );
         // The receiver only hears of a fault of the sender's; the sender knows it.
         match (sent, received) {
             (

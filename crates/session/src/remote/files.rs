@@ -18,7 +18,7 @@ use crate::fsutil::{Batch, Filter, Link, Owner, Receive, dated, receive, send};
 use crate::patterns::Patterns;
 use crate::{
     Bytestream, DirRequest, Error, FileSend, FileSync, Observer, Result, SendRequest, Summary,
-    metadata,
+    Target, metadata,
 };
 
 /// Largest piece of a tarball in one message.
@@ -31,8 +31,7 @@ impl FileSync for RemoteFiles {
     async fn sync_hashed(
         &self,
         request: &DirRequest,
-        target: Root,
-        known: Option<Contents>,
+        target: Target,
         observer: Option<Observer>,
     ) -> Result<(Summary, Option<Contents>)> {
         let mut headers = MetadataMap::new();
@@ -60,10 +59,11 @@ impl FileSync for RemoteFiles {
             delete: true,
             all: request.all,
             metadata_only,
-            known,
+            known: target.known,
+            hold: target.hold,
             observer,
         };
-        receive(link(out, incoming), target, options).await
+        receive(link(out, incoming), target.root, options).await
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use contenthash::{Contents, Selector};
 use session::local::Dirs;
-use session::{Attachables, DirRequest, FileSync, Observer, Summary};
+use session::{Attachables, DirRequest, FileSync, Observer, Summary, Target};
 
 use crate::setup::{files, state};
 
@@ -171,11 +171,11 @@ impl FileSync for Stuck {
     async fn sync_hashed(
         &self,
         _: &DirRequest,
-        target: stdx::sys::Root,
-        _: Option<Contents>,
+        target: Target,
         _: Option<Observer>,
     ) -> session::Result<(Summary, Option<Contents>)> {
         use std::io::Write;
+        let target = target.root;
         target.unlink("a").unwrap();
         let mut file = target.create_file("a", 0o644).unwrap();
         file.write_all(b"half").unwrap();
