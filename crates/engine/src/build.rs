@@ -34,7 +34,7 @@ use crate::{Built, Engine, Failure, Request, Spec, What};
 
 impl Engine {
     /// Builds; dropping the future cancels.
-    pub async fn build(&self, request: Request, progress: Progress) -> Result<Built, Failure> {
+    pub async fn build(&self, mut request: Request, progress: Progress) -> Result<Built, Failure> {
         let started = time::OffsetDateTime::now_utc();
         let options = request.what.options();
         let wanted = attestations::wanted(&options)?;
@@ -51,8 +51,9 @@ impl Engine {
         let capture = wanted.provenance.as_ref().is_some_and(captures);
         let (build, places) = self.build_parts(&request, capture)?;
         let system = capture.then(SystemRecorder::start);
-        let policies = Policies::new(&request.policy, self.sessions())
-            .map_err(|error| Failure::of(error.kind(), &error))?;
+        let (policy, sessions) = (std::mem::take(&mut request.policy), self.sessions().clone());
+        let policies = stdx::task::blocking(move || Policies::new(&policy, &sessions)).await;
+        let policies = policies.map_err(|error| Failure::of(error.kind(), &error))?;
         let deeds = Deeds {
             parts: self.0.parts.clone(),
             build: build.clone(),

@@ -20,7 +20,7 @@ use crate::bridge::Shared;
 use crate::error::asked;
 
 use crate::request::Policy;
-use pattern::Pattern;
+use pattern::{Budget, Pattern};
 
 /// Rules may send a source on this often before they are thought to run in circles.
 const MAX_CONVERSIONS: usize = 20;
@@ -44,6 +44,9 @@ pub(crate) enum Error {
     /// A rule cannot be read.
     #[error("source policy: {0}")]
     BadRule(String),
+    /// There is more to read than is worth it.
+    #[error("source policy: {0}")]
+    TooMuch(&'static str),
     /// Rules send a source on and on.
     #[error("source policy: {0:?} is converted more than {MAX_CONVERSIONS} times")]
     Circle(String),
@@ -80,7 +83,9 @@ impl Error {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Error::Denied { .. } => Kind::Denied,
-            Error::BadRule(_) | Error::Circle(_) | Error::NoImage(..) => Kind::InvalidInput,
+            Error::BadRule(_) | Error::TooMuch(_) | Error::Circle(_) | Error::NoImage(..) => {
+                Kind::InvalidInput
+            }
             Error::Unanswerable(..) => Kind::Unsupported,
             Error::Session(error) => error.kind(),
             Error::Lookup(_, error) => error.kind(),
@@ -98,15 +103,18 @@ pub(crate) type Look<'a> = Box<
 pub(crate) struct Policies {
     /// Each decides on its own.
     lists: Vec<Arc<[Pattern]>>,
+    /// What further ones may take.
+    budget: Budget,
     session: Option<(Sessions, String)>,
 }
 
 impl Policies {
-    /// The client's.
+    /// The client's. Reading patterns takes its time: not for where nothing may block.
     pub(crate) fn new(policy: &Policy, sessions: &Sessions) -> Result<Policies, Error> {
         let session = Some(policy.session.clone()).filter(|id| !id.is_empty());
         let mut policies = Policies {
             lists: Vec::new(),
+            budget: Budget::default(),
             session: session.map(|id| (sessions.clone(), id)),
         };
         policies.add(&policy.rules)?;
@@ -115,8 +123,11 @@ impl Policies {
 
     fn add(&mut self, rules: &[Rule]) -> Result<(), Error> {
         if !rules.is_empty() {
-            let patterns = rules.iter().map(Pattern::new);
-            self.lists.push(patterns.collect::<Result<_, Error>>()?);
+            let mut patterns = Vec::with_capacity(rules.len());
+            for rule in rules {
+                patterns.push(Pattern::new(rule, &mut self.budget)?);
+            }
+            self.lists.push(patterns.into());
         }
         Ok(())
     }

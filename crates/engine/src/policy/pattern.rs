@@ -1,9 +1,23 @@
 //! One rule of a policy, its patterns read: which sources it means and what it makes of them.
 
 use frontend::policy::{AttrTest, Match, Rule};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 use super::Error;
+
+/// Rules that hold at one time: a client's, and those that came with questions.
+const MAX_RULES: usize = 10_000;
+/// Bytes of one pattern as it is written. What it is read into can be thousands of times as large.
+const MAX_PATTERN: usize = 8 << 10;
+/// Bytes of all patterns that hold at one time, as they are written.
+const MAX_PATTERNS: usize = 256 << 10;
+/// Bytes of a pattern made ready: each is tried with little first, so that what a pattern is
+/// counted with is at most four times what it takes.
+const SIZES: [usize; 5] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20];
+/// Bytes of all patterns that hold at one time, made ready.
+const MAX_READY: usize = 32 << 20;
+/// What matching may remember of one pattern, in bytes.
+const MEMORY: usize = 64 << 10;
 
 /// Bytes of a name that is converted, and of what it is converted into. One place of the latter
 /// can bring in all of the former, so this bounds what is made before it is refused, too.
@@ -16,16 +30,65 @@ pub(super) struct Pattern {
     attrs: Vec<Option<Regex>>,
 }
 
-fn regex(pattern: &str) -> Result<Regex, Error> {
-    Regex::new(pattern)
-        .map_err(|error| Error::BadRule(format!("invalid regex {pattern:?}: {error}")))
+/// What the policies that hold at one time may still take.
+#[derive(Clone)]
+pub(super) struct Budget {
+    rules: usize,
+    text: usize,
+    ready: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget {
+            rules: MAX_RULES,
+            text: MAX_PATTERNS,
+            ready: MAX_READY,
+        }
+    }
+}
+
+impl Budget {
+    fn rule(&mut self) -> Result<(), Error> {
+        let left = self.rules.checked_sub(1);
+        self.rules = left.ok_or(Error::TooMuch("there may be at most 10000 rules"))?;
+        Ok(())
+    }
+
+    fn regex(&mut self, pattern: &str) -> Result<Regex, Error> {
+        if pattern.len() > MAX_PATTERN {
+            return Err(Error::TooMuch("a pattern may have at most 8 KiB"));
+        }
+        let left = self.text.checked_sub(pattern.len());
+        let much = "its patterns may have at most 256 KiB altogether";
+        self.text = left.ok_or(Error::TooMuch(much))?;
+        for size in SIZES {
+            let much = "its patterns are too large to be made ready together";
+            let left = self.ready.checked_sub(size).ok_or(Error::TooMuch(much))?;
+            let mut builder = RegexBuilder::new(pattern);
+            match builder.size_limit(size).dfa_size_limit(MEMORY).build() {
+                Ok(regex) => {
+                    self.ready = left;
+                    return Ok(regex);
+                }
+                Err(regex::Error::CompiledTooBig(_)) => {}
+                Err(error) => {
+                    let why = format!("invalid regex {pattern:?}: {error}");
+                    return Err(Error::BadRule(why));
+                }
+            }
+        }
+        let why = format!("invalid regex {pattern:?}: made ready it is larger than 1 MiB");
+        Err(Error::BadRule(why))
+    }
 }
 
 impl Pattern {
-    pub(super) fn new(rule: &Rule) -> Result<Pattern, Error> {
+    pub(super) fn new(rule: &Rule, budget: &mut Budget) -> Result<Pattern, Error> {
+        budget.rule()?;
         let identifier = match rule.matching {
             Match::Exact => None,
-            Match::Regex => Some(regex(&rule.identifier)?),
+            Match::Regex => Some(budget.regex(&rule.identifier)?),
             Match::Wildcard if rule.identifier.contains("**") => {
                 return Err(Error::BadRule(format!(
                     "invalid wildcard {:?}: it has **",
@@ -34,14 +97,14 @@ impl Pattern {
             }
             Match::Wildcard => {
                 let pattern = regex::escape(&rule.identifier).replace("\\*", "(.*)");
-                Some(regex(&format!("(?s)^{pattern}$"))?)
+                Some(budget.regex(&format!("(?s)^{pattern}$"))?)
             }
         };
         let attrs = rule
             .constraints
             .iter()
             .map(|constraint| match &constraint.test {
-                AttrTest::Matches(pattern) => regex(pattern).map(Some),
+                AttrTest::Matches(pattern) => budget.regex(pattern).map(Some),
                 _ => Ok(None),
             });
         Ok(Pattern {

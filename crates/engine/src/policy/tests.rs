@@ -149,7 +149,7 @@ fn names_are_made_in_one_pass_and_bounded() {
     };
     let into = |matching, from: &str, into: &str, name: &str| {
         let policy = convert(matching, from, into);
-        let found = Pattern::new(&policy)?.convert(&source(name))?;
+        let found = Pattern::new(&policy, &mut Budget::default())?.convert(&source(name))?;
         Ok::<_, Error>(found.identifier)
     };
     for (matching, from, to, name, made) in [
@@ -214,6 +214,57 @@ fn rules_may_ask_for_attributes_and_must_be_readable() {
     ] {
         assert!(matches!(decide(vec![wrong], "x"), Err(Error::BadRule(_))));
     }
+}
+
+/// Whoever may build may send rules. What reading them takes is bounded.
+///
+/// Rows: P05
+#[tokio::test]
+async fn rules_take_no_more_than_a_bounded_time_and_memory() {
+    use Match::{Exact, Regex, Wildcard};
+    let deny = |matching, identifier: &str| rule(Action::Deny, matching, identifier);
+    let read = |rules: Vec<Rule>| {
+        let session = String::new();
+        Policies::new(&Policy { rules, session }, &Sessions::new())
+    };
+    let refused = |rules| {
+        let Err(error) = read(rules) else {
+            panic!("it is too much")
+        };
+        assert_eq!(error.kind(), Kind::InvalidInput);
+        error.to_string()
+    };
+    let many = || vec![deny(Exact, "https://a/*"); 10_000];
+    let all = read(many()).unwrap();
+    let more = vec![SourcePolicy {
+        rules: vec![deny(Exact, "b")],
+    }];
+    // Those of a question come on top.
+    assert!(all.and(more).await.is_err());
+    let one_more = [many(), vec![deny(Exact, "b")]].concat();
+    let (rules, sizes, text) = ("10000 rules", "larger than 1 MiB", "256 KiB altogether");
+    let wide = |count| vec![deny(Regex, r"(?i)\w{20}"); count];
+    for (rules, says) in [
+        (one_more, rules),
+        (vec![deny(Regex, r"\w{300}")], sizes),
+        (vec![deny(Wildcard, &"a".repeat(9 << 10))], "8 KiB"),
+        (vec![deny(Wildcard, &"a".repeat(8000)); 40], text),
+        (wide(200), "too large to be made ready together"),
+    ] {
+        let said = refused(rules);
+        assert!(said.contains(says), "{said}");
+    }
+    // What people write is far from all of this.
+    read(vec![deny(Wildcard, "docker-image://*/alpine:*"); 3000]).unwrap();
+    read(vec![
+        deny(
+            Regex,
+            r"^docker-image://ghcr\.io/[\w.-]+/[^@]+@sha256:"
+        );
+        100
+    ])
+    .unwrap();
+    read(wide(10)).unwrap();
 }
 
 /// What a frontend sends along comes after the client's, and cannot lift it.
