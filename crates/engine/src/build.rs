@@ -74,6 +74,9 @@ impl Engine {
         );
         shared.compatibility = request.compatibility;
         let shared = Arc::new(shared);
+        // Whatever ends the build, it leaves before the rest of it goes: other builds may share a
+        // step that is done with what this one has, and only of one that has left they take over.
+        let job = job;
 
         let asked = Arc::new(Asked::default());
         let mut result = results(&shared, request.what, &asked)
