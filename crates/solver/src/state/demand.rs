@@ -104,7 +104,12 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             .iter_mut()
             .filter_map(|i| i.probing.take())
             .collect();
-        tasks.extend(state.finding.take());
+        if let Some(task) = state.finding.take() {
+            // What it was looking for is not known: it is looked for again.
+            state.looked.clear();
+            state.maps_looked = 0;
+            tasks.push(task);
+        }
         tasks.extend(state.loading.take().map(|(task, record)| {
             state.records.push(record);
             task

@@ -1,0 +1,718 @@
+//! How an output is found, and what that costs.
+
+use expect_test::expect;
+
+use super::play::{ELSEWHERE, FARTHER, Play, step};
+use super::{check, three_steps};
+use crate::event::LOCAL;
+
+/// Rows: C01, C02, C03
+#[test]
+fn a_new_step_is_looked_for_once_and_then_run() {
+    let mut play = Play::new(None);
+    let said = play.build(1, &three_steps(), "test");
+    check(
+        said,
+        expect![[r#"
+        map test 0
+        map make 0
+        map base 0
+        records base x1 in 1
+        follow make 0 key x1
+        miss base no record of 1 keys
+        miss make inputs unknown: 0 by 1; 0 known
+        miss test inputs unknown: 0 by 0; 0 known
+        confirm base x1 in 1
+        run base
+        save base() x1, 0 nodes, 0 links
+        confirm make x1 in 1
+        run make
+        save make(base()) x1, 1 nodes, 1 links
+        confirm test x1 in 1
+        run test
+        save test(make(base())) x1, 1 nodes, 1 links
+        reply 1 test(make(base()))
+    "#]],
+    );
+}
+
+/// Rows: C01, C02, C03
+#[test]
+fn a_known_step_costs_lookups_and_one_load() {
+    let mut play = Play::new(None);
+    play.build(1, &three_steps(), "test");
+    let said = play.build(2, &three_steps(), "test");
+    check(
+        said,
+        expect![[r#"
+        map test 0
+        map make 0
+        map base 0
+        records base x1 in 1
+        follow make 0 key x1
+        records make x1 in 1
+        follow test 0 key x1
+        records test x1 in 1
+        load test test(make(base())) of 0
+        cached make
+        reply 2 test(make(base()))
+    "#]],
+    );
+}
+
+/// Rows: C02, C03
+#[test]
+fn what_is_new_is_made_on_what_is_known() {
+    let mut play = Play::new(None);
+    play.build(1, &three_steps(), "make");
+    let said = play.build(2, &three_steps(), "test");
+    check(
+        said,
+        expect![[r#"
+        map test 0
+        map make 0
+        map base 0
+        records base x1 in 1
+        follow make 0 key x1
+        records make x1 in 1
+        follow test 0 key x1
+        miss test inputs unknown: 0 by 1; 0 known
+        load make make(base()) of 0
+        confirm test x1 in 1
+        run test
+        save test(make(base())) x1, 1 nodes, 1 links
+        reply 2 test(make(base()))
+    "#]],
+    );
+}
+
+/// Two sessions, the same files. The second copy is found by what it sees.
+///
+/// Rows: C02
+#[test]
+fn a_copy_is_found_by_content() {
+    let mut play = Play::new(None);
+    let dir = |name| step(name, &[]).local();
+    let copy = |dir| step("copy", &[dir]).sees(0, "files");
+    check(
+        play.build(1, &[dir("one"), copy("one")], "copy"),
+        expect![[r#"
+        map copy 0
+        map one 0
+        miss one no record of 0 keys
+        run one
+        content copy 0
+        follow copy 0 content x1
+        miss copy inputs unknown: 0 by 0 seen; 0 known
+        confirm copy x1 in 1
+        run copy
+        save copy(one()) x1, 1 nodes, 1 links
+        reply 1 copy(one())
+    "#]],
+    );
+    check(
+        play.build(2, &[dir("two"), copy("two")], "copy"),
+        expect![[r#"
+        map copy 0
+        map two 0
+        miss two no record of 0 keys
+        run two
+        content copy 0
+        follow copy 0 content x1
+        records copy x1 in 1
+        load copy copy(one()) of 0
+        reply 2 copy(one())
+    "#]],
+    );
+}
+
+/// An input that cannot be seen by content after all counts by its definition.
+///
+/// Rows: C02
+#[test]
+fn what_cannot_be_seen_counts_by_definition() {
+    let mut play = Play::new(None);
+    let steps = [step("base", &[]), step("copy", &["base"]).sees(0, None)];
+    check(
+        play.build(1, &steps, "copy"),
+        expect![[r#"
+        map copy 0
+        map base 0
+        records base x1 in 1
+        follow copy 0 key x1
+        miss base no record of 1 keys
+        confirm base x1 in 1
+        run base
+        save base() x1, 0 nodes, 0 links
+        follow copy 0 key x1
+        content copy 0
+        miss copy inputs unknown: 0 by 1; 0 known
+        confirm copy x1 in 1
+        run copy
+        save copy(base()) x1, 1 nodes, 1 links
+        reply 1 copy(base())
+    "#]],
+    );
+    check(
+        play.build(2, &steps, "copy"),
+        expect![[r#"
+        map copy 0
+        map base 0
+        records base x1 in 1
+        follow copy 0 key x1
+        records copy x1 in 1
+        load copy copy(base()) of 0
+        reply 2 copy(base())
+    "#]],
+    );
+}
+
+/// What a changed base gives may look the same to the copy.
+///
+/// Rows: C02
+#[test]
+fn an_input_that_leads_elsewhere_is_seen_as_well() {
+    let mut play = Play::new(None);
+    let steps = |base| {
+        [
+            step(base, &[]),
+            step("other", &[]),
+            step("copy", &[base, "other"]).sees(0, "files"),
+        ]
+    };
+    play.build(1, &steps("base"), "copy");
+    check(
+        play.build(2, &steps("new base"), "copy"),
+        expect![[r#"
+        map copy 0
+        map new base 0
+        map other 0
+        records new base x1 in 1
+        records other x1 in 1
+        follow copy 0 key x1
+        follow copy 1 key x1
+        miss new base no record of 1 keys
+        confirm new base x1 in 1
+        run new base
+        save new base() x1, 0 nodes, 0 links
+        follow copy 0 key x1
+        content copy 0
+        follow copy 0 content x1
+        records copy x1 in 1
+        load copy copy(base(),other()) of 0
+        reply 2 copy(base(),other())
+    "#]],
+    );
+    check(
+        play.build(3, &steps("new base"), "copy"),
+        expect![[r#"
+        map copy 0
+        map new base 0
+        map other 0
+        records new base x1 in 1
+        records other x1 in 1
+        follow copy 0 key x1
+        follow copy 1 key x1
+        load new base new base() of 0
+        content copy 0
+        follow copy 0 content x1
+        records copy x1 in 1
+        load copy copy(base(),other()) of 0
+        reply 3 copy(base(),other())
+    "#]],
+    );
+    check(
+        play.build(4, &steps("base"), "copy"),
+        expect![[r#"
+        map copy 0
+        map base 0
+        map other 0
+        records base x1 in 1
+        records other x1 in 1
+        follow copy 0 key x1
+        follow copy 1 key x1
+        records copy x1 in 1
+        load copy copy(base(),other()) of 0
+        reply 4 copy(base(),other())
+    "#]],
+    );
+}
+
+/// Every input leads somewhere, but not to one common result: only the content tells.
+///
+/// Rows: C02, C03
+#[test]
+fn inputs_without_a_common_result_are_seen() {
+    let mut play = Play::new(None);
+    let steps = |left, right| {
+        [
+            step("a", &[]),
+            step("b", &[]),
+            step("c", &[]),
+            step("d", &[]),
+            step("copy", &[left, right])
+                .sees(0, "left")
+                .sees(1, "right"),
+        ]
+    };
+    play.build(1, &steps("a", "b"), "copy");
+    let other = [
+        step("c", &[]),
+        step("d", &[]),
+        step("copy", &["c", "d"]).sees(0, "other").sees(1, "other"),
+    ];
+    play.build(2, &other, "copy");
+    // `a` leads to the first, `d` to the second one; seen, they are as in the first.
+    check(
+        play.build(3, &steps("a", "d"), "copy"),
+        expect![[r#"
+        map copy 0
+        map a 0
+        map d 0
+        records a x1 in 1
+        records d x1 in 1
+        follow copy 0 key x1
+        follow copy 1 key x1
+        load a a() of 0
+        load d d() of 0
+        content copy 0
+        content copy 1
+        follow copy 0 content x1
+        follow copy 1 content x1
+        records copy x1 in 1
+        load copy copy(a(),b()) of 0
+        reply 3 copy(a(),b())
+    "#]],
+    );
+}
+
+/// Rows: C02
+#[test]
+fn a_source_is_asked_for_its_dearer_key_only_if_the_cheap_one_is_unknown() {
+    let mut play = Play::new(None);
+    let source = |cheap| [step("source", &[]).does("inside").first_known_by(cheap)];
+    check(
+        play.build(1, &source("one"), "source"),
+        expect![[r#"
+        map source 0
+        records source x1 in 1
+        map source 1
+        records source x2 in 1
+        miss source no record of 2 keys
+        confirm source x1 in 1
+        run source
+        save inside() x2, 0 nodes, 0 links
+        reply 1 inside()
+    "#]],
+    );
+    check(
+        play.build(2, &source("one"), "source"),
+        expect![[r#"
+        map source 0
+        records source x1 in 1
+        load source inside() of 0
+        reply 2 inside()
+    "#]],
+    );
+    check(
+        play.build(3, &source("two"), "source"),
+        expect![[r#"
+        map source 0
+        records source x1 in 1
+        map source 1
+        records source x2 in 1
+        load source inside() of 0
+        reply 3 inside()
+    "#]],
+    );
+    check(
+        play.build(4, &source("two"), "source"),
+        expect![[r#"
+        map source 0
+        records source x1 in 1
+        map source 1
+        records source x2 in 1
+        load source inside() of 0
+        reply 4 inside()
+    "#]],
+    );
+}
+
+/// Rows: C06
+#[test]
+fn what_is_ignored_is_not_looked_for() {
+    let mut play = Play::new(None);
+    let [base, make, test] = three_steps();
+    play.build(1, &three_steps(), "test");
+    let steps = [base, make.ignored(), test];
+    check(
+        play.build(2, &steps, "test"),
+        expect![[r#"
+        map test 0
+        miss make ignored
+        miss test inputs unknown: 0 by 0; 0 known
+        map make 0
+        map base 0
+        records base x1 in 1
+        load base base() of 0
+        run make
+        save make(base()) x1, 1 nodes, 1 links
+        run test
+        save test(make(base())) x1, 1 nodes, 1 links
+        reply 2 test(make(base()))
+    "#]],
+    );
+    let after = play.build(3, &three_steps(), "test");
+    check(
+        after,
+        expect![[r#"
+        map test 0
+        map make 0
+        map base 0
+        records base x1 in 1
+        follow make 0 key x1
+        records make x1 in 1
+        follow test 0 key x1
+        records test x1 in 1
+        load test test(make(base())) of 0
+        cached make
+        reply 3 test(make(base()))
+    "#]],
+    );
+}
+
+/// Rows: C04
+#[test]
+fn what_is_known_elsewhere_is_taken_over() {
+    let mut play = Play::new(None);
+    play.saves_to = ELSEWHERE;
+    play.build(1, &three_steps(), "test");
+    play.saves_to = LOCAL;
+    play.job_with(2, ELSEWHERE, &three_steps());
+    play.want(2, 2, "test");
+    check(
+        play.said(),
+        expect![[r#"
+        map test 0
+        map make 0
+        map base 0
+        records base x1 in 2
+        follow make 0 key x1
+        records make x1 in 2
+        follow test 0 key x1
+        records test x1 in 2
+        load test test(make(base())) of 7
+        save test(make(base())) x1, 2 nodes, 2 links
+        cached make
+        reply 2 test(make(base()))
+    "#]],
+    );
+    play.leave(2);
+    check(
+        play.build(3, &three_steps(), "test"),
+        expect![[r#"
+        map test 0
+        map make 0
+        map base 0
+        records base x1 in 1
+        follow make 0 key x1
+        records make x1 in 1
+        follow test 0 key x1
+        records test x1 in 1
+        load test test(make(base())) of 0
+        cached make
+        reply 3 test(make(base()))
+    "#]],
+    );
+}
+
+/// The node of a step is enough to find what rests on it: the step itself need not be there, nor
+/// the inputs it would be found by.
+///
+/// Rows: C02, C05
+#[test]
+fn a_step_without_a_result_still_leads_on() {
+    let mut play = Play::new(None);
+    let steps = [
+        step("base", &[]),
+        step("copy", &["base"]).sees(0, "files"),
+        step("test", &["copy"]),
+    ];
+    play.build(1, &steps, "test");
+    play.forget("copy(base())");
+    check(
+        play.build(2, &steps, "test"),
+        expect![[r#"
+        map test 0
+        map copy 0
+        map base 0
+        records base x1 in 1
+        follow copy 0 key x1
+        records copy x1 in 1
+        follow test 0 key x1
+        records test x1 in 1
+        load test test(copy(base())) of 0
+        cached copy
+        reply 2 test(copy(base()))
+    "#]],
+    );
+    // Wanted itself, it is looked for by content, then made.
+    check(
+        play.build(3, &steps, "copy"),
+        expect![[r#"
+        map copy 0
+        map base 0
+        records base x1 in 1
+        follow copy 0 key x1
+        records copy x1 in 1
+        load base base() of 0
+        content copy 0
+        follow copy 0 content x1
+        miss copy no common result
+        confirm copy x1 in 1
+        run copy
+        save copy(base()) x1, 1 nodes, 2 links
+        reply 3 copy(base())
+    "#]],
+    );
+}
+
+/// The newest first; of equally old ones an imported one.
+///
+/// Rows: C04
+#[test]
+fn the_newest_record_of_all_stores_is_loaded_first() {
+    for (first, second, expected) in [
+        (ELSEWHERE, LOCAL, "load base base() of 0"),
+        (LOCAL, ELSEWHERE, "load base base() of 7"),
+    ] {
+        let mut play = Play::new(None);
+        play.saves_to = first;
+        play.build(1, &[step("base", &[])], "base");
+        play.saves_to = second;
+        play.build(2, &[step("base", &[]).ignored()], "base");
+        play.job_with(3, ELSEWHERE, &[step("base", &[])]);
+        play.want(3, 3, "base");
+        assert_eq!(play.said_of(&["load"]), [expected]);
+    }
+    let mut play = Play::new(None);
+    play.saves_to = ELSEWHERE;
+    play.build(1, &[step("base", &[])], "base");
+    play.saves_to = LOCAL;
+    play.job_with(2, ELSEWHERE, &[step("base", &[])]);
+    play.want(2, 2, "base");
+    play.leave(2);
+    play.said();
+    play.job_with(3, ELSEWHERE, &[step("base", &[])]);
+    play.want(3, 3, "base");
+    assert_eq!(play.said_of(&["load"]), ["load base base() of 7"]);
+}
+
+/// Rows: C05
+#[test]
+fn a_record_that_is_gone_makes_room_for_the_next() {
+    let mut play = Play::new(None);
+    play.build(1, &[step("base", &[])], "base");
+    play.job(2, &[step("base", &[]).ignored().run_gives("new")]);
+    play.want(2, 2, "base");
+    play.leave(2);
+    play.said();
+    play.hold("load");
+    play.job(3, &[step("base", &[])]);
+    play.want(3, 3, "base");
+    assert_eq!(play.open(), ["load base new() of 0"]);
+    play.fail("load base new() of 0");
+    assert_eq!(play.open(), ["load base base() of 0"]);
+    play.fail("load base base() of 0");
+    check(
+        play.said(),
+        expect![[r#"
+        map base 0
+        records base x1 in 1
+        load base new() of 0
+        load base base() of 0
+        miss base gone
+        confirm base x1 in 1
+        run base
+        save base() x1, 0 nodes, 0 links
+        reply 3 base()
+    "#]],
+    );
+}
+
+/// A store one build knows is looked into for the steps it has, and for those only.
+///
+/// Rows: C04
+#[test]
+fn a_store_counts_for_the_steps_of_those_who_know_it() {
+    let mut play = Play::new(None);
+    play.saves_to = FARTHER;
+    play.build(1, &[step("base", &[])], "base");
+    play.saves_to = LOCAL;
+    play.job(2, &[step("base", &[]), step("mine", &[])]);
+    play.job_with(3, FARTHER, &[step("base", &[])]);
+    let has_imports = |play: &Play, name| play.state.has_imports(play.id(2, name));
+    assert!(has_imports(&play, "base") && !has_imports(&play, "mine"));
+    play.want(2, 2, "base");
+    play.want(2, 3, "mine");
+    check(
+        play.said_of(&["records", "load", "run"]),
+        expect![[r#"
+        records base x1 in 2
+        load base base() of 9
+        records mine x1 in 1
+        run mine
+    "#]],
+    );
+}
+
+/// Rows: C02
+#[test]
+fn a_source_is_what_has_no_inputs() {
+    let mut play = Play::new(None);
+    play.job(1, &three_steps());
+    assert!(play.state.is_source(play.id(1, "base")));
+    assert!(!play.state.is_source(play.id(1, "make")));
+    assert!(!play.state.has_imports(play.id(1, "make")));
+    let gone = play.id(1, "base");
+    play.leave(1);
+    assert!(!play.state.is_source(gone) && !play.state.has_imports(gone));
+}
+
+/// What was made without looking is not what earlier results rest on: not even of what is two
+/// steps further. By content, though, they are found.
+///
+/// Rows: C02, C06
+#[test]
+fn what_rests_on_what_was_made_anew_is_found_by_content_only() {
+    let mut play = Play::new(None);
+    let steps = |base: super::play::Step| {
+        [
+            base,
+            step("make", &["base"]),
+            step("copy", &["make"]).sees(0, "files"),
+            step("blind", &["make"]).sees(0, None),
+            step("all", &["copy", "blind"]),
+        ]
+    };
+    play.build(1, &steps(step("base", &[])), "all");
+    check(
+        play.build(2, &steps(step("base", &[]).ignored()), "all"),
+        expect![[r#"
+            map all 0
+            map copy 0
+            map blind 0
+            map make 0
+            miss base ignored
+            miss make inputs unknown: 0 by 0; 0 known
+            map base 0
+            run base
+            save base() x1, 0 nodes, 0 links
+            run make
+            save make(base()) x1, 1 nodes, 1 links
+            content copy 0
+            content blind 0
+            follow copy 0 content x1
+            miss blind inputs unknown: 0 by 0; 0 known
+            miss all inputs unknown: 1 by 0; 0 known
+            run blind
+            records copy x1 in 1
+            save blind(make(base())) x1, 1 nodes, 1 links
+            load copy copy(make(base())) of 0
+            run all
+            save all(copy(make(base())),blind(make(base()))) x1, 1 nodes, 2 links
+            reply 2 all(copy(make(base())),blind(make(base())))
+        "#]],
+    );
+}
+
+/// What rests on a directory of a session is not kept under its key.
+///
+/// Rows: C02
+#[test]
+fn what_means_something_here_only_is_not_kept() {
+    let mut play = Play::new(None);
+    let steps = [
+        step("dir", &[]).local(),
+        step("copy", &["dir"]).sees(0, None),
+        step("test", &["copy"]),
+    ];
+    let first = play.build(1, &steps, "test");
+    check(
+        first,
+        expect![[r#"
+        map test 0
+        map copy 0
+        map dir 0
+        miss dir no record of 0 keys
+        run dir
+        content copy 0
+        miss copy inputs unknown: 0 by 0; 0 known
+        miss test inputs unknown: 0 by 0; 0 known
+        run copy
+        run test
+        reply 1 test(copy(dir()))
+    "#]],
+    );
+    let again = play.build(2, &steps, "test");
+    assert_eq!(
+        again.iter().filter(|line| line.starts_with("run")).count(),
+        3
+    );
+}
+
+/// Two outputs of one step: each has its own record, one run gives both.
+///
+/// Rows: C01, C02
+#[test]
+fn one_run_gives_all_outputs() {
+    let mut play = Play::new(None);
+
+    let steps = [
+        step("base", &[]).outputs(2),
+        step("left", &["base.0"]),
+        step("right", &["base.1"]),
+        step("both", &["left", "right"]),
+    ];
+    check(
+        play.build(1, &steps, "both"),
+        expect![[r#"
+        map both 0
+        map left 0
+        map right 0
+        map base 0
+        records base x1 in 1
+        records base x1 in 1
+        follow left 0 key x1
+        follow right 0 key x1
+        miss base no record of 1 keys
+        miss base no record of 1 keys
+        miss left inputs unknown: 0 by 1; 0 known
+        miss right inputs unknown: 0 by 1; 0 known
+        miss both inputs unknown: 0 by 0, 1 by 0; 0 known
+        confirm base x1 in 1
+        run base
+        save base() x1, 0 nodes, 0 links
+        save base().1 x1, 0 nodes, 0 links
+        confirm left x1 in 1
+        confirm right x1 in 1
+        run left
+        run right
+        save left(base()) x1, 1 nodes, 1 links
+        save right(base().1) x1, 1 nodes, 1 links
+        confirm both x1 in 1
+        run both
+        save both(left(base()),right(base().1)) x1, 1 nodes, 2 links
+        reply 1 both(left(base()),right(base().1))
+    "#]],
+    );
+    check(
+        play.build(2, &steps, "base.1"),
+        expect![[r#"
+        map base 0
+        records base x1 in 1
+        load base base().1 of 0
+        reply 2 base().1
+    "#]],
+    );
+}
