@@ -224,6 +224,12 @@ pub enum Error {
         /// Why.
         fault: shell::Fault,
     },
+    /// A file that becomes far more than it says.
+    #[error("what its variables and stages repeat comes to more than {most} MiB")]
+    TooLarge {
+        /// How much may be.
+        most: usize,
+    },
     /// A variable where none may be.
     #[error(
         "variable expansion is not supported for {place}, define a new stage with FROM using ARG from global scope as a workaround"

@@ -43,7 +43,13 @@ impl GitAddress {
         let Some((place, ssh)) = place(remote, looks_local) else {
             return Ok(None);
         };
-        let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+        // `git@host:path` is no URL, and what it says is what it means.
+        let is_url = remote.contains("://");
+        let fragment = match is_url {
+            true => decoded(fragment),
+            false => fragment.to_owned(),
+        };
+        let (reference, subdir) = fragment.split_once(':').unwrap_or((&fragment, ""));
         let mut address = GitAddress {
             written: text.to_owned(),
             remote: remote.to_owned(),
@@ -68,11 +74,13 @@ impl GitAddress {
     fn read_query(&mut self, query: &str) -> Result<(), Error> {
         let (mut tag, mut branch, mut seen) = (String::new(), String::new(), Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if seen.contains(&key) {
+            let pair = pair.replace('+', " ");
+            let (key, value) = pair.split_once('=').unwrap_or((&pair, ""));
+            let (key, value) = (&*decoded(key), &*decoded(value));
+            if seen.iter().any(|seen| seen == key) {
                 return Err(self.bad(format!("query {key:?} has multiple values")));
             }
-            seen.push(key);
+            seen.push(key.to_owned());
             let is_flag = matches!(key, "submodules" | "keep-git-dir" | "fetch-by-commit");
             if value.is_empty() && !is_flag {
                 return Err(self.bad(format!("query {key:?} has no value")));
@@ -195,6 +203,11 @@ impl GitAddress {
 }
 
 /// Host and path, and whether it is reached by SSH.
+fn decoded(text: &str) -> String {
+    let bytes = stdx::text::percent_decoded(text);
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+}
+
 fn place(remote: &str, looks_local: bool) -> Option<(String, bool)> {
     let with_path = |rest: &str| {
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -259,6 +272,16 @@ mod tests {
             (git.keep_git_dir, git.submodules),
             (Some(true), Some(false))
         );
+        let spelled = parse("https://a/b.git?branch=feature%2Fx&subdir=a+b%2Bc").unwrap();
+        assert_eq!(spelled.reference, "refs/heads/feature/x");
+        assert_eq!(spelled.subdir, "a b+c");
+        let spelled = parse("https://a/b.git#feature%2Fx:a%20b").unwrap();
+        assert_eq!(
+            (&*spelled.reference, &*spelled.subdir),
+            ("feature/x", "a b")
+        );
+        let plain = parse("git@a:b.git#a%20b").unwrap();
+        assert_eq!(plain.reference, "a%20b");
         for bad in [
             "?ref=a&ref=b",
             "?foo=1",

@@ -7,13 +7,16 @@ mod rules;
 pub use config::LintConfig;
 pub use rules::Rule;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::Error;
 use crate::syntax::Lines;
 
+/// Nobody reads more of them.
+const MOST: usize = 10_000;
+
 /// One warning.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LintWarning {
     /// The rule that was broken.
     pub rule: Rule,
@@ -39,13 +42,14 @@ impl LintWarning {
 pub(crate) struct Linter {
     config: LintConfig,
     pub(crate) warnings: Vec<LintWarning>,
+    said: HashSet<LintWarning>,
 }
 
 impl Linter {
     pub(crate) fn new(config: LintConfig) -> Linter {
         Linter {
             config,
-            warnings: Vec::new(),
+            ..Linter::default()
         }
     }
 
@@ -56,7 +60,8 @@ impl Linter {
             message,
             lines,
         };
-        if self.config.wants(rule) && !self.warnings.contains(&warning) {
+        let wanted = self.config.wants(rule) && self.warnings.len() < MOST;
+        if wanted && self.said.insert(warning.clone()) {
             self.warnings.push(warning);
         }
     }

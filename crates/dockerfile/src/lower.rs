@@ -2,6 +2,7 @@
 //! image's config.
 
 mod args;
+mod budget;
 mod check;
 mod copy;
 mod duration;
@@ -97,6 +98,7 @@ pub(crate) struct Lowering<'a> {
     locals: Vec<resolve::OpenLocal>,
     /// A mount stands for a stage of its own, which shows in names.
     has_mount_stages: bool,
+    budget: budget::Budget,
 }
 
 /// Lowers `file`. The warnings come back even when it fails.
@@ -168,6 +170,7 @@ impl<'a> Lowering<'a> {
             ignore: Ignore::new(&ui.ignored)?,
             locals: Vec::new(),
             has_mount_stages: false,
+            budget: budget::Budget::default(),
         })
     }
 

@@ -12,6 +12,10 @@ use pattern::Pattern;
 /// `${a:-${b:-…}}` may not go deeper than this.
 const DEEPEST: usize = 100;
 
+/// No word becomes longer than this, in bytes: a dozen lines, each of which has the one before
+/// ten times, would fill any memory.
+const LONGEST: usize = 16 << 20;
+
 /// Why a word could not be expanded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -44,6 +48,9 @@ pub enum Fault {
     /// Braces in braces in braces, too many.
     #[error("substitutions are nested more than {DEEPEST} deep")]
     TooDeep,
+    /// Variables in variables in variables.
+    #[error("it becomes longer than {} MiB", LONGEST >> 20)]
+    TooLong,
 }
 
 /// How to read words.
@@ -95,6 +102,7 @@ impl Lexer {
             chars: &chars,
             at: 0,
             depth: 0,
+            made: 0,
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
         };
@@ -152,6 +160,8 @@ struct Reader<'a> {
     chars: &'a [char],
     at: usize,
     depth: usize,
+    /// Bytes of values so far.
+    made: usize,
     matched: BTreeSet<String>,
     unmatched: BTreeSet<String>,
 }
@@ -293,7 +303,7 @@ impl Reader<'_> {
             if name.is_empty() {
                 return Ok("$".into());
             }
-            return Ok(match self.value(&name) {
+            return Ok(match self.value(&name)? {
                 None if self.lexer.skip_unset => format!("${name}"),
                 value => value.unwrap_or_default(),
             });
@@ -318,7 +328,7 @@ impl Reader<'_> {
         let name = self.name();
         match self.next() {
             None => Err(Fault::MissingBrace),
-            Some('}') => Ok(match self.value(&name) {
+            Some('}') => Ok(match self.value(&name)? {
                 None if self.lexer.skip_unset => format!("${{{name}}}"),
                 value => value.unwrap_or_default(),
             }),
@@ -343,7 +353,7 @@ impl Reader<'_> {
             return Err(Fault::BadModifier(shown));
         }
         let (word, _) = self.until(Some('}'), trims)?;
-        let value = self.value(name);
+        let value = self.value(name)?;
         if value.is_none() && self.lexer.skip_unset {
             return Ok(format!("${{{name}{shown}{word}}}"));
         }
@@ -379,14 +389,16 @@ impl Reader<'_> {
         };
         let (pattern, _) = self.until(Some('/'), true).map_err(at_slash)?;
         let (replacement, _) = self.until(Some('}'), true)?;
-        let Some(value) = self.value(name) else {
+        let Some(value) = self.value(name)? else {
             let slash = if all { "//" } else { "/" };
             return Ok(match self.lexer.skip_unset {
                 true => format!("${{{name}{slash}{pattern}/{replacement}}}"),
                 false => String::new(),
             });
         };
-        Pattern::parse(&pattern)?.replace(&value, &replacement, all)
+        let value = Pattern::parse(&pattern)?.replace(&value, &replacement, all)?;
+        self.make(value.len())?;
+        Ok(value)
     }
 
     fn name(&mut self) -> String {
@@ -407,15 +419,26 @@ impl Reader<'_> {
         self.chars[start..self.at].iter().collect()
     }
 
-    fn value(&mut self, name: &str) -> Option<String> {
-        let value = self.env.get(name).map(str::to_owned);
+    /// Counts what has been made.
+    fn make(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.made += bytes;
+        match self.made > LONGEST {
+            true => Err(Fault::TooLong),
+            false => Ok(()),
+        }
+    }
+
+    fn value(&mut self, name: &str) -> Result<Option<String>, Fault> {
+        let value = self.env.get(name);
+        self.make(value.map_or(0, str::len))?;
+        let value = value.map(str::to_owned);
         let list = if value.is_some() {
             &mut self.matched
         } else {
             &mut self.unmatched
         };
         list.insert(name.to_owned());
-        value
+        Ok(value)
     }
 }
 

@@ -2,6 +2,7 @@
 //! the edges others can build on. `None` is the empty tree everywhere.
 
 mod file_ops;
+mod files;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use oci::{Digest, Platform};
 
 pub use self::file_ops::FileOps;
+use self::files::Files;
 use crate::op::exec::{Exec, Mount, MountKind};
 use crate::{
     Definition, Diff, Edge, Graph, Location, Merge, Metadata, Op, OpKind, ProgressGroup, Result,
@@ -21,7 +23,7 @@ use crate::{
 pub struct Builder {
     steps: Vec<Step>,
     by_digest: HashMap<Digest, usize>,
-    files: Vec<SourceInfo>,
+    files: Files,
 }
 
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ struct Step {
     inputs: Vec<usize>,
     metadata: Metadata,
     locations: Vec<Location>,
+    /// The same, once the step was mentioned twice.
+    known: HashSet<Location>,
 }
 
 /// What is said about a step as it is added.
@@ -154,13 +158,7 @@ impl Builder {
 
     /// A file that steps come from; the number goes into [`Location::source`].
     pub fn source_file(&mut self, file: SourceInfo) -> u32 {
-        let known = self.files.iter().position(|known| known.is_same(&file));
-        let at = known.unwrap_or(self.files.len());
-        match self.files.get_mut(at) {
-            None => self.files.push(file),
-            Some(known) if known.definition.is_none() => known.definition = file.definition,
-            Some(_) => {}
-        }
+        let at = self.files.add(file);
         u32::try_from(at).expect("fewer files than steps")
     }
 
@@ -187,8 +185,11 @@ impl Builder {
         if let Some(&at) = self.by_digest.get(&digest) {
             let step = &mut self.steps[at];
             step.metadata.merge(metadata);
+            if step.known.is_empty() {
+                step.known.extend(step.locations.iter().cloned());
+            }
             for location in locations {
-                if !step.locations.contains(&location) {
+                if step.known.insert(location.clone()) {
                     step.locations.push(location);
                 }
             }
@@ -210,6 +211,7 @@ impl Builder {
             inputs,
             metadata,
             locations,
+            known: HashSet::new(),
         });
         digest
     }
@@ -366,7 +368,7 @@ impl Builder {
 
         let mut definition = Definition::default();
         let mut source = SourceMap {
-            infos: self.files.clone(),
+            infos: self.files.list.clone(),
             ..SourceMap::default()
         };
         for at in self.reach(root) {

@@ -91,7 +91,7 @@ pub struct SourceInfo {
 }
 
 /// Places in one file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Location {
     /// Index into [`SourceMap::infos`].
     pub source: u32,
@@ -204,18 +204,6 @@ impl SourceInfo {
                 .map(Box::new),
             language: info.language,
         })
-    }
-
-    /// Whether both are one file, as far as is known of how they were read. Of the graphs that
-    /// read them the steps count and not what is said about these: clients say some of it anew.
-    pub(crate) fn is_same(&self, other: &SourceInfo) -> bool {
-        let read_alike = match (&self.definition, &other.definition) {
-            // The last names all others.
-            (Some(one), Some(two)) => one.def.last() == two.def.last(),
-            _ => true,
-        };
-        let named_alike = self.filename == other.filename && self.language == other.language;
-        read_alike && named_alike && self.data == other.data
     }
 
     /// Gives the wire message.

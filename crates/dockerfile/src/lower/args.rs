@@ -8,7 +8,7 @@ use super::outline::ArgInfo;
 use super::{At, Lowering, Result};
 use crate::Error;
 use crate::instruction::{Command, File};
-use crate::shell::{Env, Expanded};
+use crate::shell::{Env, Expanded, Lexer};
 
 impl Lowering<'_> {
     /// Sets the arguments that `FROM` may use.
@@ -91,11 +91,22 @@ impl Lowering<'_> {
     }
 
     pub(super) fn expand_with(&self, word: &str, env: &Env) -> Result<Expanded, Error> {
-        let expanded = self.lexer.expand(word, env);
-        expanded.map_err(|fault| Error::Expansion {
+        self.lex(self.lexer, word, env)
+    }
+
+    /// Text for people, its variables expanded; what cannot be stays as it is.
+    pub(super) fn shown(&self, lexer: Lexer, text: &str, env: &Env) -> String {
+        let expanded = self.lex(lexer, text, env);
+        expanded.map_or_else(|_| text.to_owned(), |expanded| expanded.text)
+    }
+
+    pub(super) fn lex(&self, lexer: Lexer, word: &str, env: &Env) -> Result<Expanded, Error> {
+        let expanded = lexer.expand(word, env).map_err(|fault| Error::Expansion {
             word: word.to_owned(),
             fault,
-        })
+        })?;
+        self.budget.spend(expanded.text.len())?;
+        Ok(expanded)
     }
 
     /// Names of all arguments `FROM` may use.

@@ -31,10 +31,7 @@ impl Lowering<'_> {
         let text = step.instruction.text.clone();
         let shown = {
             let env = &self.stages[index].state.env;
-            let shown = self
-                .lexer
-                .expand(&text, env)
-                .map_or(text.clone(), |e| e.text);
+            let shown = self.shown(self.lexer, &text, env);
             super::name::upper_first(&shown)
         };
         let name = self.step_name(index, &shown, step);

@@ -27,7 +27,7 @@ const NOT_VARIABLES: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
 impl Lowering<'_> {
     /// Does all instructions of a stage.
     pub(super) fn walk(&mut self, index: usize) -> Result<()> {
-        self.inherit(index);
+        self.inherit(index).at(self.stages[index].lines)?;
         self.refuse_windows(index)?;
         let stage = &mut self.stages[index];
         stage.dispatched = true;
@@ -75,10 +75,14 @@ impl Lowering<'_> {
     }
 
     /// Begins with what the stage below ended with.
-    fn inherit(&mut self, index: usize) {
+    fn inherit(&mut self, index: usize) -> Result<(), Error> {
         let Some(base) = self.stages[index].base else {
-            return;
+            return Ok(());
         };
+        let below = &self.stages[base];
+        let history = below.image.history.iter();
+        let history: usize = history.map(|entry| entry.created_by.len() + 64).sum();
+        self.budget.spend(history + below.state.env.size())?;
         let [base, stage] = self
             .stages
             .get_disjoint_mut([base, index])
@@ -90,6 +94,7 @@ impl Lowering<'_> {
         stage.base_image.clone_from(&base.base_image);
         stage.workdir_set = base.workdir_set;
         stage.args.extend(base.args.iter().cloned());
+        Ok(())
     }
 
     fn step(&mut self, index: usize, step: &Step) -> Result<(), Error> {
@@ -100,6 +105,8 @@ impl Lowering<'_> {
             ..
         } = &step.instruction;
         let lines = *lines;
+        // Each looks through the variables, and a `RUN` gets them all.
+        self.budget.spend(self.stages[index].state.env.size())?;
         match command {
             Command::Arg(args) => self.arg(index, args, lines)?,
             Command::Env(pairs) => self.env(index, pairs, lines)?,
@@ -174,12 +181,7 @@ impl Lowering<'_> {
         lines: Lines,
     ) -> Result<String, Error> {
         let stage = &self.stages[index];
-        let expanded = lexer
-            .expand(word, &stage.state.env)
-            .map_err(|fault| Error::Expansion {
-                word: word.to_owned(),
-                fault,
-            })?;
+        let expanded = self.lex(lexer, word, &stage.state.env)?;
         for name in &expanded.unmatched {
             let declared = stage.args.iter().any(|arg| arg.name == *name);
             if declared || NOT_VARIABLES.contains(&name.as_str()) {
@@ -408,10 +410,7 @@ impl Lowering<'_> {
     /// A step's name, its variables expanded; one that cannot be stays as it is.
     pub(super) fn named_step(&mut self, index: usize, text: &str, step: &Step) -> String {
         let stage = &self.stages[index];
-        let shown = self
-            .lexer
-            .expand(text, &stage.state.env)
-            .map_or(text.to_owned(), |e| e.text);
+        let shown = self.shown(self.lexer, text, &stage.state.env);
         self.step_name(index, &upper_first(&shown), step)
     }
 

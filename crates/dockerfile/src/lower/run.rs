@@ -383,9 +383,7 @@ impl Lowering<'_> {
             skip_unset: true,
             ..self.lexer
         };
-        let shown = lexer
-            .expand(shown, &env)
-            .map_or(shown.to_owned(), |e| e.text);
+        let shown = self.shown(lexer, shown, &env);
         self.step_name(index, &upper_first(&shown), step)
     }
 

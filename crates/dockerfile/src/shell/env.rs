@@ -26,6 +26,11 @@ impl Env {
         self.0.retain(|(k, _)| k != name);
     }
 
+    /// How many bytes they are as a process gets them.
+    pub fn size(&self) -> usize {
+        self.iter().map(|(k, v)| k.len() + v.len() + 2).sum()
+    }
+
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))

@@ -2,7 +2,7 @@
 
 use regex::{NoExpand, Regex};
 
-use super::Fault;
+use super::{Fault, LONGEST};
 
 enum Token {
     Any,
@@ -73,6 +73,15 @@ impl Pattern {
 
     pub(super) fn replace(&self, value: &str, with: &str, all: bool) -> Result<String, Fault> {
         let regex = self.regex(self.tokens.iter(), "", ".*")?;
+        let limit = if all { usize::MAX } else { 1 };
+        // A replacement may be as long as the value is.
+        let mut length = value.len();
+        for found in regex.find_iter(value).take(limit) {
+            length = length - found.len() + with.len();
+            if length > LONGEST {
+                return Err(Fault::TooLong);
+            }
+        }
         let limit = if all { 0 } else { 1 };
         Ok(regex.replacen(value, limit, NoExpand(with)).into_owned())
     }

@@ -166,3 +166,59 @@ async fn a_thousand_stages_in_a_row_are_lowered() {
     dockerfile::build(&bridge).await.unwrap();
     assert_eq!(bridge.ops().len(), 1 + 1 + 999 * 2);
 }
+
+/// What a client sends within a moment may not fill the memory of the machine.
+///
+/// Rows: F14, F15
+#[tokio::test]
+async fn a_small_file_does_not_become_a_large_one() {
+    let tenfold = format!("ARG A={}\n", "$A".repeat(10));
+    let bomb = "ARG A=xxxxxxxxxxxxxxxx\n".to_owned() + &tenfold.repeat(10);
+    let inside = format!("FROM base:1\n{bomb}");
+    let replaced = "FROM base:1\nARG A=xxxxxxxxxxxxxxxx\n".to_owned()
+        + &"ARG A=${A//x/xxxxxxxxxxxxxxxx}\n".repeat(10);
+    let million = "ARG A=x\n".to_owned() + &tenfold.repeat(6);
+    let steps = format!(
+        "{million}FROM base:1\nARG A\nENV B=$A\n{}",
+        "RUN true\n".repeat(1000)
+    );
+    let stages: String = (1..20_000)
+        .map(|n| format!("FROM s{} AS s{n}\nRUN {}\n", n - 1, "x".repeat(1000)))
+        .collect();
+    let stages = format!("FROM base:1 AS s0\n{stages}");
+    let variables: String = (0..50_000).map(|n| format!("ENV V{n}=x\n")).collect();
+    let variables = format!("FROM base:1\n{variables}");
+    let longer = "longer than 16 MiB";
+    let more = "more than 128 MiB";
+    for (text, what) in [
+        (format!("{bomb}FROM base:1\n"), longer),
+        (inside, longer),
+        (replaced, longer),
+        (steps, more),
+        (stages, more),
+        (variables, more),
+    ] {
+        let error = dockerfile::build(&FakeBridge::new(&text))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
+
+/// Rows: F15
+#[tokio::test]
+async fn warnings_take_linear_time_and_end() {
+    let text = |n: usize| format!("FROM base:1\n{}", "MAINTAINER me\n".repeat(n));
+    let time = async |n: usize| {
+        let bridge = FakeBridge::new(&text(n));
+        let start = Instant::now();
+        dockerfile::build(&bridge).await.unwrap();
+        (start.elapsed(), bridge.warnings.lock().unwrap().len())
+    };
+    let ((small, few), (large, many)) = (time(5_000).await, time(50_000).await);
+    assert!(few > 4_000 && many <= 10_000, "{few}, then {many}");
+    assert!(
+        large < Duration::from_millis(500) || large < small * 40,
+        "{small:?}, then {large:?}"
+    );
+}
