@@ -20,7 +20,7 @@ use crate::bridge::Shared;
 use crate::error::asked;
 
 use crate::request::Policy;
-use pattern::{Budget, Pattern};
+use pattern::{Budget, Named, Pattern};
 
 /// Rules may send a source on this often before they are thought to run in circles.
 const MAX_CONVERSIONS: usize = 20;
@@ -210,10 +210,11 @@ impl Policies {
             return Ok(None);
         };
         let client = sessions.get(id, WAIT).await?.policies()?;
+        let named = Named::of(source);
         let identifier = source.identifier.clone();
         let mut question = PolicyQuestion {
             platform: platform.cloned(),
-            identifier: identifier.clone(),
+            identifier: named.name.clone(),
             attrs: source.attrs.clone(),
             ..PolicyQuestion::default()
         };
@@ -225,6 +226,7 @@ impl Policies {
                     return Err(Error::Denied { identifier, denial });
                 }
                 PolicyAnswer::Convert { identifier, attrs } => {
+                    let identifier = named.renamed(identifier);
                     let other = llb::Source { identifier, attrs };
                     return Ok((other != *source).then_some(other));
                 }
@@ -275,13 +277,13 @@ fn with_bundle(source: &llb::Source, bundle: llb::Source) -> llb::Source {
 /// Of rules that match, the last one that allows or denies counts; the first that
 /// converts begins everything anew.
 fn by_list(list: &[Pattern], source: &llb::Source) -> Result<Option<llb::Source>, Error> {
-    let mut denied = false;
-    for pattern in list.iter().filter(|pattern| pattern.matches(source)) {
+    let (mut denied, named) = (false, Named::of(source));
+    for pattern in list.iter().filter(|pattern| pattern.matches(&named)) {
         match pattern.rule.action {
             Action::Allow => denied = false,
             Action::Deny => denied = true,
             Action::Convert => {
-                let other = pattern.convert(source)?;
+                let other = pattern.convert(&named)?;
                 if other != *source {
                     return Ok(Some(other));
                 }

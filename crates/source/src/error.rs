@@ -29,6 +29,15 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A git source has the address of another repository than its identifier says, by which
+    /// policies know it.
+    #[error("source `{identifier}`: git.fullurl does not match source identifier: `{address}`")]
+    GitAddress {
+        /// The source.
+        identifier: String,
+        /// The address, without secrets.
+        address: String,
+    },
     /// A registry said no.
     #[error(transparent)]
     Registry(#[from] registry::Error),
@@ -191,6 +200,7 @@ impl Error {
         match self {
             Error::Identifier { .. }
             | Error::Attribute { .. }
+            | Error::GitAddress { .. }
             | Error::Document { .. }
             | Error::Mismatch { .. }
             | Error::LayerLimit { .. }

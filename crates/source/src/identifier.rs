@@ -2,7 +2,9 @@
 //! An attribute nobody knows is an error, because ignoring it could mean
 //! building from the wrong files.
 
+mod address;
 mod attrs;
+mod canonical;
 mod git;
 mod http;
 mod image;
@@ -13,6 +15,7 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use attrs::Attrs;
 
+pub use canonical::canonical;
 pub use git::{GitBundle, GitId, GitSignature, Mtime};
 pub(crate) use git::{is_commit, redacted};
 pub use http::{FileAttrs, HttpId, HttpSignature};

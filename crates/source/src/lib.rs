@@ -38,7 +38,7 @@ pub use git::Git;
 pub use http::Http;
 pub use identifier::{
     BlobId, BlobPlace, FileAttrs, GitBundle, GitId, GitSignature, HttpId, HttpSignature,
-    Identifier, ImageId, LayoutId, LocalId, Mtime, ResolveMode,
+    Identifier, ImageId, LayoutId, LocalId, Mtime, ResolveMode, canonical,
 };
 pub use image::{Image, ImageConfig, documents};
 pub use local::{CONTENTS_NOTE, Local};

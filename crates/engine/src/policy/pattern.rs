@@ -1,6 +1,6 @@
 //! One rule of a policy, its patterns read: which sources it means and what it makes of them.
 
-use frontend::policy::{AttrTest, Match, Rule};
+use frontend::policy::{Action, AttrTest, Match, Rule};
 use regex::{Regex, RegexBuilder};
 
 use super::Error;
@@ -22,6 +22,30 @@ const MEMORY: usize = 64 << 10;
 /// Bytes of a name that is converted, and of what it is converted into. One place of the latter
 /// can bring in all of the former, so this bounds what is made before it is refused, too.
 pub(super) const MAX_NAME: usize = 8 << 10;
+
+/// A source and the one name of what it leads to.
+pub(super) struct Named<'s> {
+    pub(super) source: &'s llb::Source,
+    pub(super) name: String,
+}
+
+impl<'s> Named<'s> {
+    pub(super) fn of(source: &'s llb::Source) -> Named<'s> {
+        Named {
+            source,
+            name: source::canonical(&source.identifier, &source.attrs),
+        }
+    }
+
+    /// The same source under a new name. One that kept its name is written as it was: there may be
+    /// a login in it.
+    pub(super) fn renamed(&self, name: String) -> String {
+        match name == self.name {
+            true => self.source.identifier.clone(),
+            false => name,
+        }
+    }
+}
 
 /// A rule, ready to be tried.
 pub(super) struct Pattern {
@@ -114,7 +138,10 @@ impl Pattern {
         })
     }
 
-    pub(super) fn matches(&self, source: &llb::Source) -> bool {
+    /// Whether the rule is about this source: under its one name, or as it is written. What allows
+    /// goes by the name alone, for `git://good/../bad` is not what it looks like.
+    pub(super) fn matches(&self, named: &Named<'_>) -> bool {
+        let source = named.source;
         let attrs = self
             .rule
             .constraints
@@ -130,17 +157,18 @@ impl Pattern {
                         .is_some_and(|pattern| pattern.is_match(value)),
                 }
             });
-        let named = self.rule.identifier == source.identifier
-            || self
-                .identifier
-                .as_ref()
-                .is_some_and(|pattern| pattern.is_match(&source.identifier));
-        attrs && named
+        let looks = !matches!(self.rule.action, Action::Allow);
+        attrs && (self.fits(&named.name) || looks && self.fits(&source.identifier))
+    }
+
+    fn fits(&self, name: &str) -> bool {
+        let pattern = self.identifier.as_ref();
+        self.rule.identifier == name || pattern.is_some_and(|pattern| pattern.is_match(name))
     }
 
     /// The source to use instead. In its name `$1` is what the first star or group took;
     /// a wildcard's `$0` is the whole name.
-    pub(super) fn convert(&self, source: &llb::Source) -> Result<llb::Source, Error> {
+    pub(super) fn convert(&self, named: &Named<'_>) -> Result<llb::Source, Error> {
         let Some(update) = &self.rule.update else {
             let problem = format!(
                 "missing destination for convert rule of {:?}",
@@ -148,15 +176,19 @@ impl Pattern {
             );
             return Err(Error::BadRule(problem));
         };
-        let mut other = source.clone();
+        let mut other = named.source.clone();
+        let from = match self.fits(&named.name) {
+            true => &named.name,
+            false => &named.source.identifier,
+        };
         let into = match update.identifier.as_str() {
             "" => &self.rule.identifier,
             into => into,
         };
-        other.identifier = match &self.identifier {
-            Some(pattern) => self.expand(pattern, &source.identifier, into)?,
+        other.identifier = named.renamed(match &self.identifier {
+            Some(pattern) => self.expand(pattern, from, into)?,
             None => into.to_owned(),
-        };
+        });
         other.attrs.extend(update.attrs.clone());
         Ok(other)
     }

@@ -89,23 +89,23 @@ fn sources_are_converted_until_no_rule_wants_more() {
     let wild = convert(
         Match::Wildcard,
         "docker-image://docker.io/*:*",
-        "docker-image://mirror/${1}:$2",
+        "docker-image://mirror.io/${1}:$2",
     );
     let next = convert(
         Match::Regex,
-        "^docker-image://mirror/(.*)$",
-        "docker-image://last/$1",
+        "^docker-image://mirror.io/(.*)$",
+        "docker-image://last.io/$1",
     );
     let found = decide(vec![wild.clone(), next.clone()], ALPINE)
         .unwrap()
         .unwrap();
     assert_eq!(
         found.identifier,
-        "docker-image://last/library/alpine:latest"
+        "docker-image://last.io/library/alpine:latest"
     );
     let denied = decide(
         vec![
-            rule(Deny, Match::Wildcard, "docker-image://last/*"),
+            rule(Deny, Match::Wildcard, "docker-image://last.io/*"),
             wild,
             next,
         ],
@@ -149,7 +149,8 @@ fn names_are_made_in_one_pass_and_bounded() {
     };
     let into = |matching, from: &str, into: &str, name: &str| {
         let policy = convert(matching, from, into);
-        let found = Pattern::new(&policy, &mut Budget::default())?.convert(&source(name))?;
+        let pattern = Pattern::new(&policy, &mut Budget::default())?;
+        let found = pattern.convert(&Named::of(&source(name)))?;
         Ok::<_, Error>(found.identifier)
     };
     for (matching, from, to, name, made) in [
@@ -265,6 +266,67 @@ async fn rules_take_no_more_than_a_bounded_time_and_memory() {
     ])
     .unwrap();
     read(wide(10)).unwrap();
+}
+
+/// Whoever writes a graph may write a source in many ways.
+///
+/// Rows: P05
+#[test]
+fn a_source_is_decided_on_by_what_it_leads_to() {
+    use Action::{Allow, Convert, Deny};
+    let wild = |action, identifier: &str| rule(action, Match::Wildcard, identifier);
+    let denied = |rules: Vec<Rule>, identifier: &str| decide(rules, identifier).is_err();
+    for (pattern, hidden) in [
+        (
+            "docker-image://docker.io/library/*",
+            "docker-image://alpine:latest",
+        ),
+        (
+            "docker-image://ghcr.io/*",
+            "docker-image://GHCR.io:443/a/b:1",
+        ),
+        (
+            "git://github.com/bad/*",
+            "git://https://u@GitHub.com/bad/r.git#main",
+        ),
+        ("git://github.com/bad/*", "git://git@github.com:bad/r.git"),
+        (
+            "git://github.com/bad/*",
+            "git://github.com/good/%2e%2e/bad/r",
+        ),
+        ("https://bad.com/*", "https://good.com@bad.com/f"),
+        ("https://h/bad/*", "https://h/good/../bad/f"),
+    ] {
+        assert!(denied(vec![wild(Deny, pattern)], hidden), "{hidden}");
+        let all_but = || vec![wild(Deny, "*"), wild(Allow, pattern)];
+        assert!(!denied(all_but(), hidden), "{hidden}");
+    }
+    for (pattern, hidden) in [
+        (
+            "docker-image://docker.io/*",
+            "docker-image://docker.io:5000/a:1",
+        ),
+        ("git://github.com/good/*", "git://github.com/good/../bad/r"),
+        ("https://good.com*", "https://good.com@bad.com/f"),
+        ("https://h/good/*", "https://h/good/../bad/f"),
+    ] {
+        let all_but = vec![wild(Deny, "*"), wild(Allow, pattern)];
+        assert!(denied(all_but, hidden), "{hidden}");
+    }
+    // Its login stays with it, but not with what comes in its place.
+    let mut pinned = wild(Convert, "https://h/*");
+    pinned.update = Some(Update {
+        identifier: "https://h/${1}".into(),
+        attrs: [("http.checksum".into(), "sha256:1".into())].into(),
+    });
+    let found = decide(vec![pinned.clone()], "https://u:p@H/f")
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.identifier, "https://u:p@H/f");
+    assert_eq!(found.attrs["http.checksum"], "sha256:1");
+    pinned.update = to("https://mirror/${1}");
+    let found = decide(vec![pinned], "https://u:p@H/f").unwrap().unwrap();
+    assert_eq!(found.identifier, "https://mirror/f");
 }
 
 /// What a frontend sends along comes after the client's, and cannot lift it.

@@ -296,8 +296,8 @@ mod tests {
     #[test]
     fn no_address_reaches_the_mirror_of_another() {
         let named = |address: &str, object: &str| {
-            let attrs = BTreeMap::from([("git.fullurl".to_owned(), address.to_owned())]);
-            let Ok(Identifier::Git(id)) = Identifier::parse("git://h/r", &attrs) else {
+            let identifier = format!("git://{address}");
+            let Ok(Identifier::Git(id)) = Identifier::parse(&identifier, &BTreeMap::new()) else {
                 panic!("{address}");
             };
             kept_as(&id, &Found::commit(object))

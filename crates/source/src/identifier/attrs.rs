@@ -22,6 +22,11 @@ impl<'a> Attrs<'a> {
         }
     }
 
+    /// Whose they are.
+    pub(super) fn identifier(&self) -> &'a str {
+        self.identifier
+    }
+
     /// The identifier itself is wrong.
     pub(super) fn wrong(&self, reason: impl Into<String>) -> Error {
         Error::Identifier {

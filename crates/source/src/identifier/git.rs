@@ -4,9 +4,10 @@ use llb::attr;
 
 use oci::{Algorithm, Digest};
 
+use super::address::Address;
 use super::attrs::Attrs;
 use super::image::BlobPlace;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Which times checked-out files get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -137,12 +138,10 @@ impl GitId {
     pub(super) fn parse(rest: &str, attrs: &mut Attrs<'_>) -> Result<GitId> {
         let (remote, fragment) = rest.split_once('#').unwrap_or((rest, ""));
         let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
-        let full = attrs
-            .text(attr::GIT_FULL_URL)
-            .filter(|full| !full.is_empty());
-        let remote = with_scheme(full.as_deref().unwrap_or(remote));
+        let full = attrs.text(attr::GIT_FULL_URL);
+        let full = full.filter(|full| !full.is_empty());
         let id = GitId {
-            remote,
+            remote: remote_of(remote, full.as_deref(), attrs)?,
             reference: reference.to_owned(),
             subdir: if clean(subdir).is_empty() {
                 String::new()
@@ -289,7 +288,27 @@ fn is_scp(remote: &str) -> bool {
     !path.is_empty() && host.contains('@') && !host.contains('/')
 }
 
-fn with_scheme(remote: &str) -> String {
+/// The address to fetch from: the repository is the one of the identifier, which is what policies
+/// know and people see; the attribute only says how it is reached.
+fn remote_of(remote: &str, full: Option<&str>, attrs: &Attrs<'_>) -> Result<String> {
+    let own = with_scheme(remote);
+    let Some(place) = Address::parse(&own) else {
+        return Ok(own);
+    };
+    let Some(full) = full else {
+        return Ok(place.to(&place));
+    };
+    let full = with_scheme(full);
+    match Address::parse(&full).filter(|full| full.is_of(&place)) {
+        Some(way) => Ok(way.to(&place)),
+        None => Err(Error::GitAddress {
+            identifier: attrs.identifier().to_owned(),
+            address: redacted(&full),
+        }),
+    }
+}
+
+pub(super) fn with_scheme(remote: &str) -> String {
     if remote.contains("://") || is_scp(remote) {
         remote.to_owned()
     } else {
@@ -298,7 +317,7 @@ fn with_scheme(remote: &str) -> String {
 }
 
 /// A path without its empty and `.` parts, relative.
-fn clean(path: &str) -> String {
+pub(super) fn clean(path: &str) -> String {
     path.split('/')
         .filter(|part| !part.is_empty() && *part != ".")
         .collect::<Vec<_>>()
@@ -312,7 +331,15 @@ pub(crate) fn redacted(address: &str) -> String {
             let _ = url.set_password(Some("xxxxx"));
             url.to_string()
         }
-        _ => address.to_owned(),
+        Ok(_) => address.to_owned(),
+        Err(_) => {
+            // Not of this form, or wrong in some other place.
+            let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+            match rest.split('/').next().and_then(|host| host.rfind('@')) {
+                Some(at) if rest[..at].contains(':') => format!("{scheme}://xxxxx{}", &rest[at..]),
+                _ => address.to_owned(),
+            }
+        }
     }
 }
 
@@ -360,6 +387,82 @@ mod tests {
             ),
             ("git@github.com:a/b.git", "", "")
         );
+    }
+
+    /// The repository is that of the identifier, by which policies know it.
+    ///
+    /// Rows: S14, P05
+    #[test]
+    fn the_full_address_only_says_how_the_repository_is_reached() {
+        let place = "example.com/user/repo.git";
+        for (place, full, remote) in [
+            (place, "https://example.com/user/repo.git", None),
+            (place, "git://example.com/user/repo.git", None),
+            (
+                place,
+                "https://user:password@example.com/user/repo.git",
+                None,
+            ),
+            (place, "git@example.com:user/repo.git", None),
+            (place, "git@example.com:/user/repo.git", None),
+            (
+                "example.com/user/repo.git#main:sub",
+                "ssh://git@example.com/user/repo.git",
+                None,
+            ),
+            (place, "https://EXAMPLE.COM/user/repo.git", None),
+            ("h:2222/r", "ssh://git@h:2222/r", None),
+            (
+                "https://example.com/user/repo",
+                "example.com/user/repo",
+                Some("https://example.com/user/repo"),
+            ),
+            (
+                place,
+                "https://example.com/user/repo.git/",
+                Some("https://example.com/user/repo.git"),
+            ),
+            (
+                place,
+                "https://example.com/user/repo",
+                Some("https://example.com/user/repo.git"),
+            ),
+            (
+                place,
+                "https://example.com/user/repo.git?a=b#main",
+                Some("https://example.com/user/repo.git"),
+            ),
+            (
+                "example.com/user/repo",
+                "git@example.com:user/repo.git",
+                Some("git@example.com:user/repo"),
+            ),
+            ("h/../a/%2e%2e//r", "http://h/r", None),
+        ] {
+            let id = parse(&format!("git://{place}"), &[("git.fullurl", full)]).unwrap();
+            assert_eq!(id.remote, remote.unwrap_or(full), "{place} {full}");
+        }
+        for full in [
+            "https://mirror.example.com/user/repo.git",
+            "ssh://git@example.com:2222/user/repo.git",
+            "https://example.com/user/other.git",
+            "https://example.com/user/repo.git.backup",
+            "https://example.com/user/repo.git/../../other/repo.git",
+            "https://example.com@evil.com/user/repo.git",
+            "https://user:password@[/repo.git",
+            "git@evil.com:user/repo.git",
+            "evil",
+        ] {
+            let error = parse(&format!("git://{place}"), &[("git.fullurl", full)]).unwrap_err();
+            assert!(
+                error.contains("git.fullurl does not match source identifier"),
+                "{error}"
+            );
+            assert!(!error.contains("password"), "{error}");
+        }
+        let alone = |identifier: &str| parse(identifier, &[]).unwrap().remote;
+        assert_eq!(alone("git://h//a/../b/?x#main"), "https://h/b");
+        assert_eq!(alone("git://git@h:a/b.git"), "git@h:a/b.git");
     }
 
     /// Rows: S16
@@ -478,7 +581,7 @@ mod tests {
     /// Rows: S14
     #[test]
     fn hostile_addresses_refs_and_folders_are_refused() {
-        for full in [
+        for address in [
             "ssh://-oProxyCommand=touch%20x/y",
             "-u@host:path",
             "ext::sh -c touch% x",
@@ -489,10 +592,11 @@ mod tests {
             "user@-oProxyCommand=x:path",
             "https://h/\nx",
         ] {
-            assert!(
-                parse("git://h/r", &[("git.fullurl", full)]).is_err(),
-                "{full}"
-            );
+            let identifier = format!("git://{address}");
+            assert!(parse(&identifier, &[]).is_err(), "{address}");
+            let reached = [("git.fullurl", address)];
+            assert!(parse(&identifier, &reached).is_err(), "{address}");
+            assert!(parse("git://h/r", &reached).is_err(), "{address}");
         }
         for fragment in [
             "--upload-pack=x",

@@ -44,7 +44,7 @@ async fn read(
         ("oci.store", "bundles"),
     ];
     all.extend_from_slice(attrs);
-    let source = state.source(&format!("git://127.0.0.1/r#{reference}"), &all)?;
+    let source = state.source(&format!("{NOWHERE}#{reference}"), &all)?;
     let key = source.cache_key(&build.cx, 0).await?;
     let fetched = source.fetch(&build.cx).await?.unwrap();
     Ok((key, files(&fetched).await))
@@ -54,9 +54,7 @@ async fn read(
 async fn written(state: &State, url: &str, reference: &str) -> (String, Vec<u8>) {
     let build = state.build(Attachables::new());
     let attrs = [("git.fullurl", url), ("git.checkoutbundle", "true")];
-    let source = state
-        .source(&format!("git://127.0.0.1/r#{reference}"), &attrs)
-        .unwrap();
+    let source = state.source(&format!("{url}#{reference}"), &attrs).unwrap();
     let key = source.cache_key(&build.cx, 0).await.unwrap();
     let fetched = source.fetch(&build.cx).await.unwrap().unwrap();
     let tree = fetched
@@ -175,7 +173,7 @@ async fn privileged_bundles_of_tags_commits_and_from_registries() {
         ("git.bundle", locator.as_str()),
         ("git.checksum", first.as_str()),
     ];
-    let source = fresh.source("git://127.0.0.1/other", &attrs).unwrap();
+    let source = fresh.source("git://127.0.0.1:1/other", &attrs).unwrap();
     source.cache_key(&build.cx, 0).await.unwrap();
     assert_eq!(server.count("GET", "blobs"), 0, "the commit says it all");
     let fetched = source.fetch(&build.cx).await.unwrap().unwrap();
@@ -259,7 +257,7 @@ async fn privileged_hostile_bundles_are_refused() {
         ("oci.store", "bundles"),
         ("git.checksum", newer.as_str()),
     ];
-    let source = fresh.source("git://127.0.0.1/r", &attrs).unwrap();
+    let source = fresh.source(NOWHERE, &attrs).unwrap();
     let error = source.fetch(&build.cx).await.err().unwrap();
     assert_eq!(error.kind(), Kind::NotFound, "{error}");
 }

@@ -217,8 +217,7 @@ async fn privileged_the_bytes_of_commits_and_tags() {
     let known = async |fragment: &str, attrs: &[(&str, &str)], objects| {
         let build = state.build(Attachables::new());
         let all = [&[("git.fullurl", url.as_str())], attrs].concat();
-        let Ok(Source::Git(git)) = state.source(&format!("git://127.0.0.1/r#{fragment}"), &all)
-        else {
+        let Ok(Source::Git(git)) = state.source(&format!("{url}#{fragment}"), &all) else {
             panic!("it is git")
         };
         git.facts(objects, &build.cx).await

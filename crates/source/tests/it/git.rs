@@ -138,7 +138,7 @@ pub(crate) async fn fetch(
     let build = state.build(Attachables::new());
     let mut all = vec![("git.fullurl", url)];
     all.extend_from_slice(attrs);
-    let source = state.source(&format!("git://127.0.0.1/r#{fragment}"), &all)?;
+    let source = state.source(&format!("git://{url}#{fragment}"), &all)?;
     let key = source.cache_key(&build.cx, 0).await?;
     let fetched = source.fetch(&build.cx).await?.unwrap();
     Ok((key, files(&fetched).await))
@@ -340,7 +340,7 @@ async fn privileged_an_answer_is_for_those_who_trust_the_same_hosts() {
     let build = state.build(Attachables::new());
     let asked = async |hosts: &str| {
         let attrs = [("git.fullurl", url.as_str()), ("git.knownsshhosts", hosts)];
-        let source = state.source("git://127.0.0.1/r#main", &attrs).unwrap();
+        let source = state.source(&format!("{url}#main"), &attrs).unwrap();
         source.cache_key(&build.cx, 0).await.unwrap().text
     };
     let first = asked("").await;
@@ -367,7 +367,7 @@ async fn privileged_files_may_have_the_modes_of_older_releases() {
         let build = state.build(Attachables::new());
         let url = served.url("r");
         let attrs = [("git.fullurl", url.as_str()), ("kiln.git.oldmodes", old)];
-        let name = format!("git://127.0.0.1/r{fragment}");
+        let name = format!("{url}{fragment}");
         let source = state.source(&name, &attrs).unwrap();
         let key = source.cache_key(&build.cx, 0).await.unwrap().text;
         let fetched = source.fetch(&build.cx).await.unwrap().unwrap();
@@ -410,7 +410,7 @@ async fn privileged_files_may_get_the_time_of_the_commit() {
         ("git.mtime", "commit".to_owned()),
     ];
     let attrs: Vec<(&str, &str)> = attrs.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    let source = state.source("git://127.0.0.1/r", &attrs).unwrap();
+    let source = state.source(&served.url("r"), &attrs).unwrap();
     let fetched = source.fetch(&build.cx).await.unwrap().unwrap();
     let tree = fetched
         .tree(&content::Memory::default(), &build.cx.step)
