@@ -86,6 +86,7 @@ fn options(choice: u8) -> Receive {
         metadata_only: (choice & 8 != 0).then_some(only),
         known: (choice & 16 != 0).then(contenthash::Contents::of_sent_files),
         observer: None,
+        hold: None,
     }
 }
 
