@@ -49,12 +49,7 @@ impl Digest {
             Digest::Sha256(b) => b,
             Digest::Sha512(b) => b,
         };
-        let mut text = String::with_capacity(bytes.len() * 2);
-        for byte in bytes {
-            text.push(char::from_digit(u32::from(byte >> 4), 16).expect("a nibble"));
-            text.push(char::from_digit(u32::from(byte & 15), 16).expect("a nibble"));
-        }
-        text
+        stdx::text::hex(bytes)
     }
 
     /// The first twelve hex digits, for people.

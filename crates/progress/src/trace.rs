@@ -4,6 +4,7 @@
 use std::fmt;
 
 use oci::Digest;
+use stdx::text::hex;
 
 /// A build's place in a trace.
 #[derive(Clone, PartialEq, Eq)]
@@ -35,10 +36,6 @@ impl Trace {
 
     /// The environment by which programs in a step know that they are part of its span.
     pub fn environment(&self, step: &Digest) -> Vec<String> {
-        let hex = |bytes: &[u8]| -> String {
-            let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
-            digits.collect()
-        };
         let (id, span) = (hex(&self.id), hex(&self.span(step)));
         let flags = u8::from(self.sampled);
         let mut environment = vec![format!("TRACEPARENT=00-{id}-{span}-{flags:02x}")];

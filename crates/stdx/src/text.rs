@@ -34,6 +34,14 @@ pub fn go_bool(text: &str) -> Option<bool> {
     }
 }
 
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)]));
+    bytes.iter().flat_map(digits).collect()
+}
+
 /// The bytes behind percent escapes; what only looks like an escape stays as it is.
 pub fn percent_decoded(text: &str) -> Vec<u8> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
@@ -97,6 +105,12 @@ mod tests {
             assert_eq!(percent_decoded(text), bytes.as_bytes(), "{text}");
         }
         assert_eq!(percent_decoded("%ff"), [0xff]);
+    }
+
+    #[test]
+    fn every_byte_is_two_digits() {
+        assert_eq!(hex(&[0, 0x0a, 0x5f, 0xff]), "000a5fff");
+        assert_eq!(hex(b""), "");
     }
 
     #[test]

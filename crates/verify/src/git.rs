@@ -26,12 +26,7 @@ pub fn object_id(kind: ObjectKind, raw: &[u8], sha256: bool) -> String {
     let mut digest = hash.begin();
     digest.update(format!("{kind} {}\0", raw.len()).as_bytes());
     digest.update(raw);
-    digest
-        .finish()
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    stdx::text::hex(digest.finish().as_ref())
 }
 
 /// That the object is the one named `id` and is signed by one of `keys`: OpenPGP keys in armor, or

@@ -6,12 +6,9 @@ use proto::opentelemetry::proto::common::v1 as common;
 use proto::opentelemetry::proto::trace::v1 as wire;
 use serde::Serialize;
 use serde_json::{Value, json};
+use stdx::text::hex;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 fn context(trace: &[u8], span: &[u8]) -> Value {
     let padded = |bytes: &[u8], length: usize| format!("{:0>length$}", hex(bytes));

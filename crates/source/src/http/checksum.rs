@@ -1,10 +1,11 @@
 //! The digest of a download and some bytes more: what a signature over it is of, for those who
 //! check it without having the content.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use llb::facts::{ChecksumAlgorithm, ChecksumQuestion};
 use sha2::{Digest, Sha256, Sha384, Sha512};
+use stdx::text::hex;
 
 /// The digest that was asked for, as `algorithm:hex`.
 pub(super) fn of(content: impl Read, question: &ChecksumQuestion) -> std::io::Result<String> {
@@ -16,18 +17,24 @@ pub(super) fn of(content: impl Read, question: &ChecksumQuestion) -> std::io::Re
 }
 
 fn digest<D: Digest>(name: &str, mut content: impl Read, suffix: &[u8]) -> std::io::Result<String> {
-    let (mut hash, mut buffer) = (D::new(), vec![0; 64 << 10]);
-    loop {
-        match content.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => hash.update(&buffer[..read]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    let mut hashing = Hashing(D::new());
+    std::io::copy(&mut content, &mut hashing)?;
+    hashing.0.update(suffix);
+    Ok(format!("{name}:{}", hex(&hashing.0.finalize())))
+}
+
+/// A place to write what is hashed.
+struct Hashing<D>(D);
+
+impl<D: Digest> Write for Hashing<D> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
     }
-    hash.update(suffix);
-    let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    Ok(format!("{name}:{hex}"))
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
