@@ -243,7 +243,8 @@ fn takes_back(primary: &Key, kind: Type, body: &[u8], said: &[u8]) -> bool {
     }
 }
 
-/// What the newest signature of a name says, unless the name was taken back since.
+/// What the newest signature of a name says, unless the name was taken back since. Unlike a key, a
+/// name is not taken back by what cannot be read, as for gpg: it need not be that the key is bad.
 fn name(primary: &Key, part: &Part<'_>, said: &[u8]) -> Option<Binding> {
     let (mut newest, mut taken_back) = (None::<Binding>, None);
     for signature in own_signatures(part, &primary.fingerprint) {

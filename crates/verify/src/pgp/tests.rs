@@ -1,214 +1,12 @@
 //! Keys and signatures written packet by packet, good ones and all sorts of bad ones.
 
 mod keyrings;
-
-use base64::Engine as _;
+mod making;
 
 use super::*;
 use crate::key::Curve;
 use crate::testkey::{Secret, padded, rsa};
-
-/// When keys are made.
-const MADE: u64 = 1_600_000_000;
-/// When they sign.
-const SIGNED: u64 = 1_650_000_000;
-/// When signatures are looked at.
-const NOW: u64 = 1_700_000_000;
-
-const DATA: &[u8] = b"what is signed\nin two lines\n";
-
-fn ed25519(seed: u8) -> Secret {
-    Secret::Ed25519([seed; 32])
-}
-
-fn packet(tag: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-    [&[0xc0 | tag, 255][..], &length, body].concat()
-}
-
-fn armored(label: &str, bytes: &[u8]) -> String {
-    let base64 = base64::engine::general_purpose::STANDARD.encode(bytes);
-    format!("-----BEGIN {label}-----\n\n{base64}\n-----END {label}-----\n")
-}
-
-fn mpi(number: &[u8]) -> Vec<u8> {
-    let number = crate::bytes::trimmed(number);
-    let bits = number.len() * 8
-        - number
-            .first()
-            .map_or(0, |first| first.leading_zeros() as usize);
-    [&u16::try_from(bits).unwrap().to_be_bytes()[..], number].concat()
-}
-
-/// A key packet's body.
-fn key(secret: &Secret) -> Vec<u8> {
-    let made = u32::try_from(MADE).unwrap().to_be_bytes();
-    let material = match secret {
-        Secret::Ed25519(_) => {
-            let point = [&[0x40][..], &secret.public()].concat();
-            [
-                &b"\x16\x09\x2b\x06\x01\x04\x01\xda\x47\x0f\x01"[..],
-                &mpi(&point),
-            ]
-            .concat()
-        }
-        Secret::Ecdsa(curve, _) => {
-            let oid: &[u8] = match curve {
-                Curve::P256 => b"\x13\x08\x2a\x86\x48\xce\x3d\x03\x01\x07",
-                Curve::P384 => b"\x13\x05\x2b\x81\x04\x00\x22",
-                Curve::P521 => b"\x13\x05\x2b\x81\x04\x00\x23",
-            };
-            [oid, &mpi(&secret.public())].concat()
-        }
-        Secret::Rsa(..) => [&[1][..], &mpi(&secret.public()), &mpi(&Secret::exponent())].concat(),
-    };
-    [&[4][..], &made, &material].concat()
-}
-
-fn algorithm(secret: &Secret) -> u8 {
-    match secret {
-        Secret::Ed25519(_) => 22,
-        Secret::Ecdsa(..) => 19,
-        Secret::Rsa(..) => 1,
-    }
-}
-
-/// A signature to be made.
-#[derive(Clone)]
-struct Draft {
-    kind: u8,
-    hash: u8,
-    created: u64,
-    subpackets: Vec<u8>,
-    /// Beside the issuer.
-    unhashed: Vec<u8>,
-    with_issuer: bool,
-}
-
-fn subpacket(kind: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len() + 1).unwrap().to_be_bytes();
-    [&[255][..], &length, &[kind], body].concat()
-}
-
-fn time(kind: u8, seconds: u64) -> Vec<u8> {
-    subpacket(kind, &u32::try_from(seconds).unwrap().to_be_bytes())
-}
-
-fn draft(kind: u8) -> Draft {
-    Draft {
-        kind,
-        hash: 8,
-        created: SIGNED,
-        subpackets: Vec::new(),
-        unhashed: Vec::new(),
-        with_issuer: true,
-    }
-}
-
-impl Draft {
-    fn with(mut self, subpacket: Vec<u8>) -> Draft {
-        self.subpackets.extend(subpacket);
-        self
-    }
-
-    fn at(self, created: u64) -> Draft {
-        Draft { created, ..self }
-    }
-
-    fn hash(self, hash: u8) -> Draft {
-        Draft { hash, ..self }
-    }
-
-    /// The packet's body.
-    fn sign(&self, secret: &Secret, said: &[u8]) -> Vec<u8> {
-        self.sign_with(secret, said, |hash, digest| secret.sign(hash, digest))
-    }
-
-    fn sign_with(
-        &self,
-        secret: &Secret,
-        said: &[u8],
-        sign: impl FnOnce(Hash, &[u8]) -> Vec<Vec<u8>>,
-    ) -> Vec<u8> {
-        let hashed = [time(2, self.created), self.subpackets.clone()].concat();
-        let length = u16::try_from(hashed.len()).unwrap().to_be_bytes();
-        let head = [4, self.kind, algorithm(secret), self.hash];
-        let start = [&head[..], &length, &hashed].concat();
-        let length = u32::try_from(start.len()).unwrap().to_be_bytes();
-        let hash = match self.hash {
-            2 => Hash::Sha1,
-            9 => Hash::Sha384,
-            10 => Hash::Sha512,
-            _ => Hash::Sha256,
-        };
-        let digest = hash.of(&[said, &start, &[4, 0xff], &length].concat());
-        let mut unhashed = self.unhashed.clone();
-        if self.with_issuer {
-            unhashed.extend(subpacket(16, &fingerprint(&key(secret))[12..]));
-        }
-        let length = u16::try_from(unhashed.len()).unwrap().to_be_bytes();
-        let numbers = sign(hash, &digest);
-        let numbers: Vec<u8> = numbers.iter().flat_map(|number| mpi(number)).collect();
-        [&start[..], &length, &unhashed, &digest[..2], &numbers].concat()
-    }
-}
-
-fn said_of_name(primary: &Secret) -> Vec<u8> {
-    [
-        &framed_key(&key(primary))[..],
-        &[0xb4],
-        &4_u32.to_be_bytes(),
-        b"name",
-    ]
-    .concat()
-}
-
-fn said_of_subkey(primary: &Secret, subkey: &Secret) -> Vec<u8> {
-    [framed_key(&key(primary)), framed_key(&key(subkey))].concat()
-}
-
-/// A name with what `draft` says of it.
-fn name(primary: &Secret, draft: &Draft) -> Vec<u8> {
-    let signed = draft.sign(primary, &said_of_name(primary));
-    [packet(13, b"name"), packet(2, &signed)].concat()
-}
-
-fn may_sign() -> Draft {
-    draft(0x13).at(MADE).with(subpacket(27, &[3]))
-}
-
-/// A key that may sign, with these packets after its name.
-fn certificate(primary: &Secret, more: &[u8]) -> String {
-    let bytes = [
-        &packet(6, &key(primary))[..],
-        &name(primary, &may_sign()),
-        more,
-    ]
-    .concat();
-    armored("PGP PUBLIC KEY BLOCK", &bytes)
-}
-
-fn signature(secret: &Secret, draft: &Draft) -> String {
-    armored("PGP SIGNATURE", &packet(2, &draft.sign(secret, DATA)))
-}
-
-fn check_at(signature: &str, keys: &str, reject_expired: bool, now: u64) -> Result<(), String> {
-    let policy = Policy {
-        reject_expired,
-        now,
-    };
-    detached(signature.as_bytes(), keys.as_bytes(), policy, DATA).map_err(|e| e.to_string())
-}
-
-fn check(signature: &str, keys: &str) -> Result<(), String> {
-    check_at(signature, keys, false, NOW)
-}
-
-#[track_caller]
-fn refused(checked: Result<(), String>, reason: &str) {
-    let error = checked.expect_err(reason);
-    assert!(error.contains(reason), "{reason}: {error}");
-}
+use making::*;
 
 /// Rows: S16, S17
 #[test]
@@ -258,10 +56,10 @@ fn another_key_and_other_bytes_do_not_count() {
     assert_eq!(check(&signed, &both), Ok(()));
     let two = [
         packet(6, &key(&ed25519(2))),
-        name(&ed25519(2), &may_sign()),
+        name(&ed25519(2), &usual()),
         packet(12, b"trust"),
         packet(6, &key(&ed25519(1))),
-        name(&ed25519(1), &may_sign()),
+        name(&ed25519(1), &usual()),
     ];
     let ring = armored("PGP PUBLIC KEY BLOCK", &two.concat());
     assert_eq!(check(&signed, &ring), Ok(()));
@@ -336,7 +134,7 @@ fn rsa_padding_is_that_of_the_standard() {
 fn expired_keys_and_signatures() {
     let secret = ed25519(1);
     let ending = |lifetime: u64| {
-        let name = name(&secret, &may_sign().with(time(9, lifetime)));
+        let name = name(&secret, &usual().with(time(9, lifetime)));
         let bytes = [packet(6, &key(&secret)), name].concat();
         armored("PGP PUBLIC KEY BLOCK", &bytes)
     };
@@ -364,8 +162,8 @@ fn expired_keys_and_signatures() {
     // The newest word on the key counts, also one that came after the signature.
     let mut names = packet(13, b"name");
     for draft in [
-        may_sign().with(time(9, 10)),
-        may_sign().at(NOW - 5).with(time(9, NOW)),
+        usual().with(time(9, 10)),
+        usual().at(NOW - 5).with(time(9, NOW)),
     ] {
         names.extend(packet(2, &draft.sign(&secret, &said_of_name(&secret))));
     }
@@ -383,7 +181,7 @@ fn revoked_keys_do_not_count() {
         let bytes = [
             &packet(6, &key(&secret))[..],
             revocation,
-            &name(&secret, &may_sign()),
+            &name(&secret, &usual()),
             more,
         ];
         armored("PGP PUBLIC KEY BLOCK", &bytes.concat())
@@ -462,7 +260,7 @@ fn a_key_may_do_what_it_says_itself() {
     };
     let certifying = || draft(0x13).at(MADE).with(subpacket(27, &[1]));
     let unknown = "signature made by unknown entity";
-    let good = named(&[name(&secret, &may_sign())]);
+    let good = named(&[name(&secret, &usual())]);
     assert_eq!(check(&signed, &good), Ok(()));
     // It says nothing; it says so where anybody may write.
     let silent = named(&[name(&secret, &draft(0x13).at(MADE))]);
@@ -474,14 +272,14 @@ fn a_key_may_do_what_it_says_itself() {
         unknown,
     );
     // Somebody else says so for it, later and of its first name.
-    let mut foreign = may_sign().at(NOW - 1).with(subpacket(25, &[1]));
+    let mut foreign = usual().at(NOW - 1).with(subpacket(25, &[1]));
     foreign.with_issuer = false;
     foreign.unhashed = subpacket(16, &fingerprint(&key(&secret))[12..]);
     let foreign = packet(2, &foreign.sign(&ed25519(2), &said_of_name(&secret)));
     let own = name(&secret, &certifying());
     refused(check(&signed, &named(&[own, foreign])), unknown);
     // It said so of another key.
-    let other = name(&ed25519(2), &may_sign());
+    let other = name(&ed25519(2), &usual());
     refused(check(&signed, &named(&[other])), "no name");
 }
 

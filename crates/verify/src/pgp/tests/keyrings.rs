@@ -36,15 +36,15 @@ fn an_older_copy_of_a_key_does_not_win() {
     let secret = ed25519(1);
     let signed = signature(&secret, &draft(0));
     let primary = packet(6, &key(&secret));
-    let good = [primary.clone(), name(&secret, &may_sign())].concat();
+    let good = [primary.clone(), name(&secret, &usual())].concat();
     let revoked = revocation().sign(&secret, &said_of_key(&secret));
     let revoked = [
         primary.clone(),
         packet(2, &revoked),
-        name(&secret, &may_sign()),
+        name(&secret, &usual()),
     ]
     .concat();
-    let ended = may_sign().at(MADE + 5).with(time(9, 10));
+    let ended = usual().at(MADE + 5).with(time(9, 10));
     let ended = [primary.clone(), name(&secret, &ended)].concat();
     let nameless = draft(0x30).at(NOW).sign(&secret, &said_of_name(&secret));
     let nameless = [primary, packet(13, b"name"), packet(2, &nameless)].concat();
@@ -102,7 +102,7 @@ fn a_revocation_that_cannot_be_read_is_one() {
     let said = said_of_key(&primary);
     let by_primary = signature(&primary, &draft(0));
     let with = |body: &[u8]| {
-        let name = name(&primary, &may_sign());
+        let name = name(&primary, &usual());
         keyring(&[packet(6, &key(&primary)), packet(2, body), name])
     };
     let sha224 = revocation().hash(11).sign(&primary, &said);
@@ -138,6 +138,29 @@ fn a_revocation_that_cannot_be_read_is_one() {
     assert_eq!(check(&by_primary, &keys), Ok(()));
 }
 
+/// As with gpg: who says that a name is not the key's any more says nothing against the key.
+///
+/// Rows: S16, S17
+#[test]
+fn a_name_stays_when_what_takes_it_back_cannot_be_read() {
+    let (primary, other) = (ed25519(1), ed25519(2));
+    let signed = signature(&primary, &draft(0));
+    let taken_back = draft(0x30).at(NOW);
+    let said = said_of_name(&primary);
+    let with = |body: &[u8]| certificate(&primary, &packet(2, body));
+    let right = taken_back.sign(&primary, &said);
+    refused(check(&signed, &with(&right)), "no name");
+    let unknown_hash = taken_back.clone().hash(11).sign(&primary, &said);
+    let critical = taken_back.clone().with(subpacket(0x80 | 99, b"x"));
+    let critical = critical.sign(&primary, &said);
+    let mut sixth = right.clone();
+    sixth[0] = 6;
+    let others = taken_back.sign(&other, &said);
+    for body in [&unknown_hash, &critical, &sixth, &others] {
+        assert_eq!(check(&signed, &with(body)), Ok(()));
+    }
+}
+
 /// Rows: S16, S17
 #[test]
 fn a_revocation_is_found_wherever_it_lies() {
@@ -145,7 +168,7 @@ fn a_revocation_is_found_wherever_it_lies() {
     let signed = signature(&secret, &draft(0));
     let revoked = revocation().sign(&secret, &said_of_key(&secret));
     let revoked = packet(2, &revoked);
-    let (primary, name) = (packet(6, &key(&secret)), name(&secret, &may_sign()));
+    let (primary, name) = (packet(6, &key(&secret)), name(&secret, &usual()));
     for unknown in [12, 20, 60, 63] {
         let hidden = packet(unknown, b"whatever");
         let keys = [primary.clone(), hidden, revoked.clone(), name.clone()];
@@ -178,7 +201,7 @@ fn a_key_ends_by_whatever_it_says_of_itself() {
                 .iter()
                 .map(|one| packet(2, &one.sign(&primary, &said))),
         );
-        keys.push(name(&primary, &may_sign()));
+        keys.push(name(&primary, &usual()));
         keyring(&keys)
     };
     let ending = draft(0x1f).at(MADE + 1).with(time(9, 10));
@@ -194,7 +217,7 @@ fn a_key_ends_by_whatever_it_says_of_itself() {
     let keys = [
         packet(6, &key(&primary)),
         packet(2, &by_another),
-        name(&primary, &may_sign()),
+        name(&primary, &usual()),
     ];
     assert_eq!(check(&signed, &keyring(&keys)), Ok(()));
     // The subkey's own word ends, too.
@@ -216,7 +239,7 @@ fn keyrings_cost_no_more_than_keys_of_people_do() {
     let signed = signature(&secret, &draft(0));
     let words = |by: &Secret, count: u64| {
         let said = said_of_name(by);
-        let one = |at| packet(2, &may_sign().at(MADE + at).sign(by, &said));
+        let one = |at| packet(2, &usual().at(MADE + at).sign(by, &said));
         let name = [packet(13, b"name"), (0..count).flat_map(one).collect()].concat();
         [packet(6, &key(by)), name].concat()
     };
@@ -237,7 +260,7 @@ fn keyrings_cost_no_more_than_keys_of_people_do() {
     let long = vec![b'x'; (4 << 10) + 1];
     let length = u32::try_from(long.len()).unwrap().to_be_bytes();
     let said = [&said_of_key(&secret)[..], &[0xb4], &length, &long].concat();
-    let word = may_sign().sign(&secret, &said);
+    let word = usual().sign(&secret, &said);
     let keys = [
         packet(6, &key(&secret)),
         packet(13, &long),
