@@ -26,7 +26,8 @@ pub struct Deeds {
 
 impl Deeds {
     /// The graph's vertices as the solver wants them. `ignore_cache` marks all of them;
-    /// `nested` builds the graphs that they find.
+    /// `nested` builds the graphs that they find. It asks and writes the database: not for where
+    /// nothing may block.
     pub fn vertices(
         &self,
         graph: &llb::Graph,
@@ -34,7 +35,6 @@ impl Deeds {
         nested: &Arc<dyn Nested>,
     ) -> Result<Vec<VertexSpec<Output>>> {
         let all = graph.vertices();
-        self.forget_cache_mounts(all, ignore_cache)?;
         let mut specs = Vec::with_capacity(all.len());
         for vertex in all {
             let inputs = vertex.inputs.iter().map(|input| solver::Edge {
@@ -62,6 +62,8 @@ impl Deeds {
                 });
             specs.push(spec);
         }
+        // Only once nothing of the graph is refused.
+        self.forget_cache_mounts(all, ignore_cache)?;
         Ok(specs)
     }
 
@@ -81,8 +83,9 @@ impl Deeds {
                 _ => None,
             })
             .collect();
-        for key in keys {
-            self.parts.refs.begin_anew(&key)?;
+        if !keys.is_empty() {
+            let keys = keys.iter().map(String::as_str);
+            self.parts.refs.begin_anew(keys)?;
         }
         Ok(())
     }

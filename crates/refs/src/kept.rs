@@ -75,25 +75,33 @@ impl Refs {
 
     /// Removes what is kept under `key` and not in use.
     pub fn forget_named(&self, key: &str) -> Result<()> {
-        self.forget(key, |_, _| Ok(()))
+        self.forget([key], |_, _| Ok(()))
     }
 
-    /// The next user of `key` begins empty, also when someone uses what is kept there: that
-    /// stays with them, under no name, and is pruned like any other once they are done.
-    pub fn begin_anew(&self, key: &str) -> Result<()> {
-        self.forget(key, |tx, record| Ok(Record::forget_name(tx, &record.id)?))
+    /// The next user of each of `keys` begins empty, also when someone uses what is kept there:
+    /// that stays with them, under no name, and is pruned like any other once they are done.
+    pub fn begin_anew<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Result<()> {
+        self.forget(keys, |tx, record| Ok(Record::forget_name(tx, &record.id)?))
     }
 
-    fn forget(&self, key: &str, in_use: impl Fn(&Tx<'_>, &Record) -> Result<()>) -> Result<()> {
+    fn forget<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k str>,
+        in_use: impl Fn(&Tx<'_>, &Record) -> Result<()>,
+    ) -> Result<()> {
+        let forget = |tx: &Tx<'_>, record: &Record| {
+            let thing = Thing::Record(record.id.clone());
+            let used = self.0.parts.leases.is_held(tx, &thing)?
+                || !Record::children(tx, &record.id)?.is_empty();
+            match used {
+                true => in_use(tx, record),
+                false => self.remove_record(tx, record).map(drop),
+            }
+        };
         self.0.parts.db.write(|tx| {
-            for record in Record::named(tx, key)? {
-                let thing = Thing::Record(record.id.clone());
-                let used = self.0.parts.leases.is_held(tx, &thing)?
-                    || !Record::children(tx, &record.id)?.is_empty();
-                if used {
-                    in_use(tx, &record)?;
-                } else {
-                    self.remove_record(tx, &record)?;
+            for key in keys {
+                for record in Record::named(tx, key)? {
+                    forget(tx, &record)?;
                 }
             }
             Ok(())

@@ -77,6 +77,38 @@ async fn privileged_a_cache_mount_is_kept_between_steps() {
     client.run_op(&*op, &[&base]).await.output();
 }
 
+/// Rows: X03, C06
+#[tokio::test]
+async fn privileged_a_graph_that_is_refused_empties_no_cache_mount() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let (base, client) = (world.busybox(), world.plain());
+    let one = |script| with(script, [cache("/c", "id", Sharing::Shared)]);
+    client.run(one("echo 1 > /c/f"), &[&base]).await.output();
+    let mut builder = llb::Builder::new();
+    let anew = llb::Meta::default().ignore_cache(true);
+    let mounts = || {
+        let mut mount = llb::MountSpec::root(None);
+        mount.target = "/c".to_owned();
+        mount.kind = cache("/c", "id", Sharing::Shared).kind;
+        vec![llb::MountSpec::root(None), mount]
+    };
+    let first = builder.run(Exec::new(["/first"]), mounts(), None, anew);
+    let mut second = Exec::new(["/second"]);
+    second.network = llb::Network::Host;
+    let on = vec![llb::MountSpec::root(first.outputs.get("/").copied())];
+    let second = builder.run(second, on, None, llb::Meta::default());
+    let definition = builder.definition(second.outputs.get("/"));
+    let refused = client.vertices(&llb::Graph::load(&definition).unwrap());
+    let error = refused.err().expect("it may not have the network");
+    assert_eq!(error.kind(), stdx::Kind::Denied, "{error}");
+    client
+        .run(one("test $(cat /c/f) = 1"), &[&base])
+        .await
+        .output();
+}
+
 /// A cache mount can begin as something, of which a part is mounted.
 /// Rows: X03, L05
 #[tokio::test]

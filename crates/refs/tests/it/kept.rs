@@ -114,7 +114,7 @@ async fn privileged_beginning_anew_leaves_users_their_directory() {
     let Some(state) = state() else { return };
     let old = named(&state.refs, "cache", None, Sharing::Shared).await;
     write(old.tree().root(), "before", "1");
-    state.refs.begin_anew("cache").unwrap();
+    state.refs.begin_anew(["cache"]).unwrap();
     let anew = named(&state.refs, "cache", None, Sharing::Shared).await;
     assert!(listing(&anew.tree()).is_empty());
     write(anew.tree().root(), "after", "2");
@@ -125,7 +125,7 @@ async fn privileged_beginning_anew_leaves_users_their_directory() {
     assert_eq!(listing(&next.tree())["after"], "2");
     drop(next);
     // Nobody uses it: it goes at once.
-    state.refs.begin_anew("cache").unwrap();
+    state.refs.begin_anew(["cache"]).unwrap();
     let empty = named(&state.refs, "cache", None, Sharing::Private).await;
     assert!(listing(&empty.tree()).is_empty());
 }
