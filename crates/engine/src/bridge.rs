@@ -1,7 +1,7 @@
 //! What a frontend asks, answered: graphs are given to the solver, images looked up,
 //! files of results read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +30,7 @@ use crate::gateway;
 use crate::nested::{Nested, Within};
 use crate::policy::Policies;
 use crate::provenance::{Asked, SeenImage};
+use crate::rewrite::Rewrite;
 use crate::warnings::Warnings;
 use crate::{Compatibility, Engine};
 
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     warnings: Warnings,
     /// As which releases the output is made.
     pub(crate) compatibility: Compatibility,
+    /// What the build may use beyond the sandbox.
+    pub(crate) entitlements: BTreeSet<String>,
     solved: Mutex<HashMap<RefId, Arc<Solved>>>,
     /// Steps that failed and somebody looked at, by where what is left of them is in memory;
     /// that stays where it is as it is kept here too.
@@ -79,6 +82,28 @@ impl Solved {
                 Err(frontend::Error::NoRef(reference.to_string()))
             }
         }
+    }
+}
+
+/// A graph, read and checked.
+pub(crate) struct Read {
+    definition: llb::Definition,
+    graph: llb::Graph,
+}
+
+impl Read {
+    pub(crate) async fn of(definition: llb::Definition) -> frontend::Result<Read> {
+        let read = move || {
+            let graph = llb::Graph::load(&definition)?;
+            Ok(Read { definition, graph })
+        };
+        let read: llb::Result<Read> = stdx::task::blocking(read).await;
+        read.map_err(|error| asked("reading the graph", error.kind(), error))
+    }
+
+    /// The step whose result it is for; none if that is the empty filesystem.
+    pub(crate) fn root(&self) -> Option<Digest> {
+        Some(self.graph.root()?.digest)
     }
 }
 
@@ -118,6 +143,7 @@ impl Shared {
             policies,
             warnings: Warnings::default(),
             compatibility: Compatibility::default(),
+            entitlements: BTreeSet::new(),
             solved: Mutex::default(),
             failed: Mutex::default(),
             numbers: AtomicU64::new(1),
@@ -204,23 +230,45 @@ impl Shared {
         definition: llb::Definition,
         within: &Within,
     ) -> frontend::Result<Option<RefId>> {
-        let graph = {
-            let definition = definition.clone();
-            stdx::task::blocking(move || llb::Graph::load(&definition)).await
+        self.give(Read::of(definition).await?, within).await
+    }
+
+    /// The same with a graph that was read already.
+    pub(crate) async fn give(
+        self: &Arc<Shared>,
+        read: Read,
+        within: &Within,
+    ) -> frontend::Result<Option<RefId>> {
+        let Read { definition, graph } = read;
+        let policed = self.policed(&within.policies, &definition, &graph);
+        let rewrite = Rewrite {
+            others: policed.await?,
+            compatibility: self.compatibility,
+            holds: within.holds(self),
         };
-        let graph = graph.map_err(|error| asked("reading the graph", error.kind(), error))?;
-        let (definition, graph) = self.policed(&within.policies, definition, graph).await?;
-        let (definition, graph) = self
-            .compatibility
+        let (shared, within) = (self.clone(), within.clone());
+        // A graph may be large: its names are computed anew, and what is known of its steps is
+        // read from the disk.
+        stdx::task::blocking(move || shared.give_now((definition, graph), &rewrite, within)).await
+    }
+
+    fn give_now(
+        self: &Arc<Shared>,
+        (definition, graph): (llb::Definition, llb::Graph),
+        rewrite: &Rewrite,
+        within: Within,
+    ) -> frontend::Result<Option<RefId>> {
+        let (definition, graph) = rewrite
             .graph(definition, graph)
-            .map_err(|error| asked("asking sources for what they gave", error.kind(), error))?;
+            .map_err(|error| asked("changing the graph", error.kind(), error))?;
         let Some(root) = graph.root() else {
             return Ok(None);
         };
         self.imports.layouts(&graph);
+        let by = within.asked.clone();
         let nested: Arc<dyn ops::Nested> = Arc::new(Nested {
             shared: Arc::downgrade(self),
-            within: within.clone(),
+            within,
         });
         let vertices = self
             .deeds
@@ -238,7 +286,7 @@ impl Shared {
             from: From::Edge(edge),
             output: OnceCell::new(),
         });
-        within.asked.loaded(id.clone());
+        by.loaded(id.clone());
         Ok(Some(id))
     }
 

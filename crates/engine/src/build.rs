@@ -73,6 +73,7 @@ impl Engine {
             policies,
         );
         shared.compatibility = request.compatibility;
+        shared.entitlements = request.entitlements.iter().cloned().collect();
         let shared = Arc::new(shared);
         // Whatever ends the build, it leaves before the rest of it goes: other builds may share a
         // step that is done with what this one has, and only of one that has left they take over.

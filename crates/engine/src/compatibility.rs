@@ -2,7 +2,6 @@
 //! bit asks for the version of then. Only what comes out is older, not how it is made.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use exporter::{ImageOptions, Source};
 use layer::Algorithm;
@@ -85,35 +84,25 @@ impl Compatibility {
         Ok(Cow::Owned(old?))
     }
 
-    /// A graph whose sources give what they gave then. Those are other steps than today's, and
-    /// all that rests on them is, so that builds of both kinds can run side by side.
-    pub(crate) fn graph(
-        self,
-        definition: llb::Definition,
-        graph: llb::Graph,
-    ) -> Result<(llb::Definition, llb::Graph), llb::Error> {
-        if self > Compatibility::V013 {
-            return Ok((definition, graph));
+    /// A source that gives what it gave then, if that was anything else. It is another step than
+    /// today's, and all that rests on it is, so that builds of both kinds can run side by side.
+    pub(crate) fn source(self, source: &llb::Source) -> Option<llb::Source> {
+        let old = self == Compatibility::V013 && source.identifier.starts_with("git://");
+        let mark = (llb::attr::GIT_OLD_MODES, "true");
+        let marked = source.attrs.get(mark.0).is_some_and(|it| it == mark.1);
+        if !old || marked {
+            return None;
         }
-        let old = |vertex: &llb::Vertex| match &vertex.op.kind {
-            llb::OpKind::Source(source) if source.identifier.starts_with("git://") => {
-                let mut source = source.clone();
-                let attr = llb::attr::GIT_OLD_MODES.to_owned();
-                source.attrs.insert(attr, "true".to_owned());
-                Some((vertex.digest, source))
-            }
-            _ => None,
-        };
-        let old: BTreeMap<_, _> = graph.vertices().iter().filter_map(old).collect();
-        match old.is_empty() {
-            true => Ok((definition, graph)),
-            false => crate::policy::replaced(&definition, &graph, &old),
-        }
+        let mut source = source.clone();
+        source.attrs.insert(mark.0.to_owned(), mark.1.to_owned());
+        Some(source)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     /// Rows: A17
@@ -162,34 +151,5 @@ mod tests {
         for source in [&plain, &attested] {
             assert_eq!(written(Compatibility::V031, source, false), (true, true));
         }
-    }
-
-    /// Rows: A17
-    #[test]
-    fn only_the_oldest_version_has_other_git_sources() {
-        let mut builder = llb::Builder::new();
-        let sources = ["docker-image://h/a:1", "git://h/r"];
-        let sources = sources
-            .map(|name| Some(builder.source(name, BTreeMap::new(), None, llb::Meta::default())));
-        let both = builder.merge(&sources, llb::Meta::default());
-        let definition = builder.definition(both.as_ref());
-        let graph = llb::Graph::load(&definition).unwrap();
-        let aged = |version: Compatibility| {
-            let (definition, graph) = (definition.clone(), graph.clone());
-            version.graph(definition, graph).unwrap().1
-        };
-        let digests = |graph: &llb::Graph| -> Vec<_> {
-            graph.vertices().iter().map(|one| one.digest).collect()
-        };
-        for same in [Compatibility::V015, Compatibility::V031] {
-            assert_eq!(digests(&aged(same)), digests(&graph));
-        }
-        let old = aged(Compatibility::V013);
-        let kept = digests(&graph)
-            .into_iter()
-            .filter(|digest| digests(&old).contains(digest));
-        assert_eq!(kept.count(), 1, "the image");
-        let again = Compatibility::V013.graph(old.definition(), old.clone());
-        assert_eq!(digests(&again.unwrap().1), digests(&old));
     }
 }

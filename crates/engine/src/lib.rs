@@ -23,6 +23,7 @@ mod platforms;
 mod policy;
 mod provenance;
 mod request;
+mod rewrite;
 mod sink;
 mod usage;
 mod verify;

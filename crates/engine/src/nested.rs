@@ -4,16 +4,18 @@
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
+use oci::Digest;
 use ops::{NestedError, Output};
 use solver::OpContext;
 
-use crate::bridge::{Shared, failed};
+use crate::Compatibility;
+use crate::bridge::{Read, Shared, failed};
 use crate::error::asked;
 use crate::policy::Policies;
 use crate::provenance::Asked;
 
 /// Graphs that may be found in each other.
-const MAX_DEPTH: u32 = 10;
+const MAX_DEPTH: usize = 10;
 
 /// What holds for the graph a step is in, and so for the graph it finds.
 #[derive(Clone)]
@@ -21,8 +23,8 @@ pub(crate) struct Within {
     pub(crate) policies: Policies,
     /// Who asked for it.
     pub(crate) asked: Arc<Asked>,
-    /// How many graphs around it were found in files.
-    depth: u32,
+    /// The graphs around it that were found in files, by their last steps.
+    around: Vec<Digest>,
 }
 
 impl Within {
@@ -31,8 +33,26 @@ impl Within {
         Within {
             policies,
             asked,
-            depth: 0,
+            around: Vec::new(),
         }
+    }
+
+    /// The name of all that holds for a graph that is found in this one, and none where a graph may
+    /// do whatever any may.
+    pub(crate) fn holds(&self, shared: &Shared) -> Option<Digest> {
+        let (rules, session) = self.policies.known_by();
+        let (version, allowed) = (shared.compatibility, &shared.entitlements);
+        let usual = version == Compatibility::default() && allowed.is_empty();
+        if usual && rules.is_none() && session.is_none() && self.around.is_empty() {
+            return None;
+        }
+        let number = version.number();
+        // So written, texts are in quotes: only the same things are written the same.
+        let all = format!(
+            "{rules:?} {session:?} {allowed:?} {number} {:?}",
+            self.around
+        );
+        Some(Digest::of(all))
     }
 }
 
@@ -46,18 +66,23 @@ pub(crate) struct Nested {
 impl ops::Nested for Nested {
     async fn build(&self, cx: &OpContext, definition: llb::Definition) -> frontend::Result<Output> {
         let nested = |error: NestedError| asked("building a graph", error.kind(), error);
-        let limit = MAX_DEPTH;
-        if self.within.depth >= limit {
+        let mut within = self.within.clone();
+        if within.around.len() >= MAX_DEPTH {
+            let limit = MAX_DEPTH;
             return Err(nested(NestedError::TooDeep { limit }));
         }
         let Some(shared) = self.shared.upgrade() else {
             return Err(nested(NestedError::Canceled));
         };
-        let within = Within {
-            depth: self.within.depth + 1,
-            ..self.within.clone()
+        let read = Read::of(definition).await?;
+        let Some(root) = read.root() else {
+            return Ok(Output(None));
         };
-        let Some(reference) = shared.load(definition, &within).await? else {
+        if within.around.contains(&root) {
+            return Err(nested(NestedError::Itself));
+        }
+        within.around.push(root);
+        let Some(reference) = shared.give(read, &within).await? else {
             return Ok(Output(None));
         };
         let solved = shared.get(&reference)?;

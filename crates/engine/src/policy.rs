@@ -17,8 +17,6 @@ use session::{PolicyAnswer, PolicyQuestion, Sessions};
 use stdx::Kind;
 
 use crate::bridge::Shared;
-use crate::error::asked;
-
 use crate::request::Policy;
 use pattern::{Budget, Named, Pattern};
 
@@ -105,6 +103,8 @@ pub(crate) struct Policies {
     lists: Vec<Arc<[Pattern]>>,
     /// What further ones may take.
     budget: Budget,
+    /// The name of all rules.
+    rules: Option<oci::Digest>,
     session: Option<(Sessions, String)>,
 }
 
@@ -115,6 +115,7 @@ impl Policies {
         let mut policies = Policies {
             lists: Vec::new(),
             budget: Budget::default(),
+            rules: None,
             session: session.map(|id| (sessions.clone(), id)),
         };
         policies.add(&policy.rules)?;
@@ -128,6 +129,9 @@ impl Policies {
                 patterns.push(Pattern::new(rule, &mut self.budget)?);
             }
             self.lists.push(patterns.into());
+            // So written, texts are in quotes: only the same rules are written the same.
+            let all = format!("{:?} {rules:?}", self.rules);
+            self.rules = Some(oci::Digest::of(all));
         }
         Ok(())
     }
@@ -143,6 +147,13 @@ impl Policies {
             Ok(all)
         });
         read.await.map_err(|error| refused(error, Vec::new()))
+    }
+
+    /// The name of all rules, and who decides beside them: where these are the same, so are the
+    /// decisions.
+    pub(crate) fn known_by(&self) -> (Option<oci::Digest>, Option<&str>) {
+        let session = self.session.as_ref();
+        (self.rules, session.map(|(_, id)| id.as_str()))
     }
 
     /// Whether everything is allowed.
@@ -299,56 +310,29 @@ fn by_list(list: &[Pattern], source: &llb::Source) -> Result<Option<llb::Source>
     }
 }
 
-/// A definition with other sources in place of some, its places still at their steps.
-pub(crate) fn replaced(
-    definition: &llb::Definition,
-    old: &llb::Graph,
-    others: &BTreeMap<oci::Digest, llb::Source>,
-) -> Result<(llb::Definition, llb::Graph), llb::Error> {
-    let new = old.map(|vertex| {
-        Ok::<_, llb::Error>(others.get(&vertex.digest).cloned().map(llb::OpKind::Source))
-    })?;
-    let mut changed = new.definition();
-    changed.source = definition.source.clone();
-    if let Some(map) = &mut changed.source {
-        for (before, after) in old.vertices().iter().zip(new.vertices()) {
-            if before.digest != after.digest
-                && let Some(places) = map.locations.remove(&before.digest)
-            {
-                map.locations.insert(after.digest, places);
-            }
-        }
-    }
-    Ok((changed, new))
-}
-
 impl Shared {
-    /// A graph as the policies want it.
+    /// What the policies want in place of sources of a graph, by the steps' digests.
     pub(crate) async fn policed(
         &self,
         policies: &Policies,
-        definition: llb::Definition,
-        graph: llb::Graph,
-    ) -> frontend::Result<(llb::Definition, llb::Graph)> {
-        if policies.is_empty() {
-            return Ok((definition, graph));
-        }
+        definition: &llb::Definition,
+        graph: &llb::Graph,
+    ) -> frontend::Result<BTreeMap<oci::Digest, llb::Source>> {
         let mut others = BTreeMap::new();
+        if policies.is_empty() {
+            return Ok(others);
+        }
         for vertex in graph.vertices() {
             let llb::OpKind::Source(source) = &vertex.op.kind else {
                 continue;
             };
             let platform = vertex.op.platform.as_ref();
-            let at = || crate::bridge::places(&definition, &vertex.digest);
+            let at = || crate::bridge::places(definition, &vertex.digest);
             if let Some(other) = self.decide(policies, source, platform, at).await? {
                 others.insert(vertex.digest, other);
             }
         }
-        if others.is_empty() {
-            return Ok((definition, graph));
-        }
-        replaced(&definition, &graph, &others)
-            .map_err(|error| asked("putting other sources into the graph", error.kind(), error))
+        Ok(others)
     }
 
     /// The name to look an image up by as the policies want it.

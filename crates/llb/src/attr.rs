@@ -95,6 +95,8 @@ pub const HTTP_SIGNATURE: &str = "http.sig.signature";
 pub const BUILD_DEFINITION_INPUT: &str = "buildkit.llb.definition";
 /// File that holds the definition of a nested build.
 pub const BUILD_FILENAME: &str = "llbbuild.filename";
+/// Ours: the name of what holds for a nested build. What a graph says here counts for nothing.
+pub const BUILD_HOLDS: &str = "kiln.build.holds";
 
 /// Description: the name a step is shown under.
 pub const CUSTOM_NAME: &str = "llb.customname";

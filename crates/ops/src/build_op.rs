@@ -58,8 +58,11 @@ pub enum NestedError {
     #[error("nested builds may be {limit} deep, and this one is deeper")]
     TooDeep {
         /// How deep they may be.
-        limit: u32,
+        limit: usize,
     },
+    /// The graph is found in itself.
+    #[error("the graph of a nested build depends on itself")]
+    Itself,
     /// The build was stopped meanwhile.
     #[error("the build was canceled")]
     Canceled,
@@ -75,7 +78,8 @@ impl NestedError {
             | NestedError::NoInput
             | NestedError::TooLarge { .. }
             | NestedError::NoDefinition { .. }
-            | NestedError::TooDeep { .. } => Kind::InvalidInput,
+            | NestedError::TooDeep { .. }
+            | NestedError::Itself => Kind::InvalidInput,
         }
     }
 }

@@ -94,10 +94,12 @@ fn config(definition: &Definition) -> llb::Result<(BuildConfig, HashMap<Digest, 
     for at in order {
         let vertex = &vertices[at];
         let mut op = vertex.op.clone();
-        if let OpKind::Source(source) = &mut op.kind {
-            source
+        match &mut op.kind {
+            OpKind::Source(source) => source
                 .attrs
-                .retain(|key, _| key != attr::LOCAL_SESSION && key != attr::LOCAL_UNIQUE);
+                .retain(|key, _| key != attr::LOCAL_SESSION && key != attr::LOCAL_UNIQUE),
+            OpKind::Build(build) => drop(build.attrs.remove(attr::BUILD_HOLDS)),
+            _ => {}
         }
         let inputs = vertex.inputs.iter().map(|input| {
             let number = numbers[&vertices[input.vertex].digest];

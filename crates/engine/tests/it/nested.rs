@@ -10,7 +10,10 @@ use llb::{
     Build, Builder, Definition, Edge, Exec, FileOps, Location, Meta, Mkfile, MountSpec, Op, OpKind,
     Position, Range, SourceInfo, attr,
 };
+use session::{Attachables, Registration, Session};
 use stdx::Kind;
+use testkit::web::{Page, Web};
+use tokio::sync::Barrier;
 
 use crate::setup;
 
@@ -56,20 +59,37 @@ fn building(data: impl Into<Bytes>) -> Definition {
     builder.definition(Some(&root))
 }
 
+fn deny(identifier: &str) -> Rule {
+    Rule {
+        action: Action::Deny,
+        matching: Match::Wildcard,
+        identifier: identifier.to_owned(),
+        constraints: Vec::new(),
+        update: None,
+    }
+}
+
 struct World {
     engine: Engine,
+    /// Its client, who is asked for logins and has none.
+    _session: Registration,
     _dir: tempfile::TempDir,
 }
 
 impl World {
     async fn new() -> Option<World> {
         let (engine, dir) = setup::engine().await?;
-        Some(World { engine, _dir: dir })
+        let session = Session::direct("nested", "test", Attachables::new());
+        Some(World {
+            _session: engine.sessions().register(session),
+            engine,
+            _dir: dir,
+        })
     }
 
     /// What is in `/hello` of the result of a graph.
     async fn hello(&self, definition: Definition) -> Result<(Built, Bytes), Failure> {
-        self.hello_as(definition, &[], Vec::new()).await
+        self.hello_as(definition, &[], Vec::new(), None).await
     }
 
     async fn hello_as(
@@ -77,6 +97,8 @@ impl World {
         definition: Definition,
         entitlements: &[&str],
         rules: Vec<Rule>,
+        // Where builds wait for each other once their graphs are known and nothing is done.
+        meet: Option<Arc<Barrier>>,
     ) -> Result<(Built, Bytes), Failure> {
         let read = Arc::new(Mutex::new(Bytes::new()));
         let told = read.clone();
@@ -84,10 +106,12 @@ impl World {
             Box::pin(async move {
                 let solve = SolveRequest {
                     definition,
-                    evaluate: true,
                     ..SolveRequest::default()
                 };
                 let found = bridge.solve(solve).await?;
+                if let Some(meet) = meet {
+                    meet.wait().await;
+                }
                 if let Some(found) = &found {
                     let bytes = bridge.read_file(found, "/hello", None).await?;
                     *told.lock().unwrap() = bytes;
@@ -99,6 +123,7 @@ impl World {
             })
         });
         let request = Request {
+            session: "nested".to_owned(),
             entitlements: entitlements.iter().map(|name| (*name).to_owned()).collect(),
             policy: Policy {
                 rules,
@@ -199,7 +224,7 @@ async fn privileged_a_graph_in_a_file_is_allowed_no_more() {
         assert!(failure.message.contains(&says), "{failure:?}");
         // Allowed, it fails for another reason.
         let entitlements = [entitlement];
-        let allowed = world.hello_as(building(inner), &entitlements, Vec::new());
+        let allowed = world.hello_as(building(inner), &entitlements, Vec::new(), None);
         let failure = allowed.await.expect_err("no such program");
         assert_eq!(failure.exit_code, Some(127), "{failure:?}");
     }
@@ -208,17 +233,104 @@ async fn privileged_a_graph_in_a_file_is_allowed_no_more() {
     let name = "https://a.invalid/file";
     let source = builder.source(name, [], None, Meta::default());
     let inner = builder.definition(Some(&source)).encode();
-    let deny = Rule {
-        action: Action::Deny,
-        matching: Match::Wildcard,
-        identifier: "https://a.*".to_owned(),
-        constraints: Vec::new(),
-        update: None,
-    };
-    let denied = world.hello_as(building(inner), &[], vec![deny]).await;
+    let deny = deny("https://a.*");
+    let denied = world.hello_as(building(inner), &[], vec![deny], None).await;
     let failure = denied.expect_err("it is denied");
     assert_eq!(failure.kind, Some(Kind::Denied), "{failure:?}");
     assert!(failure.message.contains("denied by policy"), "{failure:?}");
+    world.engine.close().await;
+}
+
+/// What one build was allowed is no other's: neither what is kept of it, nor what is done for both.
+///
+/// Rows: L15, P05, P11
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_what_one_build_may_find_is_not_given_to_another() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let web = Web::start().await;
+    let page = Page {
+        bytes: "from far".into(),
+        ..Page::default()
+    };
+    web.put("/hello", page);
+    let graph = || {
+        let mut builder = Builder::new();
+        let source = builder.source(web.url("/hello"), [], None, Meta::default());
+        building(builder.definition(Some(&source)).encode())
+    };
+    let denied = |failure: Failure| {
+        assert_eq!(failure.kind, Some(Kind::Denied), "{failure:?}");
+        assert!(failure.message.contains("denied by policy"), "{failure:?}");
+    };
+    let rules = || vec![deny(&web.url("/*"))];
+    // At once, and the result is known to none yet.
+    let meet = Arc::new(Barrier::new(2));
+    let (refused, allowed) = tokio::join!(
+        world.hello_as(graph(), &[], rules(), Some(meet.clone())),
+        world.hello_as(graph(), &[], Vec::new(), Some(meet)),
+    );
+    assert_eq!(allowed.unwrap().1, "from far");
+    denied(refused.expect_err("it is denied at the same time"));
+    // And now that it is.
+    denied(
+        world
+            .hello_as(graph(), &[], rules(), None)
+            .await
+            .expect_err("it is denied later"),
+    );
+
+    let mut builder = Builder::new();
+    let program = std::fs::read("/bin/busybox").expect("/bin/busybox: apt-get busybox-static");
+    let files = mkfile("/hello", "on the host's network").mkfile(Mkfile {
+        path: "/busybox".to_owned(),
+        mode: 0o755,
+        data: program.into(),
+        ..Mkfile::default()
+    });
+    let root = builder.file(files, Meta::default());
+    let mut exec = Exec::new(["/busybox", "true"]);
+    exec.network = llb::Network::Host;
+    let run = builder.run(
+        exec,
+        vec![MountSpec::root(Some(root))],
+        None,
+        Meta::default(),
+    );
+    let inner = builder.definition(run.outputs.get("/")).encode();
+    let may = ["network.host"];
+    let allowed = world.hello_as(building(inner.clone()), &may, Vec::new(), None);
+    assert_eq!(allowed.await.unwrap().1, "on the host's network");
+    let failure = world.fails(building(inner)).await;
+    assert_eq!(failure.kind, Some(Kind::Denied), "{failure:?}");
+    let says = "network.host is not allowed";
+    assert!(failure.message.contains(says), "{failure:?}");
+    world.engine.close().await;
+}
+
+/// A graph that is found in itself ends at once, not only where it is too deep.
+///
+/// Rows: L15
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_graph_that_finds_itself_is_refused() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let web = Web::start().await;
+    let mut builder = Builder::new();
+    let file = builder.source(web.url("/graph"), [], None, Meta::default());
+    let root = nested(&mut builder, file, Some("/graph"), Meta::default());
+    let graph = builder.definition(Some(&root));
+    let page = Page {
+        bytes: graph.encode(),
+        ..Page::default()
+    };
+    web.put("/graph", page);
+    let failure = world.fails(graph).await;
+    let says = "the graph of a nested build depends on itself";
+    assert!(failure.message.ends_with(says), "{failure:?}");
+    assert_eq!(failure.kind, Some(Kind::InvalidInput));
     world.engine.close().await;
 }
 
