@@ -32,6 +32,7 @@ mod native;
 mod network;
 mod prepare;
 mod process;
+mod proxy;
 mod runtime;
 mod seccomp;
 mod spec;
@@ -58,6 +59,7 @@ pub use process::{
     DEFAULT_HOSTNAME, DEFAULT_PATH, Device, DeviceKind, Dns, ExecProcess, Hook, HostIp, Mount,
     MountSource, Network, Process, Resources, Restrict, Security, Ulimit,
 };
+pub use proxy::{NetworkProxy, Outside};
 pub use runtime::{Runtime, RuntimeOptions};
 
 /// Result of this crate.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 
+use crate::proxy::Inside;
 pub(crate) use pool::{Joined, Networks};
 
 /// Where CNI plugins are unless told otherwise.
@@ -94,7 +95,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    async fn new() -> Result<Namespace, Error> {
+    pub(crate) async fn new() -> Result<Namespace, Error> {
         let made = stdx::task::blocking(crate::sys::new_network_namespace).await;
         let fd = made.map_err(crate::prepare::setup("making a network namespace"))?;
         Ok(Namespace { fd })
@@ -102,6 +103,24 @@ impl Namespace {
 
     fn fd(&self) -> BorrowedFd<'_> {
         std::os::fd::AsFd::as_fd(&self.fd)
+    }
+
+    /// A socket of ours that listens on its loopback.
+    pub(crate) async fn listen(&self) -> std::io::Result<tokio::net::TcpListener> {
+        let namespace = self.fd.try_clone()?;
+        let making = || {
+            let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let made = stdx::task::blocking(move || crate::sys::in_network(&namespace, making)).await;
+        tokio::net::TcpListener::from_std(made?)
+    }
+
+    /// A path by which programs open it while we hold it.
+    pub(crate) fn named(&self) -> PathBuf {
+        let number = std::os::fd::AsRawFd::as_raw_fd(&self.fd);
+        format!("/proc/{}/fd/{number}", std::process::id()).into()
     }
 
     /// Lets it outlive us at `path`, where plugins open it.
@@ -137,6 +156,8 @@ pub(crate) enum Attached {
     Plain,
     /// A namespace.
     Joined(Arc<Joined>),
+    /// A namespace with nothing but a proxy.
+    Proxied(Arc<Inside>),
 }
 
 impl Attached {
@@ -145,6 +166,7 @@ impl Attached {
         match self {
             Attached::Plain => None,
             Attached::Joined(joined) => Some(joined.namespace.fd()),
+            Attached::Proxied(inside) => Some(inside.namespace().fd()),
         }
     }
 
@@ -158,6 +180,7 @@ impl Attached {
         match self {
             Attached::Plain => None,
             Attached::Joined(joined) => Some(&joined.path),
+            Attached::Proxied(inside) => Some(inside.path()),
         }
     }
 
@@ -166,6 +189,7 @@ impl Attached {
         match self {
             Attached::Plain => None,
             Attached::Joined(joined) => joined.gateway,
+            Attached::Proxied(inside) => inside.outside().host(),
         }
     }
 }

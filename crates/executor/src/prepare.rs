@@ -15,6 +15,7 @@ use crate::network::{Attached, SandboxNetwork};
 use crate::process::{
     DEFAULT_PATH, Device, Dns, Mount, MountSource, Network, Process, Security, Ulimit,
 };
+use crate::proxy::bundles::Bundles;
 use crate::spec::{FdIndex, MountKind, MountRef, Spec, TreeRef};
 use crate::stubs::{Stubs, Wanted};
 use crate::sys;
@@ -30,6 +31,7 @@ pub(crate) struct Prepared {
     pub(crate) spec: Spec,
     pub(crate) handles: Handles,
     pub(crate) stubs: Stubs,
+    pub(crate) bundles: Bundles,
 }
 
 /// Handles on their way to the helper.
@@ -70,7 +72,12 @@ pub(crate) fn prepare(process: &Process, setting: &Setting<'_>) -> Result<Prepar
     let mut ids = user::find(root, &process.user)?;
     ids.groups.extend(&process.groups);
     let rlimits = rlimits(&process.ulimits)?;
+    let bundles = match &process.proxy {
+        Some(proxy) => Bundles::trust(process, proxy.authority())?,
+        None => Bundles::default(),
+    };
     let mut mounts = etc_mounts(process, setting, &mut handles)?;
+    mounts.extend(bundles.mounts(&mut handles)?);
     for mount in &process.mounts {
         mounts.push(open_mount(mount, &mut handles)?);
     }
@@ -125,6 +132,7 @@ pub(crate) fn prepare(process: &Process, setting: &Setting<'_>) -> Result<Prepar
         spec,
         handles,
         stubs,
+        bundles,
     })
 }
 
@@ -139,7 +147,7 @@ fn owned(devices: &[Device], ids: &Ids) -> Vec<Device> {
 }
 
 /// Whether a container has nothing but a loopback.
-fn is_alone(network: Network, sandbox: &SandboxNetwork) -> bool {
+pub(crate) fn is_alone(network: Network, sandbox: &SandboxNetwork) -> bool {
     match network {
         Network::None => true,
         Network::Sandbox => *sandbox == SandboxNetwork::None,

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use snapshot::Tree;
 
+use crate::proxy::NetworkProxy;
+
 /// `PATH` given to a process whose environment has none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -44,6 +46,10 @@ pub struct Process {
     pub dns: Option<Dns>,
     /// Which network the process sees.
     pub network: Network,
+    /// Its only way to that network, if there is one.
+    pub proxy: Option<Arc<dyn NetworkProxy>>,
+    /// The variables that tell programs of it, for processes that join.
+    pub(crate) proxied: Vec<String>,
     /// How confined it is.
     pub security: Security,
     /// Limits per process; none = inherited.
@@ -85,6 +91,8 @@ impl Process {
             extra_hosts: Vec::new(),
             dns: None,
             network: Network::Sandbox,
+            proxy: None,
+            proxied: Vec::new(),
             security: Security::Sandbox,
             ulimits: Vec::new(),
             resources: Resources::default(),

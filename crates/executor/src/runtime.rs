@@ -19,6 +19,7 @@ use crate::native::HelperProgram;
 use crate::network::{Attached, Networks, SandboxNetwork};
 use crate::prepare::{self, setup};
 use crate::process::{Dns, ExecProcess, Process};
+use crate::proxy::bundles::Bundles;
 use crate::spec::Spec;
 use crate::streams::{self, Ends};
 use crate::stubs::Stubs;
@@ -90,6 +91,7 @@ struct Named {
 /// A container's files; gone when dropped.
 struct Bundle {
     dir: PathBuf,
+    bundles: Bundles,
     _stubs: Option<Stubs>,
 }
 
@@ -170,12 +172,14 @@ impl Shared {
             mut spec,
             mut handles,
             stubs,
+            bundles,
         } = prepared;
         refuse_proc(&spec)?;
         let dir = self.home.join(id);
         std::fs::create_dir(&dir).map_err(setup("making a bundle"))?;
         let bundle = Bundle {
             dir,
+            bundles,
             _stubs: Some(stubs),
         };
         // The root is mounted over this where only the binary sees it; `exec` wants to

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use serde::{Deserialize, Serialize};
 
 use crate::process::{Device, ExecProcess, Process, Security};
+use crate::proxy::with_variables;
 use crate::user::Ids;
 use crate::{Result, prepare};
 
@@ -107,7 +108,7 @@ impl Spec {
         let ids = crate::user::find(first.root.root().as_fd(), or(&exec.user, &first.user))?;
         Ok(Spec {
             args: exec.args.clone(),
-            env: prepare::environment(env, &ids),
+            env: prepare::environment(&with_variables(env, &first.proxied), &ids),
             cwd: cwd.to_string(),
             ids,
             hostname: String::new(),

@@ -312,6 +312,23 @@ pub(crate) fn new_network_namespace() -> io::Result<OwnedFd> {
         .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
 }
 
+/// Does something in a network namespace, such as making a socket, which stays in there.
+pub(crate) fn in_network<T: Send>(
+    namespace: &OwnedFd,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    // Only the thread that asks is moved, and this one ends here.
+    std::thread::scope(|scope| {
+        let working = scope.spawn(|| {
+            setns(namespace.as_fd(), libc::CLONE_NEWNET)?;
+            work()
+        });
+        working
+            .join()
+            .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+    })
+}
+
 /// Lets go of the host's session keyring. Kernels without keys have none to let go of.
 pub(crate) fn new_session_keyring() -> io::Result<()> {
     const JOIN_SESSION_KEYRING: libc::c_int = 1;

@@ -16,10 +16,12 @@ use crate::{Control, Error, Executor, Exit, Io, Process};
 mod confinement;
 mod filesystem;
 mod life;
+mod proxied;
 
 pub use confinement::*;
 pub use filesystem::*;
 pub use life::*;
+pub use proxied::*;
 
 /// Makes the test binary serve as the helper of the built-in executor.
 #[macro_export]

@@ -1,7 +1,7 @@
 //! The kind that needs neither mounts nor rights: trees are copied out, and what changed is
 //! found by comparing. Slow, and it works anywhere. Trees to read are made of hard links.
 
-mod change;
+pub(crate) mod change;
 pub(crate) mod lay;
 
 use std::os::unix::fs::MetadataExt;

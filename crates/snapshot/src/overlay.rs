@@ -95,7 +95,12 @@ impl Overlay {
         });
         let lowers = lowers.collect::<Result<Vec<_>>>()?;
         Root::open(&fs)
-            .and_then(|upper| unchanged::drop_unchanged(&upper, &lowers))
+            .and_then(|upper| {
+                for path in active.tree.restored() {
+                    unchanged::drop_restored(&upper, &lowers, &path)?;
+                }
+                unchanged::drop_unchanged(&upper, &lowers)
+            })
             .map_err(Error::io("tidying", &fs))
     }
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -19,6 +19,8 @@ pub struct Tree {
     root: Root,
     mount: Option<Mount>,
     readonly: bool,
+    /// Files that were replaced for a while and put back.
+    restored: Mutex<Vec<PathBuf>>,
     /// What must not go away before the tree does.
     _holds: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -43,6 +45,7 @@ impl Tree {
             root,
             mount: None,
             readonly,
+            restored: Mutex::default(),
             _holds: None,
         }
     }
@@ -59,6 +62,7 @@ impl Tree {
                 place: Mutex::new(None),
             }),
             readonly,
+            restored: Mutex::default(),
             _holds: None,
         })
     }
@@ -86,6 +90,19 @@ impl Tree {
     /// it is a promise of whoever uses them.
     pub fn is_readonly(&self) -> bool {
         self.readonly
+    }
+
+    /// Says that a file of it was replaced for a while and is as it was again: if that is true,
+    /// the commit knows nothing of it. No component of `path` is a symlink.
+    pub fn was_restored(&self, path: &Path) {
+        let mut restored = self.restored.lock();
+        let restored = restored.as_mut().unwrap_or_else(|broken| broken.get_mut());
+        restored.push(path.to_owned());
+    }
+
+    pub(crate) fn restored(&self) -> Vec<PathBuf> {
+        let restored = self.restored.lock();
+        restored.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A copy of this mount with `dir`, a file or directory of it, as its root, to be attached

@@ -9,9 +9,10 @@ use super::link::Started;
 use super::{Named, Native};
 use crate::cgroup::{ContainerCgroup, DeviceRules};
 use crate::error::Error;
-use crate::network::{Attached, Networks};
+use crate::network::Attached;
 use crate::prepare::{self, Handles, Prepared, Setting, setup};
 use crate::process::{ExecProcess, Process, Security};
+use crate::proxy::bundles::Bundles;
 use crate::spec::{Order, Spec};
 use crate::streams::{self, AFTERMATH, Ends, Pumps, read_failure};
 use crate::stubs::Stubs;
@@ -27,6 +28,7 @@ struct Container {
     cgroup: ContainerCgroup,
     /// If what it uses is taken down.
     usage: Option<Arc<Source>>,
+    bundles: Bundles,
     _stubs: Stubs,
 }
 
@@ -48,7 +50,9 @@ impl Native {
             return Err(Error::Unsupported { what });
         }
         let networks = self.shared.networks.clone();
-        Networks::around(networks.as_ref(), process, |process, network| {
+        let shared = self.shared.clone();
+        let sandbox = &shared.options.network;
+        crate::proxy::around(networks.as_ref(), sandbox, process, |process, network| {
             self.run_attached(id, process, network, io, control, abandoned)
         })
         .await
@@ -77,10 +81,12 @@ impl Native {
         stdx::task::blocking(move || {
             let oom = container.cgroup.saw_oom();
             Recorder::end(process.usage.as_ref(), container.usage.as_deref());
+            let left = container.bundles.restore();
             drop(container);
             // Only now may the trees be committed or go.
             drop(process);
-            result.map(|exit| Exit { oom, ..exit })
+            let exit = result?;
+            left.map(|()| Exit { oom, ..exit })
         })
         .await
     }
@@ -121,6 +127,7 @@ impl Native {
                 spec,
                 handles,
                 stubs,
+                bundles,
             } = prepared;
             let usage = process.usage.as_ref();
             let usage = usage.map(|recorder| recorder.begin(cgroup.told(), network.own()));
@@ -129,6 +136,7 @@ impl Native {
                 fds: handles.0,
                 cgroup,
                 usage,
+                bundles,
                 _stubs: stubs,
             };
             Ok((process, container, ends))

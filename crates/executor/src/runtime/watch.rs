@@ -10,9 +10,10 @@ use tokio::sync::oneshot;
 use super::{Bundle, Named, Shared, config};
 use crate::cgroup::Cgroups;
 use crate::error::Error;
-use crate::network::{Attached, Networks};
+use crate::network::Attached;
 use crate::prepare::{self, Handles, setup};
 use crate::process::{ExecProcess, Process};
+use crate::proxy::bundles::Bundles;
 use crate::spec::Spec;
 use crate::streams::{self, AFTERMATH, Ends, Pumps, read_failure};
 use crate::sys;
@@ -77,7 +78,8 @@ pub(super) async fn run(
     use std::sync::atomic::Ordering;
     let id = format!("kiln-{}", shared.next_id.fetch_add(1, Ordering::Relaxed));
     let networks = shared.networks.clone();
-    Networks::around(networks.as_ref(), process, |process, network| {
+    let sandbox = shared.options.network.clone();
+    crate::proxy::around(networks.as_ref(), &sandbox, process, |process, network| {
         run_attached(shared, id, process, network, io, control, abandoned)
     })
     .await
@@ -93,7 +95,7 @@ async fn run_attached(
     abandoned: oneshot::Receiver<()>,
 ) -> Result<Exit> {
     let cgroup = cgroup_of(&shared, &process, &id);
-    let (process, (bundle, spec, fds, ends), usage) = {
+    let (process, (mut bundle, spec, fds, ends), usage) = {
         let (shared, id, cgroup) = (shared.clone(), id.clone(), cgroup.clone());
         // When it fails, the trees of the process go in there: that may take long.
         stdx::task::blocking(move || {
@@ -152,9 +154,11 @@ async fn run_attached(
         }
         // Some binaries give up when the last process is still on its way out.
         Cgroups::remove(&cgroup);
+        let left = bundle.bundles.restore();
         drop(bundle);
         drop(process);
-        result.map(|exit| Exit { oom, ..exit })
+        let exit = result?;
+        left.map(|()| Exit { oom, ..exit })
     })
     .await
 }
@@ -197,7 +201,11 @@ fn exec_bundle(
     io: Io,
 ) -> Result<(Bundle, Spec, Vec<OwnedFd>, Ends)> {
     std::fs::create_dir(&dir).map_err(setup("making a bundle"))?;
-    let bundle = Bundle { dir, _stubs: None };
+    let bundle = Bundle {
+        dir,
+        bundles: Bundles::default(),
+        _stubs: None,
+    };
     // The binary applies the container's own profile.
     let mut spec = Spec::of_exec(&named.process, exec)?;
     let mut handles = Handles::default();

@@ -112,6 +112,10 @@ macro_rules! promises {
             too_much_memory_is_told_apart,
             what_it_uses_is_taken_down,
             a_fork_bomb_meets_its_limit,
+            a_proxied_container_reaches_its_proxy_and_nothing_else,
+            without_a_network_there_is_no_proxy,
+            a_process_that_joins_hears_of_the_proxy,
+            the_proxys_authority_is_trusted_for_the_run,
         );
     };
 }

@@ -84,3 +84,55 @@ async fn privileged_overlay_trees_of_older_kernels_are_roots_and_mounts() {
 async fn privileged_copied_trees_are_roots_and_mounts() {
     through(|dir| snapshot::open(dir, Choice::Native)).await;
 }
+
+/// The proxy's authority is in no layer, whatever kind they are of; nor is anything that was
+/// made to put it there. A step's own changes are, also beside it.
+///
+/// Rows: X08
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_no_layer_has_the_proxys_authority() {
+    if !testing::is_root() {
+        return;
+    }
+    const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
+    let native = Native::start(NativeOptions::default()).await.unwrap();
+    for kind in [Choice::Overlay, Choice::Native] {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = snapshot::open(dir.path(), kind).unwrap();
+        let mut base = vec![base_layer(&*snapshots)];
+        let active = snapshots.begin(&base).unwrap();
+        let root = active.tree().root();
+        root.create_dir_all("etc/ssl/certs", 0o755).unwrap();
+        std::io::Write::write_all(&mut root.create_file(BUNDLE, 0o644).unwrap(), b"theirs\n")
+            .unwrap();
+        base.push(snapshots.commit(active).unwrap());
+        let step = async |script: &str| {
+            let active = snapshots.begin(&base).unwrap();
+            let script = format!("grep -q 'kiln proxy CA end' /{BUNDLE} || exit 9; {script}");
+            let mut process = Process::new(active.tree().clone(), ["/bin/sh", "-c", &script]);
+            process.proxy = Some(Arc::new(testing::Teller));
+            assert_eq!(run(&native, process).await.unwrap().exit.code, 0);
+            let layer = snapshots.commit(active).unwrap();
+            snapshots.layer(&layer).unwrap()
+        };
+        let names = |tree: &snapshot::Tree, path: &str| {
+            let entries = tree.root().read_dir_sorted(path).unwrap();
+            let names = entries
+                .into_iter()
+                .map(|entry| entry.name.into_string().unwrap());
+            names.collect::<Vec<_>>()
+        };
+        let layer = step("echo new > /made").await;
+        assert_eq!(names(&layer, "."), ["made"]);
+        let layer = step("echo new > /etc/ssl/certs/other").await;
+        assert_eq!(names(&layer, "."), ["etc"]);
+        assert_eq!(names(&layer, "etc/ssl/certs"), ["other"]);
+        let layer = step(&format!("echo more >> /{BUNDLE}")).await;
+        assert_eq!(names(&layer, "etc/ssl/certs"), ["ca-certificates.crt"]);
+        let mut file = layer.root().open_file(BUNDLE).unwrap();
+        assert_eq!(
+            std::io::read_to_string(&mut file).unwrap(),
+            "theirs\nmore\n"
+        );
+    }
+}

@@ -111,11 +111,11 @@ fn is_same(
     }
 }
 
-fn same_description(a: &Stat, b: &Stat) -> bool {
+pub(crate) fn same_description(a: &Stat, b: &Stat) -> bool {
     (a.kind, a.mode, a.uid, a.gid, a.mtime) == (b.kind, b.mode, b.uid, b.gid, b.mtime)
 }
 
-fn xattrs(dir: &Root, name: &OsStr) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
+pub(crate) fn xattrs(dir: &Root, name: &OsStr) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
     Ok(dir
         .xattrs(name)?
         .into_iter()
@@ -123,7 +123,7 @@ fn xattrs(dir: &Root, name: &OsStr) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
         .collect())
 }
 
-fn same_bytes(a: &Root, b: &Root, name: &OsStr) -> io::Result<bool> {
+pub(crate) fn same_bytes(a: &Root, b: &Root, name: &OsStr) -> io::Result<bool> {
     let (mut a, mut b) = (a.open_file(name)?, b.open_file(name)?);
     let (mut left, mut right) = (vec![0; PIECE], vec![0; PIECE]);
     loop {
