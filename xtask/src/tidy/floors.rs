@@ -24,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
     &[
         "registry", "session", "lease", "solver", "executor", "frontend",
     ],
-    &["refs", "dockerfile", "client"],
+    &["refs", "dockerfile", "client", "netproxy"],
     &["source", "exporter", "remotecache", "cli"],
     &["ops"],
     &["engine"],

@@ -1,0 +1,130 @@
+//! The connections of one container.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use executor::Outside;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use stdx::task::spawn;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::Inner;
+use crate::passing::Passing;
+use crate::seen::Request;
+
+/// Connections at a time; others wait to be accepted.
+const MOST_CLIENTS: usize = 256;
+/// A request's headers may be so long, and so many.
+const MOST_HEADERS: usize = 64 << 10;
+const MOST_FIELDS: usize = 200;
+/// A connection may say nothing for so long.
+const IDLE: Duration = Duration::from_secs(120);
+/// A handshake may take so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What to wait for before accepting again, when it failed.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the container's connections; dropped, all of them end.
+pub(crate) async fn serve(proxy: Arc<Inner>, listener: TcpListener, outside: Outside) {
+    let mut clients = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if clients.len() < MOST_CLIENTS => match accepted {
+                Ok((stream, _)) => {
+                    let client = client(proxy.clone(), stream, outside.clone());
+                    clients.push(spawn("proxied", client));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a proxied connection was not accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+            Some(()) = clients.next() => {}
+        }
+    }
+}
+
+async fn client(proxy: Arc<Inner>, stream: TcpStream, outside: Outside) {
+    // What it costs when it cannot be said is some speed.
+    let _ = stream.set_nodelay(true);
+    let passing = Arc::new(Passing::new(proxy.clone(), outside.clone(), None));
+    let answering = passing.clone();
+    let service = service_fn(move |request| {
+        let passing = answering.clone();
+        async move { passing.answer(request).await }
+    });
+    let serving = builder().serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = serving.with_upgrades().await {
+        tracing::debug!(%error, "a proxied connection ended");
+    }
+    if let Some((server, upgrade)) = passing.take_wanted() {
+        drop(passing);
+        Box::pin(stand_in(proxy, outside, server, upgrade)).await;
+    }
+}
+
+/// Is the server for a client that thinks it speaks to it by itself.
+async fn stand_in(proxy: Arc<Inner>, outside: Outside, server: String, upgrade: OnUpgrade) {
+    let Ok(stream) = upgrade.await else {
+        return;
+    };
+    let refused = |why: String| {
+        let request = Request {
+            method: "CONNECT".into(),
+            url: server.clone(),
+            status: 502,
+            redirect: None,
+            why: Some(why),
+        };
+        proxy.record.failed(request, None);
+    };
+    let config = match proxy.authority.server(host(&server)) {
+        Ok(config) => config,
+        Err(why) => return refused(why),
+    };
+    let shaking = TlsAcceptor::from(config).accept(TokioIo::new(stream));
+    let stream = match tokio::time::timeout(PATIENCE, shaking).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            return refused(format!(
+                "only HTTPS goes through the proxy, from programs that trust its certificate: {error}"
+            ));
+        }
+        Err(_) => return refused("only HTTPS goes through the proxy, and nothing was said".into()),
+    };
+    let passing = Arc::new(Passing::new(proxy.clone(), outside, Some(server)));
+    let service = service_fn(move |request| {
+        let passing = passing.clone();
+        async move { passing.answer(request).await }
+    });
+    let serving = builder().serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = serving.await {
+        tracing::debug!(%error, "a proxied connection ended");
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_buf_size(MOST_HEADERS)
+        .max_headers(MOST_FIELDS)
+        .auto_date_header(false);
+    builder
+}
+
+/// The host of `host:port`.
+fn host(server: &str) -> &str {
+    let host = match server.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => server,
+    };
+    host.trim_start_matches('[').trim_end_matches(']')
+}
