@@ -188,6 +188,7 @@ impl<O: Clone + Send + Sync + 'static> Inner<O> {
         }
         let traced = core.trace.as_ref().map(|_| crate::trace::strip(&event));
         let actions = core.state.apply(event);
+        dropped.push(Box::new(core.state.forgotten()));
         if let (Some(trace), Some(event)) = (&mut core.trace, traced) {
             trace.write(&event, &actions);
         }

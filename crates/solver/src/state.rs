@@ -283,7 +283,24 @@ pub struct State<O, E> {
     next_vertex: u64,
     next_task: u64,
     actions: Vec<Action<O, E>>,
+    forgotten: Forgotten<O, E>,
     counters: Counters,
+}
+
+/// What a state no longer needs.
+#[derive(Debug)]
+pub(crate) struct Forgotten<O, E> {
+    vertices: Vec<Vertex<O, E>>,
+    errors: Vec<E>,
+}
+
+impl<O, E> Default for Forgotten<O, E> {
+    fn default() -> Self {
+        Forgotten {
+            vertices: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
 }
 
 impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
@@ -303,12 +320,14 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             next_vertex: 0,
             next_task: 0,
             actions: Vec::new(),
+            forgotten: Forgotten::default(),
             counters: Counters::default(),
         }
     }
 
     /// Takes in what happened; gives what is to be done, in order.
     pub fn apply(&mut self, event: Event<O, E>) -> Vec<Action<O, E>> {
+        drop(self.forgotten());
         self.counters.events += 1;
         match event {
             Event::JobCame { job } => self.job_came(job),
@@ -334,6 +353,12 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         }
         self.settle();
         std::mem::take(&mut self.actions)
+    }
+
+    /// Outputs and errors that were let go by what was taken in last. Dropping them may take long; the
+    /// next event does it otherwise.
+    pub(crate) fn forgotten(&mut self) -> Forgotten<O, E> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// What happened so far.

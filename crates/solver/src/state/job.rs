@@ -198,7 +198,9 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             if !seen.insert(at) || matches!(vertex.run, Run::Done(_)) {
                 continue;
             }
-            look.extend(vertex.inputs.iter().map(|input| input.0));
+            // What is there is not waited for, whatever it rests on.
+            let waited = |input: &&EdgeId| self.edge(**input).is_none_or(|e| e.output.is_none());
+            look.extend(vertex.inputs.iter().filter(waited).map(|input| input.0));
             if let Run::Following(leader) = vertex.run {
                 look.push(leader);
             }
@@ -271,6 +273,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             vertex.edges.values().all(|e| e.want().is_none()),
             "still wanted"
         );
+        self.forgotten.vertices.push(vertex);
         self.actions.push(Action::Forget { vertex: id });
     }
 
@@ -280,6 +283,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         let failure = self.vertex(vertex).failed.clone()?;
         if !self.jobs.contains_key(&failure.0) {
             self.vertex_mut(vertex).failed = None;
+            self.forgotten.errors.push(failure.1);
             return None;
         }
         Some(failure)

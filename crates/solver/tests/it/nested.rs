@@ -160,6 +160,29 @@ async fn a_run_that_asked_is_done_again_for_who_stays() {
     assert_eq!(asking.remove(0).await.unwrap(), "outer(slow())");
 }
 
+/// What rests on the run that asks and was found elsewhere is there: nobody waits for it.
+///
+/// Rows: L15
+#[tokio::test]
+async fn a_run_may_ask_for_what_rests_on_a_result_that_is_there() {
+    let (log, results) = (Log::default(), Arc::new(Results::default()));
+    let solver = solver(&results, None);
+    let above = || spec(TestOp::new("above", 1, &log), &["asker"]);
+    let job = solver.job(Progress::default(), JobOptions::default());
+    let plain = spec(TestOp::new("asker", 0, &log), &[]);
+    job.load(vec![plain, above()]).unwrap();
+    job.solve(edge("above")).await.unwrap();
+    drop(job);
+    results.lost.lock().unwrap().insert("asker()".to_owned());
+    let job = solver.job(Progress::default(), JobOptions::default());
+    let asker = nesting("asker", &[], (&job.handle(), "wanted"), &log);
+    let wanted = spec(TestOp::new("wanted", 1, &log), &["above"]);
+    job.load(vec![asker, above(), wanted]).unwrap();
+    job.solve(edge("above")).await.unwrap();
+    let result = job.solve(edge("asker")).await.unwrap();
+    assert_eq!(result, "asker(wanted(above(asker())))");
+}
+
 /// Two vertices with one key, in a state whose caches are empty.
 struct Twins {
     state: State<u64, Fault>,
