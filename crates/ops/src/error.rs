@@ -165,6 +165,20 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether there was no room on the disk, or no more for us.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            let io = error.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|io| matches!(io.kind(), StorageFull | QuotaExceeded)) {
+                return true;
+            }
+            next = error.source();
+        }
+        false
+    }
+
     /// What a caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {

@@ -44,7 +44,11 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    fn new(cause: Error, action: usize, made: Vec<Made>) -> Box<Failed> {
+    fn new(cause: Error, action: usize, mut made: Vec<Made>) -> Box<Failed> {
+        // What is looked at stays until its build has ended: a full disk cannot wait for that.
+        if cause.is_full_disk() {
+            made.clear();
+        }
         let left = made.into_iter().enumerate();
         let left = left.filter_map(|(place, made)| match made {
             Made::Nothing => None,

@@ -51,6 +51,72 @@ async fn privileged_a_failed_action_leaves_inputs_and_trees() {
     assert_eq!(world.read(&changed, "base").await.unwrap(), "b\n");
 }
 
+/// A small disk of its own.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn at(path: std::path::PathBuf) -> Disk {
+        use rustix::mount::{MountFlags, mount};
+        std::fs::create_dir(&path).unwrap();
+        mount("tmpfs", &path, "tmpfs", MountFlags::empty(), c"size=16m").unwrap();
+        Disk(path)
+    }
+
+    fn free(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        stat.f_bfree * stat.f_frsize
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+/// Who fills the disk does not hold what filled it.
+///
+/// Rows: A16
+#[tokio::test]
+async fn privileged_a_full_disk_keeps_nothing_to_look_at() {
+    if !executor::testing::is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::at(dir.path().join("layers"));
+    let world = World::on(dir).await.unwrap();
+    let before = disk.free();
+    let client = world.plain();
+    let mkfile = |path: &str, size: usize| {
+        ActionKind::Mkfile(llb::Mkfile {
+            path: path.into(),
+            data: vec![b'x'; size].into(),
+            mode: 0o644,
+            ..llb::Mkfile::default()
+        })
+    };
+    let action = |input, output, kind| Action {
+        input,
+        secondary: None,
+        output,
+        kind,
+    };
+    let file = File {
+        actions: vec![
+            action(None, None, mkfile("/some", 4 << 20)),
+            action(Some(0), Some(0), mkfile("/more", 14 << 20)),
+        ],
+    };
+    let op = client.file_op(file, 0).unwrap();
+    let failed = client.run_op(&*op, &[]).await;
+    assert!(failed.why().contains("No space left"), "{}", failed.why());
+    let remains = failed.remains();
+    assert_eq!(remains.part, FailedPart::Action(1));
+    assert_eq!(remains.written().count(), 0);
+    let slack = 1 << 20;
+    assert!(disk.free() + slack > before, "{} of {before}", disk.free());
+}
+
 /// Rows: A16
 #[tokio::test]
 async fn privileged_an_input_without_the_path_can_be_looked_into() {

@@ -55,10 +55,14 @@ pub(crate) struct Done {
 impl World {
     /// A fresh one; `None`, with the reason said, when we are not root.
     pub(crate) async fn new() -> Option<World> {
+        World::on(tempfile::tempdir().unwrap()).await
+    }
+
+    /// One that keeps its layers in `dir`.
+    pub(crate) async fn on(dir: tempfile::TempDir) -> Option<World> {
         if !executor::testing::is_root() {
             return None;
         }
-        let dir = tempfile::tempdir().unwrap();
         let db = Arc::new(db::Db::open(dir.path().join("state.db")).unwrap());
         let refs = Refs::open(refs::Parts {
             db: db.clone(),
