@@ -4,7 +4,7 @@
 //! Every container gets a directory in the cgroup v2 hierarchy, also on hosts whose
 //! controllers are still in v1: it needs no controller to carry the device rules and
 //! to kill everything in it at once. A v1 directory is made only for a limit whose
-//! controller lives there. Layout: `<parent>/<instance>/{sandbox,insecure}/<container>`,
+//! controller lives there, and to tell what a process uses. Layout: `<parent>/<instance>/{sandbox,insecure}/<container>`,
 //! and an instance is alive as long as someone holds a lock on its directory.
 
 mod asked;
@@ -196,7 +196,11 @@ impl Cgroups {
         if process.usage.is_some() {
             for controller in TELLING {
                 // What this host cannot tell is not told.
+                let limits = container.v1.len();
                 let _untold = limits::join(&mut container, &self.v1, id, controller);
+                if container.v1.len() > limits && container.joins().is_err() {
+                    container.v1.truncate(limits);
+                }
             }
         }
         Ok(container)

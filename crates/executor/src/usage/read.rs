@@ -321,12 +321,13 @@ impl Counts {
 /// Of a network namespace. Only the thread that looks is moved into it, and ends.
 fn counts_of(network: &OwnedFd) -> Option<Counts> {
     let network = network.try_clone().ok()?;
-    let looking = std::thread::spawn(move || {
+    // A machine without threads to spare tells less.
+    let looking = std::thread::Builder::new().spawn(move || {
         let kind = Some(rustix::thread::LinkNameSpaceType::Network);
         rustix::thread::move_into_link_name_space(network.as_fd(), kind).ok()?;
         std::fs::read_to_string("/proc/thread-self/net/dev").ok()
     });
-    Some(Counts::parse(&looking.join().ok()??))
+    Some(Counts::parse(&looking.ok()?.join().ok()??))
 }
 
 /// What the machine's processors have done since it started.
