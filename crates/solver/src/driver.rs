@@ -1,6 +1,6 @@
 //! The async half: does the actions, brings back events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -72,7 +72,7 @@ struct Shown<O> {
     name: String,
     step: StepProgress,
     /// Each job's own op, the oldest job first.
-    ops: Vec<(JobId, Arc<dyn Op<Output = O>>)>,
+    ops: BTreeMap<JobId, Arc<dyn Op<Output = O>>>,
     export_cache: Option<bool>,
     missed: Option<Missed>,
 }
@@ -81,6 +81,8 @@ struct JobInfo {
     progress: Progress,
     misses: Vec<(Digest, Miss)>,
     stores: Vec<StoreId>,
+    /// Those it has an op for.
+    vertices: Vec<VertexId>,
 }
 
 impl<O: Clone + Send + Sync + 'static> Solver<O> {
@@ -336,7 +338,7 @@ type OpFor<O> = (Arc<dyn Op<Output = O>>, work::Context, bool);
 impl<O: Clone + Send + Sync + 'static> Core<O> {
     fn op(&self, vertex: VertexId, job: JobId) -> Option<OpFor<O>> {
         let shown = self.vertices.get(&vertex)?;
-        let (_, op) = shown.ops.iter().find(|(of, _)| *of == job)?;
+        let op = shown.ops.get(&job)?;
         let context = work::Context {
             op: OpContext {
                 step: shown.step.clone(),
@@ -394,7 +396,7 @@ impl<O: Clone + Send + Sync + 'static> Core<O> {
             imports,
         });
         debug!(step = %shown.digest.short(), name = shown.name, ?miss, "no cached result");
-        for (job, _) in &shown.ops {
+        for job in shown.ops.keys() {
             if let Some(job) = self.jobs.get_mut(job) {
                 job.misses.push((shown.digest, miss.clone()));
             }

@@ -51,6 +51,7 @@ impl<O: Clone + Send + Sync + 'static> Job<O> {
             progress,
             misses: Vec::new(),
             stores: Vec::new(),
+            vertices: Vec::new(),
         };
         inner.core().jobs.insert(id, info);
         inner.event(Event::JobCame { job: id });
@@ -87,12 +88,10 @@ impl<O: Clone + Send + Sync + 'static> Drop for Job<O> {
             .map(|store| core.stores.remove(store))
             .collect();
         let id = self.0.id;
-        let mut ops = Vec::new();
-        for shown in core.vertices.values_mut() {
-            if let Some(at) = shown.ops.iter().position(|(job, _)| *job == id) {
-                ops.push(shown.ops.remove(at));
-            }
-        }
+        let vertices = info.iter().flat_map(|info| &info.vertices);
+        let ops: Vec<_> = vertices
+            .filter_map(|vertex| core.vertices.get_mut(vertex)?.ops.remove(&id))
+            .collect();
         drop(core);
         drop((stores, ops));
     }
@@ -138,6 +137,7 @@ impl<O: Clone + Send + Sync + 'static> JobHandle<O> {
             vertices: declared,
         };
         self.inner.event_in(&mut core, event, &mut dropped);
+        let mut mine = Vec::new();
         for vertex in vertices {
             let Some(id) = core.state.vertex_of(self.id, &vertex.digest) else {
                 continue;
@@ -149,13 +149,18 @@ impl<O: Clone + Send + Sync + 'static> JobHandle<O> {
                     digest: vertex.digest,
                     step: progress.step_in_group(vertex.digest, name.clone(), &inputs, group),
                     name,
-                    ops: Vec::new(),
+                    ops: Default::default(),
                     export_cache: vertex.export_cache,
                     missed: None,
                 }
             });
             shown.step.attach(&progress);
-            shown.ops.push((self.id, vertex.op));
+            if shown.ops.insert(self.id, vertex.op).is_none() {
+                mine.push(id);
+            }
+        }
+        if let Some(job) = core.jobs.get_mut(&self.id) {
+            job.vertices.extend(mine);
         }
         Ok(())
     }
