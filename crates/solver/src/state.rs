@@ -178,9 +178,17 @@ enum Run<O> {
     Done(Vec<O>),
 }
 
+/// What makes a vertex: those of several jobs with the same are one. They do the same to the
+/// same inputs, and agree about which of them may be taken from earlier builds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Identity {
+    digest: Digest,
+    inputs: Vec<EdgeId>,
+    ignore_cache: bool,
+}
+
 #[derive(Debug)]
 struct Vertex<O, E> {
-    identity: Digest,
     digest: Digest,
     inputs: Vec<EdgeId>,
     ignore_cache: bool,
@@ -268,7 +276,7 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct State<O, E> {
     vertices: HashMap<VertexId, Vertex<O, E>>,
-    by_identity: HashMap<Digest, VertexId>,
+    by_identity: HashMap<Identity, VertexId>,
     jobs: BTreeMap<JobId, Job>,
     requests: HashMap<RequestId, Question>,
     /// What vertices ask for while they run.

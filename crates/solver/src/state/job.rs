@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use oci::Digest;
 
-use super::{Content, EdgeId, Fault, Job, Level, Question, Run, State, Vertex};
+use super::{Content, EdgeId, Fault, Identity, Job, Level, Question, Run, State, Vertex};
 use crate::action::Action;
 use crate::event::{Declared, JobId, RequestId, StoreId, VertexId};
 
@@ -25,9 +25,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         }
     }
 
-    /// Makes the vertex, or joins it when another job has it already. Vertices
-    /// are the same when they do the same to the same inputs, and agree about
-    /// which of them may be taken from earlier builds.
+    /// Makes the vertex, or joins it when another job has it already.
     fn declare(&mut self, job: JobId, declared: Declared) {
         let Some(known) = self.jobs.get(&job) else {
             return;
@@ -42,19 +40,14 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 None => return,
             }
         }
-        let mut identity = self.identity(&declared, &inputs);
-        // Digests are made from the inputs, so this never happens; if it did, two
-        // builds would get each other's files.
-        while self
-            .by_identity
-            .get(&identity)
-            .is_some_and(|id| self.vertex(*id).inputs != inputs)
-        {
-            identity = Digest::of(format!("{identity} of other inputs"));
-        }
+        let identity = Identity {
+            digest: declared.digest,
+            inputs,
+            ignore_cache: declared.ignore_cache,
+        };
         let id = match self.by_identity.get(&identity) {
             Some(id) => *id,
-            None => self.make_vertex(identity, declared.clone(), inputs),
+            None => self.make_vertex(identity, declared.limited),
         };
         let vertex = self.vertex_mut(id);
         vertex.jobs.insert(job);
@@ -65,31 +58,21 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         known.order.push(id);
     }
 
-    fn identity(&self, declared: &Declared, inputs: &[EdgeId]) -> Digest {
-        let plain = |id: &VertexId| {
-            let vertex = self.vertex(*id);
-            vertex.identity == vertex.digest
-        };
-        if !declared.ignore_cache && inputs.iter().all(|(id, _)| plain(id)) {
-            return declared.digest;
-        }
-        let mut text = format!("{} {}\n", declared.digest, declared.ignore_cache);
-        for (id, output) in inputs {
-            text.push_str(&format!("{} {output}\n", self.vertex(*id).identity));
-        }
-        Digest::of(text)
-    }
-
-    fn make_vertex(&mut self, identity: Digest, d: Declared, inputs: Vec<EdgeId>) -> VertexId {
+    fn make_vertex(&mut self, identity: Identity, limited: bool) -> VertexId {
         let id = VertexId(self.next_vertex);
         self.next_vertex += 1;
+        self.by_identity.insert(identity.clone(), id);
+        let Identity {
+            digest,
+            inputs,
+            ignore_cache,
+        } = identity;
         let vertex = Vertex {
-            identity,
-            digest: d.digest,
+            digest,
             contents: vec![Content::Unknown; inputs.len()],
             inputs,
-            ignore_cache: d.ignore_cache,
-            limited: d.limited,
+            ignore_cache,
+            limited,
             jobs: BTreeSet::new(),
             maps: Vec::new(),
             asking_map: None,
@@ -101,7 +84,6 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             shown: false,
         };
         self.vertices.insert(id, vertex);
-        self.by_identity.insert(identity, id);
         id
     }
 
@@ -265,14 +247,18 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
     /// A vertex no job holds: nobody wants it, so it has no work either.
     fn forget(&mut self, id: VertexId) {
         self.land(id);
-        let Some(vertex) = self.vertices.remove(&id) else {
+        let Some(mut vertex) = self.vertices.remove(&id) else {
             return;
         };
-        self.by_identity.remove(&vertex.identity);
         debug_assert!(
             vertex.edges.values().all(|e| e.want().is_none()),
             "still wanted"
         );
+        self.by_identity.remove(&Identity {
+            digest: vertex.digest,
+            inputs: std::mem::take(&mut vertex.inputs),
+            ignore_cache: vertex.ignore_cache,
+        });
         self.forgotten.vertices.push(vertex);
         self.actions.push(Action::Forget { vertex: id });
     }
