@@ -85,12 +85,14 @@ pub enum Action<O, E> {
         /// The outputs of its inputs.
         inputs: Vec<O>,
     },
-    /// Write nodes and, if given, a result into the local store.
+    /// Write a result into the local store.
     Save {
-        /// Nodes and how they are reached.
+        /// Nodes and how they are reached, as far as that is not written yet.
         nodes: Vec<Node>,
-        /// A result and the nodes it belongs to.
-        result: Option<(O, Vec<KeyId>)>,
+        /// The result.
+        output: O,
+        /// The nodes it belongs to.
+        keys: Vec<KeyId>,
         /// When it was made; now when not given.
         created: Option<Created>,
     },

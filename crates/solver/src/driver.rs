@@ -271,9 +271,10 @@ impl<O: Clone + Send + Sync + 'static> Inner<O> {
             }
             Action::Save {
                 nodes,
-                result,
+                output,
+                keys,
                 created,
-            } => self.saves.add(nodes, result, created),
+            } => self.saves.add(nodes, output, keys, created),
             Action::Cancel { task } => {
                 dropped.extend(
                     core.tasks

@@ -209,6 +209,7 @@ pub(crate) fn graph<O: Clone>(
         indexes,
     };
     let mut edges: Vec<Vec<usize>> = Vec::with_capacity(picture.len());
+    let picture = keys_that_lead(picture, indexes)?;
     for (found, (edge, export)) in picture.into_iter().zip(shown) {
         let records = builder.records(&found.keys)?;
         let mut numbers = Vec::new();
@@ -269,6 +270,40 @@ pub(crate) fn graph<O: Clone>(
         nodes: builder.nodes,
         targets: edges.pop().unwrap_or_default(),
     })
+}
+
+/// Leaves each edge the keys that count. One that was not loaded may be known by several, made
+/// of the same inputs at different times: those count from which follows what was loaded.
+fn keys_that_lead<O: Clone>(
+    mut picture: Snapshot<O>,
+    indexes: &[(StoreId, Arc<dyn Index>)],
+) -> Result<Snapshot<O>, IndexError> {
+    let mut leading: Vec<BTreeSet<(StoreId, KeyId)>> = vec![BTreeSet::new(); picture.len()];
+    for (number, found) in picture.iter_mut().enumerate().rev() {
+        if found.inputs.is_empty() {
+            continue;
+        }
+        let leads = |(store, key): &(Option<StoreId>, KeyId)| {
+            leading[number].contains(&(store.unwrap_or(LOCAL), *key))
+        };
+        if found.keys.iter().any(leads) {
+            found.keys.retain(leads);
+        }
+        for (only, key) in &found.keys {
+            let stores = indexes
+                .iter()
+                .filter(|(id, _)| only.is_none_or(|only| only == *id));
+            for (store, index) in stores {
+                for (parent, link) in index.parents(key)? {
+                    let input = found.inputs.get(link.input as usize);
+                    if let Some(leading) = input.and_then(|input| leading.get_mut(input.0)) {
+                        leading.insert((*store, parent));
+                    }
+                }
+            }
+        }
+    }
+    Ok(picture)
 }
 
 struct Builder<'a, O> {

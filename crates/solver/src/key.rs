@@ -147,6 +147,14 @@ pub struct InputMap {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_key_is_short_in_traces() {
+        let key = KeyId(Digest::of("x"));
+        assert_eq!(format!("{key:?}"), format!("key:{}", key.0.short()));
+        let random = KeyDigest::Random(key.0);
+        assert_eq!(random.to_string(), format!("random:{}", key.0.hex()));
+    }
+
     /// Digests as in `preimages.json` of the golden build a01. Rows: I35
     #[test]
     fn record_digests_are_buildkits() {

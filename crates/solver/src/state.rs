@@ -154,6 +154,8 @@ struct EdgeState<O> {
     /// Counts changes of what [`State::probe_keys`] gives.
     version: u32,
     output: Option<O>,
+    /// The node of the record that gave it.
+    from: Option<(StoreId, KeyId)>,
 }
 
 /// The content digest of an input.
@@ -537,6 +539,7 @@ impl<O> EdgeState<O> {
             saved: false,
             version: 0,
             output: None,
+            from: None,
         }
     }
 

@@ -156,7 +156,7 @@ fn name<O, E>(action: &Action<O, E>) -> String {
             format!("content {} {} {input}", task.0, vertex.0)
         }
         Action::Run { task, vertex, .. } => format!("run {} {}", task.0, vertex.0),
-        Action::Save { nodes, result, .. } => format!("save {} {}", nodes.len(), result.is_some()),
+        Action::Save { nodes, keys, .. } => format!("save {} {}", nodes.len(), keys.len()),
         Action::Cancel { task } => format!("cancel {}", task.0),
         Action::Reply { request, result } => format!("reply {} {}", request.0, result.is_ok()),
         Action::ShowCached { vertex } => format!("cached {}", vertex.0),

@@ -29,7 +29,8 @@ struct Waiting<O> {
 
 struct Save<O> {
     nodes: Vec<Node>,
-    result: Option<(O, Vec<KeyId>)>,
+    output: O,
+    keys: Vec<KeyId>,
     created: Created,
 }
 
@@ -53,14 +54,16 @@ impl<O: Clone + Send + Sync + 'static> Saves<O> {
     pub(super) fn add(
         &self,
         nodes: Vec<Node>,
-        result: Option<(O, Vec<KeyId>)>,
+        output: O,
+        keys: Vec<KeyId>,
         created: Option<Created>,
     ) {
         let created = created.unwrap_or_else(Created::now);
         let mut waiting = self.0.waiting();
         waiting.queue.push(Save {
             nodes,
-            result,
+            output,
+            keys,
             created,
         });
         waiting.added += 1;
@@ -103,15 +106,12 @@ impl<O: Clone + Send + Sync + 'static> Shared<O> {
     async fn write_some(&self, saves: Vec<Save<O>>) {
         let mut entries = Vec::with_capacity(saves.len());
         for save in saves {
-            let result = match save.result {
-                Some((output, keys)) => match self.results.save(&output).await {
-                    Ok(result) => result.map(|result| (result, save.created, keys)),
-                    Err(error) => {
-                        warn!(%error, "a result cannot be kept: it will be made again next time");
-                        continue;
-                    }
-                },
-                None => None,
+            let result = match self.results.save(&save.output).await {
+                Ok(result) => result.map(|result| (result, save.created, save.keys)),
+                Err(error) => {
+                    warn!(%error, "a result cannot be kept: it will be made again next time");
+                    continue;
+                }
             };
             entries.push(Entry {
                 nodes: save.nodes,

@@ -1,11 +1,11 @@
 //! A picture of what is known below an edge, for exporting it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use oci::Digest;
 
 use super::{Content, EdgeId, Fault, State};
-use crate::event::{StoreId, VertexId};
+use crate::event::{LOCAL, StoreId, VertexId};
 use crate::key::{KeyDigest, KeyId};
 
 /// An edge in the picture.
@@ -76,15 +76,10 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             ));
         }
         let state = self.at(edge);
-        let mut keys = self.probe_keys(edge);
-        let own = state
-            .id
-            .filter(|_| state.saved && !vertex.inputs.is_empty());
-        if let Some(id) = own
-            && !keys.iter().any(|(_, known)| *known == id)
-        {
-            keys.push((Some(crate::event::LOCAL), id));
-        }
+        let keys = match vertex.inputs.is_empty() {
+            true => self.probe_keys(edge),
+            false => self.names(edge),
+        };
         let output = state.output.clone();
         Some(Found {
             vertex: edge.0,
@@ -94,5 +89,18 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             output,
             keys,
         })
+    }
+
+    /// The nodes of a vertex with inputs: of one with an output only those of this very output,
+    /// of any other one all that its inputs lead to.
+    fn names(&self, edge: EdgeId) -> Vec<(Option<StoreId>, KeyId)> {
+        let state = self.at(edge);
+        let own = state.id.filter(|_| state.saved).map(|id| (LOCAL, id));
+        let mut names: BTreeSet<_> = own.into_iter().chain(state.from).collect();
+        if state.output.is_none() {
+            names.extend(&state.matched);
+        }
+        let names = names.into_iter();
+        names.map(|(store, id)| (Some(store), id)).collect()
     }
 }

@@ -15,29 +15,32 @@ use crate::index::{Node, Record};
 use crate::key::{Created, KeyId, Link};
 
 impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
-    /// The node an edge is in the local store, and whether the key is good for
-    /// this session only.
+    /// Names the node an edge is in the local store, by what is known of its inputs, and says
+    /// whether that name is good for this session only.
     pub(super) fn name_node(&mut self, edge: EdgeId) {
-        if !self.vertex(edge.0).mapped() && !self.vertex(edge.0).inputs.is_empty() {
-            return;
-        }
         let reached = self.reached_by(edge);
         let fresh = self.rests_on_fresh(edge);
-        let state = self.at(edge);
-        let known = state
-            .matched
-            .iter()
-            .find(|(store, _)| *store == LOCAL)
-            .map(|(_, id)| *id);
-        let id = known.or(reached.map(|(id, _)| id));
-        let volatile = known.is_none() && reached.is_some_and(|(_, volatile)| volatile);
         let state = self.at_mut(edge);
+        let id = reached.map(|(id, _)| id);
         if state.id != id {
-            state.saved = known.is_some();
+            state.saved = id.is_some_and(|id| state.matched.contains(&(LOCAL, id)));
         }
         state.id = id;
-        state.volatile = volatile;
+        state.volatile = reached.is_some_and(|(_, volatile)| volatile);
         state.fresh = fresh;
+    }
+
+    /// Names the node after the record that was loaded. Others follow from the same inputs,
+    /// perhaps made at another time; what is made of this one says nothing about them.
+    fn name_after(&mut self, edge: EdgeId, record: &Record) {
+        self.name_node(edge);
+        self.at_mut(edge).from = Some((record.store, record.key));
+        if record.store == LOCAL && !self.vertex(edge.0).inputs.is_empty() {
+            let state = self.at_mut(edge);
+            state.id = Some(record.key);
+            state.volatile = false;
+            state.saved = true;
+        }
     }
 
     /// Whether an input counts by definition and was, or rests on what was, made
@@ -265,7 +268,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             let edge = (id, number as u32);
             self.make_edge(edge);
             self.name_node(edge);
-            self.save(edge, Some((output.clone(), None)));
+            self.save(edge, output.clone(), None);
             if used.contains(&edge.1) {
                 self.complete(edge, Some(output));
             }
@@ -279,9 +282,9 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
 
     /// A record gave the output.
     pub(super) fn found(&mut self, edge: EdgeId, output: O, record: &Record) {
-        self.name_node(edge);
-        if record.store != LOCAL {
-            self.save(edge, Some((output.clone(), Some(record.created))));
+        self.name_after(edge, record);
+        if record.store != LOCAL || self.was_a_detour(edge, record) {
+            self.save(edge, output.clone(), Some(record.created));
         }
         self.show_cached(edge.0);
         // It needs no run of its own any more.
@@ -329,49 +332,60 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         self.wake(edge);
     }
 
-    /// Writes the node of an edge, what it rests on as far as that was not yet
-    /// written, and a result into the local store.
-    fn save(&mut self, edge: EdgeId, result: Option<(O, Option<Created>)>) {
-        if self.at(edge).volatile || self.at(edge).id.is_none() {
-            return;
+    /// Whether a result was found only by a dearer key, by the content of an input though that
+    /// has a key of its own. With this key it is found sooner the next time.
+    fn was_a_detour(&self, edge: EdgeId, record: &Record) -> bool {
+        let vertex = self.vertex(edge.0);
+        if vertex.inputs.is_empty() {
+            return self.roots(edge).iter().any(|root| *root != record.key);
         }
+        let mut inputs = self.at(edge).inputs.iter().zip(&vertex.inputs);
+        inputs.any(|(input, target)| input.content_probed && !self.probe_keys(*target).is_empty())
+    }
+
+    /// Writes a result into the local store, with its node and what that rests on as far as it
+    /// was not yet written.
+    fn save(&mut self, edge: EdgeId, output: O, created: Option<Created>) {
+        let state = self.at(edge);
+        let Some(id) = state.id.filter(|_| !state.volatile) else {
+            return;
+        };
+        let nodes = self.unsaved(edge);
+        let keys = match self.vertex(edge.0).inputs.is_empty() {
+            true => self.roots(edge),
+            false => vec![id],
+        };
+        self.actions.push(Action::Save {
+            nodes,
+            output,
+            keys,
+            created,
+        });
+    }
+
+    /// The node of an edge, and those it rests on that are not in the local store. From now on
+    /// they are.
+    fn unsaved(&mut self, edge: EdgeId) -> Vec<Node> {
         let mut nodes = Vec::new();
         let mut look = vec![edge];
         while let Some(at) = look.pop() {
-            let state = self.at_mut(at);
+            let Some(state) = self.edge_mut(at).filter(|state| !state.volatile) else {
+                continue;
+            };
+            let Some(id) = state.id else { continue };
             let first = !std::mem::replace(&mut state.saved, true);
             if at != edge && !first {
                 continue;
             }
-            state.version += u32::from(first);
-            let Some(id) = state.id else { continue };
             let links = self.links(at);
-            for target in self.vertex(at.0).inputs.clone() {
-                let input = self.edge(target);
-                if input.is_some_and(|i| !i.saved && !i.volatile && i.id.is_some()) {
-                    look.push(target);
-                }
+            if links.is_empty() {
+                continue;
             }
-            if !links.is_empty() {
-                nodes.push(Node { id, links });
-            }
+            self.at_mut(at).version += u32::from(first);
+            nodes.push(Node { id, links });
+            look.extend(&self.vertex(at.0).inputs);
         }
-        let keys = match self.at(edge).id {
-            _ if self.vertex(edge.0).inputs.is_empty() => self.roots(edge),
-            Some(id) => vec![id],
-            None => Vec::new(),
-        };
-        let (result, created) = match result {
-            Some((output, created)) => (Some((output, keys)), created),
-            None => (None, None),
-        };
-        if result.is_some() || !nodes.is_empty() {
-            self.actions.push(Action::Save {
-                nodes,
-                result,
-                created,
-            });
-        }
+        nodes
     }
 
     /// Every known way to the node of an edge.
@@ -401,16 +415,12 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         links
     }
 
-    /// The names of an edge in the local store.
-    fn local_keys(&self, edge: EdgeId) -> BTreeSet<KeyId> {
-        let Some(state) = self.edge(edge) else {
-            return BTreeSet::new();
-        };
+    /// The names by which others rest on an edge in the local store.
+    fn local_keys(&self, edge: EdgeId) -> Vec<KeyId> {
         if self.vertex(edge.0).inputs.is_empty() {
-            return self.roots(edge).into_iter().collect();
+            return self.roots(edge);
         }
-        let matched = state.matched.iter().filter(|(store, _)| *store == LOCAL);
-        let own = state.id.filter(|_| !state.volatile);
-        matched.map(|(_, id)| *id).chain(own).collect()
+        let state = self.edge(edge).filter(|state| !state.volatile);
+        state.and_then(|state| state.id).into_iter().collect()
     }
 }

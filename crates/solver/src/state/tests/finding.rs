@@ -2,9 +2,11 @@
 
 use expect_test::expect;
 
-use super::play::{ELSEWHERE, FARTHER, Play, step};
+use super::play::{ELSEWHERE, FARTHER, Play, Step, step};
 use super::{check, three_steps};
 use crate::event::LOCAL;
+use crate::index::Index as _;
+use crate::key::ResultId;
 
 /// Rows: C01, C02, C03
 #[test]
@@ -136,22 +138,21 @@ fn what_cannot_be_seen_counts_by_definition() {
     check(
         play.build(1, &steps, "copy"),
         expect![[r#"
-        map copy 0
-        map base 0
-        records base x1 in 1
-        follow copy 0 key x1
-        miss base no record of 1 keys
-        confirm base x1 in 1
-        run base
-        save base() x1, 0 nodes, 0 links
-        follow copy 0 key x1
-        content copy 0
-        miss copy inputs unknown: 0 by 1; 0 known
-        confirm copy x1 in 1
-        run copy
-        save copy(base()) x1, 1 nodes, 1 links
-        reply 1 copy(base())
-    "#]],
+            map copy 0
+            map base 0
+            records base x1 in 1
+            follow copy 0 key x1
+            miss base no record of 1 keys
+            confirm base x1 in 1
+            run base
+            save base() x1, 0 nodes, 0 links
+            content copy 0
+            miss copy inputs unknown: 0 by 1; 0 known
+            confirm copy x1 in 1
+            run copy
+            save copy(base()) x1, 1 nodes, 1 links
+            reply 1 copy(base())
+        "#]],
     );
     check(
         play.build(2, &steps, "copy"),
@@ -184,42 +185,39 @@ fn an_input_that_leads_elsewhere_is_seen_as_well() {
     check(
         play.build(2, &steps("new base"), "copy"),
         expect![[r#"
-        map copy 0
-        map new base 0
-        map other 0
-        records new base x1 in 1
-        records other x1 in 1
-        follow copy 0 key x1
-        follow copy 1 key x1
-        miss new base no record of 1 keys
-        confirm new base x1 in 1
-        run new base
-        save new base() x1, 0 nodes, 0 links
-        follow copy 0 key x1
-        content copy 0
-        follow copy 0 content x1
-        records copy x1 in 1
-        load copy copy(base(),other()) of 0
-        reply 2 copy(base(),other())
-    "#]],
+            map copy 0
+            map new base 0
+            map other 0
+            records new base x1 in 1
+            records other x1 in 1
+            follow copy 0 key x1
+            follow copy 1 key x1
+            miss new base no record of 1 keys
+            confirm new base x1 in 1
+            run new base
+            save new base() x1, 0 nodes, 0 links
+            content copy 0
+            follow copy 0 content x1
+            records copy x1 in 1
+            load copy copy(base(),other()) of 0
+            save copy(base(),other()) x1, 1 nodes, 3 links
+            reply 2 copy(base(),other())
+        "#]],
     );
     check(
         play.build(3, &steps("new base"), "copy"),
         expect![[r#"
-        map copy 0
-        map new base 0
-        map other 0
-        records new base x1 in 1
-        records other x1 in 1
-        follow copy 0 key x1
-        follow copy 1 key x1
-        load new base new base() of 0
-        content copy 0
-        follow copy 0 content x1
-        records copy x1 in 1
-        load copy copy(base(),other()) of 0
-        reply 3 copy(base(),other())
-    "#]],
+            map copy 0
+            map new base 0
+            map other 0
+            records new base x1 in 1
+            records other x1 in 1
+            follow copy 0 key x1
+            follow copy 1 key x1
+            records copy x1 in 1
+            load copy copy(base(),other()) of 0
+            reply 3 copy(base(),other())
+        "#]],
     );
     check(
         play.build(4, &steps("base"), "copy"),
@@ -266,23 +264,24 @@ fn inputs_without_a_common_result_are_seen() {
     check(
         play.build(3, &steps("a", "d"), "copy"),
         expect![[r#"
-        map copy 0
-        map a 0
-        map d 0
-        records a x1 in 1
-        records d x1 in 1
-        follow copy 0 key x1
-        follow copy 1 key x1
-        load a a() of 0
-        load d d() of 0
-        content copy 0
-        content copy 1
-        follow copy 0 content x1
-        follow copy 1 content x1
-        records copy x1 in 1
-        load copy copy(a(),b()) of 0
-        reply 3 copy(a(),b())
-    "#]],
+            map copy 0
+            map a 0
+            map d 0
+            records a x1 in 1
+            records d x1 in 1
+            follow copy 0 key x1
+            follow copy 1 key x1
+            load a a() of 0
+            load d d() of 0
+            content copy 0
+            content copy 1
+            follow copy 0 content x1
+            follow copy 1 content x1
+            records copy x1 in 1
+            load copy copy(a(),b()) of 0
+            save copy(a(),b()) x1, 1 nodes, 4 links
+            reply 3 copy(a(),b())
+        "#]],
     );
 }
 
@@ -317,23 +316,62 @@ fn a_source_is_asked_for_its_dearer_key_only_if_the_cheap_one_is_unknown() {
     check(
         play.build(3, &source("two"), "source"),
         expect![[r#"
-        map source 0
-        records source x1 in 1
-        map source 1
-        records source x2 in 1
-        load source inside() of 0
-        reply 3 inside()
-    "#]],
+            map source 0
+            records source x1 in 1
+            map source 1
+            records source x2 in 1
+            load source inside() of 0
+            save inside() x2, 0 nodes, 0 links
+            reply 3 inside()
+        "#]],
     );
     check(
         play.build(4, &source("two"), "source"),
         expect![[r#"
+            map source 0
+            records source x1 in 1
+            load source inside() of 0
+            reply 4 inside()
+        "#]],
+    );
+}
+
+/// What rests on a source that was found by its first key is kept, and what is known of it
+/// elsewhere is taken over.
+///
+/// Rows: C02, C04
+#[test]
+fn a_source_found_by_its_cheap_key_is_as_good() {
+    let mut play = Play::new(None);
+    let source = step("source", &[]).does("inside").first_known_by("one");
+    let steps = [source, step("make", &["source"])];
+    play.saves_to = ELSEWHERE;
+    play.build(1, &steps, "source");
+    play.saves_to = LOCAL;
+    play.job_with(2, ELSEWHERE, &steps);
+    play.want(2, 2, "make");
+    check(
+        play.said_of(&["map source", "load", "save"]),
+        expect![[r#"
+        map source 0
+        load source inside() of 7
+        save inside() x1, 0 nodes, 0 links
+        save make(inside()) x1, 1 nodes, 1 links
+    "#]],
+    );
+    play.leave(2);
+    play.said();
+    let again = play.build(3, &steps, "make");
+    check(
+        again,
+        expect![[r#"
+        map make 0
         map source 0
         records source x1 in 1
-        map source 1
-        records source x2 in 1
-        load source inside() of 0
-        reply 4 inside()
+        follow make 0 key x1
+        records make x1 in 1
+        load make make(inside()) of 0
+        reply 3 make(inside())
     "#]],
     );
 }
@@ -586,7 +624,7 @@ fn a_source_is_what_has_no_inputs() {
 #[test]
 fn what_rests_on_what_was_made_anew_is_found_by_content_only() {
     let mut play = Play::new(None);
-    let steps = |base: super::play::Step| {
+    let steps = |base: Step| {
         [
             base,
             step("make", &["base"]),
@@ -715,4 +753,110 @@ fn one_run_gives_all_outputs() {
         reply 2 base().1
     "#]],
     );
+}
+
+/// A base that was made anew, with other files: what copied the old ones and what copied the
+/// new ones both follow from its key. Gives the steps of a build on it.
+fn made_anew(play: &mut Play) -> [Step; 3] {
+    let copy = |files| step("copy", &["base"]).sees(0, files);
+    let base = step("base", &[]);
+    play.build(1, &[base.clone(), copy("old")], "copy");
+    let new = copy("new").run_gives("new");
+    play.build(2, &[base.clone().ignored(), new.clone()], "copy");
+    [base, new, step("test", &["copy"])]
+}
+
+/// The same on another base, with the old files.
+fn with_old_files() -> [Step; 3] {
+    let copy = step("copy", &["other"]).sees(0, "old");
+    [step("other", &[]), copy, step("test", &["copy"])]
+}
+
+/// What is made of one of two results is not what follows from the other one.
+///
+/// Rows: C02, C03, C06
+#[test]
+fn what_is_made_of_a_result_follows_from_that_one_only() {
+    let mut play = Play::new(None);
+    let steps = made_anew(&mut play);
+    let said = play.build(3, &steps, "test");
+    assert_eq!(said.last().unwrap(), "reply 3 test(new(base()))");
+    let said = play.build(4, &with_old_files(), "test");
+    assert_eq!(said.last().unwrap(), "reply 4 test(copy(base()))");
+}
+
+/// The same when both results are gone and it runs again.
+///
+/// Rows: C02, C03, C05, C06
+#[test]
+fn what_runs_again_is_known_by_what_it_saw() {
+    for (sees, other) in [("old", "new"), ("new", "old")] {
+        let mut play = Play::new(None);
+        let [base, _, test] = made_anew(&mut play);
+        let again = |files| step("copy", &["base"]).sees(0, files).run_gives("again");
+        let elsewhere = |files| {
+            let copy = step("copy", &[files]).sees(0, files);
+            [step(files, &[]), copy, step("test", &["copy"])]
+        };
+        // Something rests on both, so that the keys stay.
+        for (job, files) in [(3, "old"), (4, "new")] {
+            play.build(job, &elsewhere(files), "test");
+        }
+        play.forget("copy(base())");
+        play.forget("new(base())");
+        play.build(5, &[base, again(sees), test], "copy");
+        let said = play.build(6, &elsewhere(sees), "copy");
+        assert_eq!(said.last().unwrap(), "reply 6 again(base())");
+        let said = play.build(7, &elsewhere(other), "copy");
+        let made = format!("reply 7 copy({other}())");
+        assert_eq!(said.last().unwrap(), &made);
+    }
+}
+
+/// The same when what rests on the new files comes from elsewhere.
+///
+/// Rows: C02, C03, C04
+#[test]
+fn what_is_taken_over_does_not_follow_from_what_is_here() {
+    let mut play = Play::new(None);
+    let copy = |files| step("copy", &["base"]).sees(0, files);
+    let [base, test] = [step("base", &[]), step("test", &["copy"])];
+    play.build(1, &[base.clone(), copy("old")], "copy");
+    play.saves_to = ELSEWHERE;
+    let new = copy("new").run_gives("new");
+    play.build(
+        2,
+        &[base.clone().ignored(), new.clone(), test.clone()],
+        "test",
+    );
+    play.saves_to = LOCAL;
+    play.job_with(3, ELSEWHERE, &[base, new, test]);
+    play.want(3, 3, "test");
+    assert_eq!(play.said_of(&["reply"]), ["reply 3 test(new(base()))"]);
+    play.leave(3);
+    play.said();
+    let said = play.build(4, &with_old_files(), "test");
+    assert_eq!(said.last().unwrap(), "reply 4 test(copy(base()))");
+}
+
+/// A record says when it was made, wherever it is kept; what is noted of it later does not make
+/// it newer.
+///
+/// Rows: C04
+#[test]
+fn what_is_taken_over_keeps_its_age() {
+    let mut play = Play::new(None);
+    play.saves_to = ELSEWHERE;
+    play.build(1, &three_steps(), "test");
+    play.saves_to = LOCAL;
+    play.build(2, &[step("other", &[])], "other");
+    play.job_with(3, ELSEWHERE, &three_steps());
+    play.want(3, 3, "test");
+    play.leave(3);
+    let index = &play.stores[&LOCAL];
+    let of = |result: &str| {
+        let keys = index.keys_of(&ResultId(result.to_owned())).unwrap();
+        index.records(&keys[0]).unwrap()[0].1
+    };
+    assert!(of("test(make(base()))") < of("other()"));
 }

@@ -217,3 +217,56 @@ fn a_vertex_is_forgotten_with_its_last_build() {
     play.withdraw(7);
     assert_eq!(play.said(), Vec::<String>::new());
 }
+
+/// A record is loaded for who wants the output; who only looks for what rests on it needs none.
+///
+/// Rows: C10
+#[test]
+fn a_load_stops_when_only_the_key_is_wanted() {
+    let mut play = Play::new(None);
+    play.build(1, &three_steps(), "make");
+    play.hold("load make");
+    play.hold("follow test");
+    play.job(2, &three_steps());
+    play.want(2, 2, "test");
+    play.want(2, 3, "make");
+    assert_eq!(
+        play.open(),
+        ["follow test 0 key x1", "load make make(base()) of 0"]
+    );
+    play.said();
+    play.withdraw(3);
+    assert_eq!(play.said(), ["stop load make make(base()) of 0"]);
+    play.release("follow test");
+    assert_eq!(play.open(), ["load make make(base()) of 0"], "it has to be");
+    play.release("load make");
+    assert_eq!(
+        play.said_of(&["run", "reply"]),
+        ["run test", "reply 2 test(make(base()))"]
+    );
+}
+
+/// Content is digested for who looks for a step as well as for who wants it.
+///
+/// Rows: C10
+#[test]
+fn digesting_goes_on_while_the_key_is_wanted() {
+    let mut play = Play::new(None);
+    play.hold("content copy");
+    let steps = [
+        step("base", &[]).local(),
+        step("copy", &["base"]).sees(0, "files").outputs(2),
+        step("test", &["copy"]),
+    ];
+    play.job(1, &steps);
+    play.want(1, 1, "test");
+    play.want(1, 2, "copy.1");
+    assert_eq!(play.open(), ["content copy 0"]);
+    play.said();
+    play.withdraw(2);
+    assert_eq!(play.said(), Vec::<String>::new());
+    play.release("content copy");
+    assert_eq!(play.said_of(&["reply"]), ["reply 1 test(copy(base()))"]);
+    play.leave(1);
+    assert!(play.state.is_empty());
+}

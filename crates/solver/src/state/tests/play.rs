@@ -339,12 +339,13 @@ impl Play {
                 }
                 Action::Save {
                     nodes,
-                    result,
+                    output,
+                    keys,
                     created,
                 } => {
                     self.clock += 1;
                     let created = created.unwrap_or(Created(self.clock));
-                    let result = result.map(|(output, keys)| (ResultId(output), created, keys));
+                    let result = Some((ResultId(output), created, keys));
                     let entry = Entry { nodes, result };
                     self.stores[&self.saves_to].save(&[entry]).unwrap();
                 }
@@ -393,12 +394,15 @@ impl Play {
                 format!("content {} {input}", name(vertex))
             }
             Action::Run { vertex, .. } => format!("run {}", name(vertex)),
-            Action::Save { nodes, result, .. } => {
+            Action::Save {
+                nodes,
+                output,
+                keys,
+                ..
+            } => {
                 let links: usize = nodes.iter().map(|node| node.links.len()).sum();
-                let nodes = nodes.len();
-                let of = result.as_ref().map_or("-", |(output, _)| output);
-                let keys = result.as_ref().map_or(0, |(_, keys)| keys.len());
-                format!("save {of} x{keys}, {nodes} nodes, {links} links")
+                let (keys, nodes) = (keys.len(), nodes.len());
+                format!("save {output} x{keys}, {nodes} nodes, {links} links")
             }
             Action::Cancel { task } => format!("stop {task:?}"),
             Action::Reply { request, result } => match result {

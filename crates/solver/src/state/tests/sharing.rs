@@ -228,6 +228,77 @@ fn the_last_look_before_a_run_finds_what_came_meanwhile() {
     assert!(play.state.is_empty());
 }
 
+/// What came meanwhile may be gone again: then it runs after all.
+///
+/// Rows: C01, C05
+#[test]
+fn the_last_look_may_find_what_cannot_be_loaded() {
+    let mut play = Play::new(None);
+    play.hold("confirm make");
+    let steps = [step("base", &[]), step("make", &["base"])];
+    play.job(1, &steps);
+    play.want(1, 1, "make");
+    let mut other = Play::new(None);
+    std::mem::swap(&mut other.stores, &mut play.stores);
+    other.build(2, &steps, "make");
+    std::mem::swap(&mut other.stores, &mut play.stores);
+    play.said();
+    play.gone.insert("make(base())");
+    play.release("confirm make");
+    check(
+        play.said(),
+        expect![[r#"
+        load make make(base()) of 0
+        miss make gone
+        run make
+        save make(base()) x1, 1 nodes, 1 links
+        reply 1 make(base())
+    "#]],
+    );
+}
+
+/// Others share their runs although some run asks for more meanwhile.
+///
+/// Rows: C01, L15
+#[test]
+fn a_run_that_asks_does_not_keep_others_from_sharing() {
+    let mut play = Play::new(None);
+    play.hold("run outer");
+    play.hold("run one");
+    play.hold("run inner");
+    let [base, one, two] = twins();
+    play.job(1, &[base, one, two, step("outer", &[]), step("inner", &[])]);
+    play.want(1, 1, "outer");
+    play.want_within(1, 2, "inner", Some("outer"));
+    play.want(1, 3, "one");
+    play.want(1, 4, "two");
+    assert_eq!(play.open(), ["run outer", "run inner", "run one"]);
+}
+
+/// What has run waits for nothing any more, even if what it was made from runs again for
+/// another of its outputs.
+///
+/// Rows: L15
+#[test]
+fn a_run_may_ask_for_what_rests_on_an_earlier_result_of_its_own() {
+    let mut play = Play::new(None);
+    let steps = [
+        step("outer", &[]).outputs(2),
+        step("made", &["outer.0"]),
+        step("wanted", &["made"]),
+    ];
+    play.build(1, &steps[..1], "outer");
+    play.forget("outer().1");
+    play.job(2, &steps);
+    play.want(2, 1, "made");
+    play.hold("run outer");
+    play.want(2, 2, "outer.1");
+    assert_eq!(play.open(), ["run outer"]);
+    play.said();
+    play.want_within(2, 3, "wanted", Some("outer"));
+    assert_eq!(play.said_of(&["reply"]), ["reply 3 wanted(made(outer()))"]);
+}
+
 /// Vertices that rest on what means something here only share runs within the session.
 ///
 /// Rows: C01

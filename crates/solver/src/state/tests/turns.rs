@@ -1,6 +1,8 @@
 //! Places for limited work, and whose turn it is.
 
+use super::super::run::Slots;
 use super::play::{Play, Step, step};
+use crate::event::{JobId, VertexId};
 
 fn limited(name: &'static str) -> Step {
     step(name, &[]).limited()
@@ -115,4 +117,23 @@ fn what_waits_for_its_place_stays_for_who_stays() {
     assert_eq!(play.said_of(&["reply 4"]), ["reply 4 shared()"]);
     play.leave(2);
     assert!(play.state.is_empty());
+}
+
+/// Whether all places are free and nobody waits: at the end nothing may be left.
+///
+/// Rows: D28
+#[test]
+fn places_know_when_they_are_idle() {
+    let mut slots = Slots::new(Some(1));
+    let (job, vertex) = (JobId(1), VertexId(1));
+    assert!(slots.is_idle());
+    slots.wait(job, vertex);
+    assert!(!slots.is_idle(), "one waits");
+    assert_eq!(slots.next(), Some((job, vertex)));
+    assert!(!slots.is_idle(), "it runs");
+    slots.wait(job, VertexId(2));
+    assert_eq!(slots.next(), None, "the place is taken");
+    slots.stop_waiting(job, VertexId(2));
+    slots.done();
+    assert!(slots.is_idle());
 }

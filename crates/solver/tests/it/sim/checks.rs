@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use solver::action::Action;
-use solver::event::RequestId;
+use solver::event::{RequestId, VertexId};
 use solver::state::Fault;
 
+use super::graph::Thing;
 use super::world::{Broken, World, task_of};
 
 impl World {
@@ -81,5 +82,37 @@ impl World {
             }
         }
         assert!(limited <= self.limit, "{at}: {limited} limited runs");
+        let wanted = self.wanted();
+        for action in self.to_do.values() {
+            if let Action::AskMap { vertex, .. }
+            | Action::FindContent { vertex, .. }
+            | Action::Load { vertex, .. }
+            | Action::Run { vertex, .. } = action
+            {
+                assert!(wanted.contains(vertex), "{at}: nobody wants {action:?}");
+            }
+        }
+    }
+
+    /// What is asked for, and all that rests on.
+    fn wanted(&self) -> BTreeSet<VertexId> {
+        let mut wanted = BTreeSet::new();
+        let asked = self.waiting.values().copied();
+        let within = self.parked.values();
+        let asked = asked.chain(within.map(|(_, job, digest, output)| (*job, *digest, *output)));
+        for (job, digest, _) in asked {
+            let Some(build) = self.jobs.get(&job) else {
+                continue;
+            };
+            let things = &build.graph.things;
+            let mut look: Vec<&Thing> = vec![build.graph.thing(&digest)];
+            while let Some(thing) = look.pop() {
+                let id = self.state.vertex_of(job, &thing.digest);
+                if wanted.insert(id.expect("it was described")) {
+                    look.extend(thing.inputs.iter().map(|(input, _)| &things[*input]));
+                }
+            }
+        }
+        wanted
     }
 }

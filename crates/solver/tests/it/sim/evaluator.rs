@@ -1,6 +1,6 @@
 //! What the result of a graph is, found the plain way: by working everything out.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use oci::Digest;
 use solver::{CacheMap, InputMap, KeyDigest};
@@ -59,9 +59,8 @@ impl Graph {
     }
 
     pub(super) fn content(&self, digest: &Digest, input: usize, value: u64) -> Option<Digest> {
-        let thing = self.thing(digest);
-        // Some inputs cannot be seen by content after all.
-        (thing.op != 2 || input == 0).then(|| name(format!("content {}", view(value))))
+        let seen = self.thing(digest).can_see(input);
+        seen.then(|| name(format!("content {}", view(value))))
     }
 
     pub(super) fn run(&self, digest: &Digest, inputs: &[u64]) -> Vec<u64> {
@@ -102,28 +101,5 @@ impl Graph {
             }
         }
         values
-    }
-
-    /// The vertices whose results another build finds: all but directories of a session and
-    /// what counts them by definition.
-    pub(super) fn cached(&self) -> HashSet<Digest> {
-        let mut cached: Vec<bool> = Vec::new();
-        for thing in &self.things {
-            let input = |(number, (input, _)): (usize, &(usize, u32))| {
-                let by_content = match &thing.kind {
-                    Kind::Copy { by_content } => by_content[number],
-                    _ => false,
-                };
-                // As `content` has it.
-                cached[*input] || by_content && (thing.op != 2 || number == 0)
-            };
-            let is_local = matches!(thing.kind, Kind::Local);
-            cached.push(!is_local && thing.inputs.iter().enumerate().all(input));
-        }
-        let things = self.things.iter().zip(cached);
-        things
-            .filter(|(_, cached)| *cached)
-            .map(|(thing, _)| thing.digest)
-            .collect()
     }
 }

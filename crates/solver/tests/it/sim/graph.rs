@@ -112,3 +112,10 @@ impl Graph {
             .expect("a vertex of this job")
     }
 }
+
+impl Thing {
+    /// Some inputs cannot be seen by content after all.
+    pub(super) fn can_see(&self, input: usize) -> bool {
+        self.op != 2 || input == 0
+    }
+}

@@ -76,7 +76,13 @@ impl World {
                 }
                 Event::RecordsFound { task, records }
             }
-            Action::Load { task, record, .. } => {
+            Action::Load {
+                task,
+                vertex,
+                record,
+                ..
+            } => {
+                self.did.loads.extend(self.names.get(&vertex));
                 let there =
                     !self.lost.contains(&record.result) && (self.calm || !self.dice.chance(5));
                 *self
@@ -93,6 +99,8 @@ impl World {
                 input,
                 output,
             } => {
+                let name = self.names.get(&vertex);
+                self.did.contents.extend(name.map(|name| (*name, input)));
                 let result = match self.op(vertex, job) {
                     Some((build, name)) => Ok(build.graph.content(&name, input, output)),
                     None => Err(Broken::Op(job)),
@@ -112,7 +120,7 @@ impl World {
             } => {
                 *self.seen.entry("ran").or_default() += 1;
                 if let Some(name) = self.names.get(&vertex) {
-                    self.ran.push(*name);
+                    self.did.runs.push(*name);
                 }
                 if self.calm {
                     let at = &self.at;

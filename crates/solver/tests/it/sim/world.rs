@@ -33,6 +33,14 @@ pub(super) struct Build {
     pub(super) values: HashMap<(Digest, u32), u64>,
 }
 
+/// What was done, by the names of vertices, each time it was.
+#[derive(Default)]
+pub(super) struct Did {
+    pub(super) runs: Vec<Digest>,
+    pub(super) loads: Vec<Digest>,
+    pub(super) contents: Vec<(Digest, usize)>,
+}
+
 pub(super) struct World {
     pub(super) state: State<u64, Broken>,
     pub(super) dice: Dice,
@@ -60,8 +68,8 @@ pub(super) struct World {
     pub(super) seen: BTreeMap<&'static str, u64>,
     /// Nothing breaks and nothing is lost.
     pub(super) calm: bool,
-    /// What ran, by name.
-    pub(super) ran: Vec<Digest>,
+    /// What was done, for those who count.
+    pub(super) did: Did,
     /// Vertices of which it was said why nothing was found for them.
     pub(super) explained: BTreeSet<VertexId>,
 }
@@ -91,7 +99,7 @@ impl World {
             at: String::new(),
             seen: BTreeMap::new(),
             calm: false,
-            ran: Vec::new(),
+            did: Did::default(),
             explained: BTreeSet::new(),
         }
     }
@@ -151,16 +159,15 @@ impl World {
             }
             Action::Save {
                 nodes,
-                result,
+                output,
+                keys,
                 created,
             } => {
                 self.clock += 1;
                 let created = created.unwrap_or(Created(self.clock));
-                let result = result.map(|(value, keys)| {
-                    let id = ResultId(format!("r{value}-{}", self.clock));
-                    self.results.insert(id.clone(), value);
-                    (id, created, keys)
-                });
+                let id = ResultId(format!("r{output}-{}", self.clock));
+                self.results.insert(id.clone(), output);
+                let result = Some((id, created, keys));
                 let entry = Entry { nodes, result };
                 if self.calm || self.dice.chance(30) {
                     self.imported.save(std::slice::from_ref(&entry)).unwrap();
