@@ -126,8 +126,8 @@ struct EdgeState<O> {
     inputs: Vec<Input>,
     /// How many inputs are open in this stage.
     open: usize,
-    /// How many inputs lead nowhere and never will.
-    dead: usize,
+    /// Some input leads nowhere and never will.
+    dead: bool,
     dirty: Vec<u32>,
     queued: bool,
     /// Nodes all inputs lead to.
@@ -523,7 +523,7 @@ impl<O> EdgeState<O> {
                 .take(inputs)
                 .collect(),
             open: 0,
-            dead: 0,
+            dead: false,
             dirty: Vec::new(),
             queued: false,
             matched: BTreeSet::new(),

@@ -164,7 +164,6 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         while let Some((_, id)) = self.slots.next() {
             if self.vertex(id).jobs.is_empty() {
                 // Its last job is just leaving.
-                self.vertex_mut(id).run = Run::Idle;
                 self.slots.done();
             } else {
                 self.start_run(id);
@@ -252,10 +251,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 }
                 self.take_outputs(id, outputs);
             }
-            Err(error) => {
-                self.land(id);
-                self.failed(id, job, &error);
-            }
+            Err(error) => self.failed(id, job, &error),
         }
         self.free_slot(id);
     }
@@ -325,11 +321,9 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         self.let_go(edge);
         let state = self.at_mut(edge);
         state.stage = Stage::Done;
-        state.records = Vec::new();
         state.output = Some(output.clone());
         self.reply(edge, &Ok(output));
         self.reach(edge, super::Level::Output);
-        self.wake(edge);
     }
 
     /// Whether a result was found only by a dearer key, by the content of an input though that

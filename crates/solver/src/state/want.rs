@@ -39,12 +39,10 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 Stage::New if self.vertex(edge.0).ignore_cache => self.give_up(edge, true),
                 Stage::New => self.enter(edge, Stage::Defining),
                 Stage::Defining => self.define(edge),
-                Stage::Defined if !self.at(edge).records.is_empty() => {
-                    self.reach(edge, Level::Slow);
+                Stage::Defined if want >= Level::Slow && self.at(edge).records.is_empty() => {
+                    self.enter(edge, Stage::Matching);
                 }
-                Stage::Defined if want >= Level::Slow => self.enter(edge, Stage::Matching),
-                Stage::Matching => self.match_inputs(edge),
-                Stage::Contents => self.match_inputs(edge),
+                Stage::Matching | Stage::Contents => self.match_inputs(edge),
                 Stage::Hopeless if want == Level::Output => self.enter(edge, Stage::Building),
                 Stage::Building => self.build(edge),
                 Stage::Ready => self.try_run(edge),
@@ -52,11 +50,8 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             }
             let Some(state) = self.edge(edge) else { return };
             if state.stage == before {
-                break;
+                return;
             }
-        }
-        if want == Level::Output && self.may_load(edge) {
-            self.load_best(edge);
         }
     }
 
@@ -69,7 +64,6 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         let state = self.at_mut(edge);
         state.stage = stage;
         state.open = state.inputs.len();
-        state.dead = 0;
         state.dirty = (0..state.inputs.len() as u32).collect();
         for input in &mut state.inputs {
             input.open = true;
@@ -133,9 +127,6 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         self.name_node(edge);
         self.at_mut(edge).stage = Stage::Defined;
         let hit = !self.at(edge).records.is_empty();
-        if hit {
-            self.withdraw_all(edge);
-        }
         self.reach(edge, if hit { Level::Slow } else { Level::Fast });
     }
 
@@ -149,7 +140,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 |this, edge, input| this.match_input(edge, input)
             },
         );
-        if self.at(edge).dead > 0 {
+        if self.at(edge).dead {
             self.give_up(edge, false);
             return;
         }
@@ -160,19 +151,16 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             self.defined(edge);
             return;
         }
+        self.name_node(edge);
         let vertex = self.vertex(edge.0);
         if vertex.inputs.is_empty() && !vertex.mapped() {
             self.ask_map(edge.0);
-        } else if !contents && self.untried_content(edge) {
-            let known_without_result = !self.at(edge).matched.is_empty();
-            if known_without_result && self.at(edge).want() < Some(Level::Output) {
-                // Its node is enough to find what rests on it. Inputs are made
-                // for their content only once the output itself is wanted.
-                self.name_node(edge);
-                self.reach(edge, Level::Slow);
-            } else {
-                self.enter(edge, Stage::Contents);
-            }
+        } else if !self.at(edge).matched.is_empty() && self.at(edge).want() < Some(Level::Output) {
+            // Its node is enough to find what rests on it. Inputs are made for
+            // their content only once the output itself is wanted.
+            self.reach(edge, Level::Slow);
+        } else if self.untried_content(edge) {
+            self.enter(edge, Stage::Contents);
         } else {
             self.give_up(edge, false);
         }
@@ -201,7 +189,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             return false;
         }
         if self.at(edge).inputs[input as usize].found.is_empty() {
-            self.at_mut(edge).dead += 1;
+            self.at_mut(edge).dead = true;
         }
         true
     }
@@ -524,9 +512,6 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 vertex: edge.0,
                 miss,
             });
-        }
-        if !ignored {
-            self.name_node(edge);
         }
         // What is needed to build it is asked for again at once.
         self.withdraw_all(edge);

@@ -98,17 +98,61 @@ fn a_failure_ends_with_the_build_whose_op_failed() {
         let told = [1, 2].map(|request| format!("reply {request} failed: {failing}"));
         assert_eq!(play.said_of(&["reply"]), told);
         play.leave(1);
-        play.release(failing);
+        play.said();
         play.want(2, 3, "copy");
+        play.fail(failing);
         assert_eq!(
             play.said_of(&["reply"]),
-            ["reply 1 copy(base())"; 0]
-                .iter()
-                .map(|s| s.to_string())
-                .chain(["reply 3 copy(base())".to_owned()])
-                .collect::<Vec<_>>()
+            [format!("reply 3 failed: {failing}")]
         );
+        play.job(3, &steps);
+        play.release(failing);
+        play.want(2, 4, "copy");
+        assert_eq!(play.said_of(&["reply"]), ["reply 4 copy(base())"]);
     }
+}
+
+/// What has its result is not failed by what it once asked.
+///
+/// Rows: C11
+#[test]
+fn who_does_not_wait_any_more_does_not_fail() {
+    let mut play = Play::new(None);
+    let steps = [step("base", &[]), step("make", &["base"])];
+    play.build(1, &steps, "make");
+    play.forget("base()");
+    play.hold("run base");
+    play.job(2, &steps);
+    play.want(2, 1, "make");
+    play.want(2, 2, "base");
+    play.fail("run base");
+    play.want(2, 3, "make");
+    check(play.said_of(&["reply"]), expect![[r#"
+        reply 1 make(base())
+        reply 2 failed: run base
+        reply 3 make(base())
+    "#]]);
+}
+
+/// Nothing is looked up any more for an output that will never be.
+///
+/// Rows: C10, Q11
+#[test]
+fn lookups_for_an_output_that_is_not_given_stop() {
+    let mut play = Play::new(None);
+    play.hold("run base");
+    play.job(1, &[step("base", &[])]);
+    play.want(1, 1, "base");
+    play.hold("records base");
+    play.want(1, 2, "base.5");
+    assert_eq!(play.open(), ["run base", "records base x1 in 1"]);
+    play.said();
+    play.done("run base");
+    check(play.said_of(&["stop", "reply"]), expect![[r#"
+        reply 1 base()
+        reply 2 NoSuchOutput { vertex: VertexId(0), output: 5 }
+        stop records base x1 in 1
+    "#]]);
 }
 
 /// A build that comes brings an op that may do better.

@@ -860,3 +860,153 @@ fn what_is_taken_over_keeps_its_age() {
     };
     assert!(of("test(make(base()))") < of("other()"));
 }
+
+/// The keys of a step whose own result is gone are enough for what rests on it, though that is
+/// found by the content of something else: nothing is made for it.
+///
+/// Rows: C02, C05
+#[test]
+fn the_key_of_a_step_is_enough_for_what_rests_on_it() {
+    let mut play = Play::new(None);
+    let steps = |dir| {
+        [
+            step("base", &[]),
+            step("make", &["base"]),
+            step("seen", &["base"]).sees(0, "files"),
+            step(dir, &[]).local(),
+            step("copy", &[dir]).sees(0, "more files"),
+            step("all", &["make", "seen", "copy"]),
+        ]
+    };
+    play.build(1, &steps("dir"), "all");
+    play.forget("make(base())");
+    play.forget("seen(base())");
+    check(play.build(2, &steps("other dir"), "all"), expect![[r#"
+        map all 0
+        map make 0
+        map seen 0
+        map copy 0
+        map base 0
+        map other dir 0
+        records base x1 in 1
+        follow make 0 key x1
+        follow seen 0 key x1
+        records make x1 in 1
+        records seen x1 in 1
+        follow all 0 key x1
+        follow all 1 key x1
+        miss other dir no record of 0 keys
+        run other dir
+        content copy 0
+        follow copy 0 content x1
+        records copy x1 in 1
+        follow all 2 key x1
+        records all x1 in 1
+        load all all(make(base()),seen(base()),copy(dir())) of 0
+        cached copy
+        cached seen
+        cached make
+        reply 2 all(make(base()),seen(base()),copy(dir()))
+    "#]]);
+}
+
+/// The same when what it rests on was made anew and is found by what is in it.
+///
+/// Rows: C02, C05, C06
+#[test]
+fn a_key_found_by_content_leads_on_though_the_input_is_new() {
+    let mut play = Play::new(None);
+    let steps = |base| {
+        [
+            base,
+            step("copy", &["base"]).sees(0, "files"),
+            step("test", &["copy"]),
+        ]
+    };
+    play.build(1, &steps(step("base", &[])), "test");
+    play.forget("copy(base())");
+    let anew = steps(step("base", &[]).ignored());
+    check(play.build(2, &anew, "test"), expect![[r#"
+        map test 0
+        map copy 0
+        miss base ignored
+        map base 0
+        run base
+        save base() x1, 0 nodes, 0 links
+        content copy 0
+        follow copy 0 content x1
+        records copy x1 in 1
+        follow test 0 key x1
+        records test x1 in 1
+        load test test(copy(base())) of 0
+        cached copy
+        reply 2 test(copy(base()))
+    "#]]);
+    // Wanted itself as well, it is made, and what rests on it is still found.
+    play.forget("copy(base())");
+    play.job(3, &anew);
+    play.hold("content copy");
+    play.want(3, 1, "test");
+    play.want(3, 2, "copy");
+    play.said();
+    play.release("content copy");
+    check(play.said(), expect![[r#"
+        follow copy 0 content x1
+        records copy x1 in 1
+        miss copy no common result
+        confirm copy x1 in 1
+        follow test 0 key x1
+        run copy
+        records test x1 in 1
+        save copy(base()) x1, 1 nodes, 2 links
+        reply 2 copy(base())
+        load test test(copy(base())) of 0
+        reply 1 test(copy(base()))
+    "#]]);
+}
+
+/// Rows: K4
+#[test]
+fn it_is_told_which_inputs_are_unknown() {
+    let mut play = Play::new(None);
+    let all = step("all", &["known", "new", "also known"]);
+    let known = [step("known", &[]), step("also known", &[])];
+    let old = [
+        known.clone().to_vec(),
+        vec![step("new", &[]).does("old"), all.clone()],
+    ]
+    .concat();
+    play.build(1, &old, "all");
+    let new = [known.to_vec(), vec![step("new", &[]), all]].concat();
+    play.job(2, &new);
+    play.want(2, 2, "all");
+    check(play.said_of(&["miss"]), expect![[r#"
+        miss new no record of 1 keys
+        miss all inputs unknown: 1 by 1; 2 known
+    "#]]);
+}
+
+/// All that a hit rests on is shown as cached, however deep, each once.
+///
+/// Rows: C10
+#[test]
+fn all_below_a_hit_is_shown_as_cached() {
+    let mut play = Play::new(None);
+    let steps = [
+        step("base", &[]),
+        step("one", &["base"]),
+        step("two", &["one"]),
+        step("three", &["two", "one"]),
+        step("four", &["three"]),
+    ];
+    play.build(1, &steps, "four");
+    play.job(2, &steps);
+    play.want(2, 2, "four");
+    check(play.said_of(&["cached"]), expect![[r#"
+        cached three
+        cached one
+        cached two
+    "#]]);
+    play.want(2, 3, "two");
+    assert_eq!(play.said_of(&["cached"]), Vec::<String>::new());
+}

@@ -270,3 +270,27 @@ fn digesting_goes_on_while_the_key_is_wanted() {
     play.leave(1);
     assert!(play.state.is_empty());
 }
+
+/// A run goes on while it may be what gives the other output; it stops when that was loaded.
+///
+/// Rows: C10
+#[test]
+fn a_run_stops_when_all_that_is_wanted_of_it_was_found() {
+    let mut play = Play::new(None);
+    let steps = [step("base", &[]).outputs(2)];
+    play.build(1, &steps, "base");
+    play.forget("base()");
+    play.hold("run base");
+    play.hold("load base");
+    play.job(2, &steps);
+    play.want(2, 1, "base.0");
+    play.want(2, 2, "base.1");
+    play.withdraw(1);
+    assert_eq!(play.open(), ["run base", "load base base().1 of 0"]);
+    play.said();
+    play.done("load base base().1 of 0");
+    check(play.said(), expect![[r#"
+        reply 2 base().1
+        stop run base
+    "#]]);
+}

@@ -119,6 +119,36 @@ fn what_waits_for_its_place_stays_for_who_stays() {
     assert!(play.state.is_empty());
 }
 
+/// Then it has its turn among what the other one brought, behind it.
+///
+/// Rows: C10, D28
+#[test]
+fn what_waited_for_who_left_waits_among_what_the_other_brought() {
+    let mut play = Play::new(Some(1));
+    play.hold("run");
+    play.job(1, &["shared"].map(limited));
+    play.job(2, &["shared", "b1", "b2"].map(limited));
+    play.job(3, &["busy", "c1", "c2", "c3"].map(limited));
+    let wanted = [
+        (3, "busy"),
+        (1, "shared"),
+        (2, "shared"),
+        (2, "b1"),
+        (2, "b2"),
+        (3, "c1"),
+        (3, "c2"),
+        (3, "c3"),
+    ];
+    for (request, (job, name)) in wanted.into_iter().enumerate() {
+        play.want(job, request as u64, name);
+    }
+    play.leave(1);
+    assert_eq!(
+        order(&mut play),
+        ["busy", "b1", "c1", "b2", "c2", "shared", "c3"]
+    );
+}
+
 /// Whether all places are free and nobody waits: at the end nothing may be left.
 ///
 /// Rows: D28
