@@ -127,11 +127,14 @@ fn who_does_not_wait_any_more_does_not_fail() {
     play.want(2, 2, "base");
     play.fail("run base");
     play.want(2, 3, "make");
-    check(play.said_of(&["reply"]), expect![[r#"
+    check(
+        play.said_of(&["reply"]),
+        expect![[r#"
         reply 1 make(base())
         reply 2 failed: run base
         reply 3 make(base())
-    "#]]);
+    "#]],
+    );
 }
 
 /// Nothing is looked up any more for an output that will never be.
@@ -148,11 +151,14 @@ fn lookups_for_an_output_that_is_not_given_stop() {
     assert_eq!(play.open(), ["run base", "records base x1 in 1"]);
     play.said();
     play.done("run base");
-    check(play.said_of(&["stop", "reply"]), expect![[r#"
+    check(
+        play.said_of(&["stop", "reply"]),
+        expect![[r#"
         reply 1 base()
         reply 2 NoSuchOutput { vertex: VertexId(0), output: 5 }
         stop records base x1 in 1
-    "#]]);
+    "#]],
+    );
 }
 
 /// A build that comes brings an op that may do better.

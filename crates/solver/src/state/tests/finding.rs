@@ -881,7 +881,9 @@ fn the_key_of_a_step_is_enough_for_what_rests_on_it() {
     play.build(1, &steps("dir"), "all");
     play.forget("make(base())");
     play.forget("seen(base())");
-    check(play.build(2, &steps("other dir"), "all"), expect![[r#"
+    check(
+        play.build(2, &steps("other dir"), "all"),
+        expect![[r#"
         map all 0
         map make 0
         map seen 0
@@ -907,7 +909,8 @@ fn the_key_of_a_step_is_enough_for_what_rests_on_it() {
         cached seen
         cached make
         reply 2 all(make(base()),seen(base()),copy(dir()))
-    "#]]);
+    "#]],
+    );
 }
 
 /// The same when what it rests on was made anew and is found by what is in it.
@@ -926,7 +929,9 @@ fn a_key_found_by_content_leads_on_though_the_input_is_new() {
     play.build(1, &steps(step("base", &[])), "test");
     play.forget("copy(base())");
     let anew = steps(step("base", &[]).ignored());
-    check(play.build(2, &anew, "test"), expect![[r#"
+    check(
+        play.build(2, &anew, "test"),
+        expect![[r#"
         map test 0
         map copy 0
         miss base ignored
@@ -941,7 +946,8 @@ fn a_key_found_by_content_leads_on_though_the_input_is_new() {
         load test test(copy(base())) of 0
         cached copy
         reply 2 test(copy(base()))
-    "#]]);
+    "#]],
+    );
     // Wanted itself as well, it is made, and what rests on it is still found.
     play.forget("copy(base())");
     play.job(3, &anew);
@@ -950,7 +956,9 @@ fn a_key_found_by_content_leads_on_though_the_input_is_new() {
     play.want(3, 2, "copy");
     play.said();
     play.release("content copy");
-    check(play.said(), expect![[r#"
+    check(
+        play.said(),
+        expect![[r#"
         follow copy 0 content x1
         records copy x1 in 1
         miss copy no common result
@@ -962,7 +970,8 @@ fn a_key_found_by_content_leads_on_though_the_input_is_new() {
         reply 2 copy(base())
         load test test(copy(base())) of 0
         reply 1 test(copy(base()))
-    "#]]);
+    "#]],
+    );
 }
 
 /// Rows: K4
@@ -980,10 +989,13 @@ fn it_is_told_which_inputs_are_unknown() {
     let new = [known.to_vec(), vec![step("new", &[]), all]].concat();
     play.job(2, &new);
     play.want(2, 2, "all");
-    check(play.said_of(&["miss"]), expect![[r#"
+    check(
+        play.said_of(&["miss"]),
+        expect![[r#"
         miss new no record of 1 keys
         miss all inputs unknown: 1 by 1; 2 known
-    "#]]);
+    "#]],
+    );
 }
 
 /// All that a hit rests on is shown as cached, however deep, each once.
@@ -1002,11 +1014,14 @@ fn all_below_a_hit_is_shown_as_cached() {
     play.build(1, &steps, "four");
     play.job(2, &steps);
     play.want(2, 2, "four");
-    check(play.said_of(&["cached"]), expect![[r#"
+    check(
+        play.said_of(&["cached"]),
+        expect![[r#"
         cached three
         cached one
         cached two
-    "#]]);
+    "#]],
+    );
     play.want(2, 3, "two");
     assert_eq!(play.said_of(&["cached"]), Vec::<String>::new());
 }

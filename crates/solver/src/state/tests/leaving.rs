@@ -289,8 +289,11 @@ fn a_run_stops_when_all_that_is_wanted_of_it_was_found() {
     assert_eq!(play.open(), ["run base", "load base base().1 of 0"]);
     play.said();
     play.done("load base base().1 of 0");
-    check(play.said(), expect![[r#"
+    check(
+        play.said(),
+        expect![[r#"
         reply 2 base().1
         stop run base
-    "#]]);
+    "#]],
+    );
 }
