@@ -91,7 +91,7 @@ impl Source {
     /// Reads a frontend's result: a single one, or several by id, and its metadata.
     pub fn new(
         single: Option<Ref>,
-        mut by_id: BTreeMap<String, Option<Ref>>,
+        by_id: BTreeMap<String, Option<Ref>>,
         metadata: &BTreeMap<String, Bytes>,
     ) -> Result<Source> {
         let multi_platform = !by_id.is_empty();
@@ -111,7 +111,9 @@ impl Source {
         let mut results = Vec::with_capacity(listed.len());
         for ListedPlatform { id, platform } in listed {
             let files = if multi_platform {
-                by_id.remove(&id).ok_or_else(|| Error::NoRef(id.clone()))?
+                // Named twice, it is there twice.
+                let named = by_id.get(&id).cloned();
+                named.ok_or_else(|| Error::NoRef(id.clone()))?
             } else {
                 single.clone()
             };
@@ -295,6 +297,12 @@ mod tests {
             "containerimage.config/linux/amd64".to_owned(),
             Bytes::from_static(b"{}"),
         );
+        let twice = TWO
+            .replace("linux/arm64", "linux/amd64")
+            .replace(r#""arm64""#, r#""amd64""#);
+        let by_id = BTreeMap::from([("linux/amd64".to_owned(), None)]);
+        let twice = Source::new(None, by_id, &platforms(&twice)).unwrap();
+        assert_eq!(twice.results.len(), 2, "a platform asked for twice");
         // Each platform has its own; what no platform names is not exported.
         let by_id = [("linux/amd64", None), ("linux/arm64", None), ("more", None)];
         let by_id = by_id
