@@ -12,6 +12,7 @@ use crate::op::file::{Action, ActionKind, Chown, Copy, User};
 use crate::preimage::{build_body, number, owner};
 use crate::{ContentCache, Location, Op, OpKind, Position, Source};
 
+pub(crate) use definition::body as definition_body;
 pub use definition::definition;
 
 /// How a choice between several kinds of a thing is written.

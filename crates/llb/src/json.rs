@@ -61,9 +61,14 @@ impl Object<'_> {
     /// A truth.
     pub(crate) fn truth(&mut self, key: &str, value: bool) {
         if value {
-            self.key(key);
-            self.out.push_str("true");
+            self.always_truth(key, value);
         }
+    }
+
+    /// A truth, even when it is none.
+    pub(crate) fn always_truth(&mut self, key: &str, value: bool) {
+        self.key(key);
+        self.out.push_str(if value { "true" } else { "false" });
     }
 
     /// Bytes.

@@ -10,7 +10,7 @@ use oci::Platform;
 use crate::json::{Object, object, string};
 use crate::op::exec::{Exec, Mount, MountKind, Network, Security, Sharing};
 use crate::op::file::{Action, ActionKind, Chown, Copy, File, User};
-use crate::{Build, Definition, Diff, Merge, Op, OpKind, Passthrough};
+use crate::{Build, Diff, Merge, Op, OpKind, Passthrough, go_form};
 
 /// The text behind the cache key of an op that is not a source. `host` is the
 /// platform of an exec that names none.
@@ -348,7 +348,7 @@ pub(crate) fn build_body(o: &mut Object<'_>, build: &Build) {
         });
     }
     if let Some(definition) = &build.definition {
-        o.object("def", |o| definition_body(o, definition));
+        o.object("def", |o| go_form::definition_body(o, definition));
     }
     if !build.attrs.is_empty() {
         o.object("attrs", |o| {
@@ -359,30 +359,76 @@ pub(crate) fn build_body(o: &mut Object<'_>, build: &Build) {
     }
 }
 
-fn definition_body(o: &mut Object<'_>, definition: &Definition) {
-    o.list("def", &definition.def, |out, op| {
-        use base64::Engine as _;
-        string(out, &base64::engine::general_purpose::STANDARD.encode(op));
-    });
-    if !definition.metadata.is_empty() {
-        o.object("metadata", |o| {
-            for (digest, metadata) in &definition.metadata {
-                o.object(&digest.to_string(), |o| {
-                    o.truth("ignore_cache", metadata.ignore_cache);
-                    if !metadata.description.is_empty() {
-                        o.object("description", |o| {
-                            for (key, value) in &metadata.description {
-                                o.always(key, value);
-                            }
-                        });
-                    }
-                });
-            }
-        });
-    }
-}
-
 /// A number of an input as Go writes it: -1 is the empty tree.
 pub(crate) fn number(input: Option<u32>) -> i64 {
     input.map_or(-1, i64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::{Metadata, SourceInfo, SourceMap};
+    use crate::{Definition, Location, Position, ProgressGroup, Range};
+
+    /// A nested build with all that a definition given outright may have. The text is what Go makes
+    /// of the same op for BuildKit (`json.Marshal` of a `pb.BuildOp` as its build op hashes it).
+    ///
+    /// Rows: L15, C02
+    #[test]
+    fn a_definition_given_outright_is_hashed_as_buildkit_does() {
+        let digest = oci::Digest::of(b"step");
+        let metadata = Metadata {
+            ignore_cache: true,
+            description: [("llb.customname".to_owned(), "a & b".to_owned())].into(),
+            export_cache: Some(false),
+            caps: [("file.base".to_owned(), true), ("not".to_owned(), false)].into(),
+            progress_group: Some(ProgressGroup {
+                id: "g".to_owned(),
+                ..ProgressGroup::default()
+            }),
+            ..Metadata::default()
+        };
+        let start = Position {
+            line: 3,
+            character: 1,
+        };
+        let location = Location {
+            source: 1,
+            ranges: vec![Range {
+                start,
+                end: Position::default(),
+            }],
+        };
+        let loaded_by = Definition {
+            def: vec!["in".into()],
+            ..Definition::default()
+        };
+        let info = SourceInfo {
+            filename: "bar".to_owned(),
+            data: "text".into(),
+            definition: Some(Box::new(loaded_by)),
+            language: "l".to_owned(),
+        };
+        let op = Build {
+            builder: -1,
+            inputs: [
+                ("buildkit.llb.definition".to_owned(), 0),
+                ("b".to_owned(), 2),
+            ]
+            .into(),
+            definition: Some(Definition {
+                def: vec!["one".into(), "".into()],
+                metadata: [(digest, metadata)].into(),
+                source: Some(SourceMap {
+                    locations: [(digest, vec![location])].into(),
+                    infos: vec![info],
+                }),
+            }),
+            attrs: [("llbbuild.filename".to_owned(), "<f>".to_owned())].into(),
+        };
+        assert_eq!(
+            build(&op),
+            r#"{"Type":"buildkit.build.v0","Exec":{"builder":-1,"inputs":{"b":{"input":2},"buildkit.llb.definition":{}},"def":{"def":["b25l",""],"metadata":{"sha256:3e64cc41cf8e07b43936d7bc4eaf8bdb8e2abcec1f44c7b915ac0a0c27ebc41a":{"ignore_cache":true,"description":{"llb.customname":"a \u0026 b"},"export_cache":{},"caps":{"file.base":true,"not":false},"progress_group":{"id":"g"}}},"Source":{"locations":{"sha256:3e64cc41cf8e07b43936d7bc4eaf8bdb8e2abcec1f44c7b915ac0a0c27ebc41a":{"locations":[{"sourceIndex":1,"ranges":[{"start":{"line":3,"character":1},"end":{}}]}]}},"infos":[{"filename":"bar","data":"dGV4dA==","definition":{"def":["aW4="]},"language":"l"}]}},"attrs":{"llbbuild.filename":"\u003cf\u003e"}}}"#
+        );
+    }
 }

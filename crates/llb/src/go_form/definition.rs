@@ -10,7 +10,7 @@ pub fn definition(definition: &Definition) -> String {
     object(|o| body(o, definition))
 }
 
-fn body(o: &mut Object<'_>, definition: &Definition) {
+pub(crate) fn body(o: &mut Object<'_>, definition: &Definition) {
     o.list("def", &definition.def, |out, op| string(out, &bytes(op)));
     if !definition.metadata.is_empty() {
         o.object("metadata", |o| {
@@ -24,7 +24,6 @@ fn body(o: &mut Object<'_>, definition: &Definition) {
     }
 }
 
-/// Without what the step may use of the machine: BuildKit's own type has no place for it.
 fn metadata_body(o: &mut Object<'_>, metadata: &Metadata) {
     o.truth("ignore_cache", metadata.ignore_cache);
     if !metadata.description.is_empty() {
@@ -40,7 +39,7 @@ fn metadata_body(o: &mut Object<'_>, metadata: &Metadata) {
     if !metadata.caps.is_empty() {
         o.object("caps", |o| {
             for (name, needed) in &metadata.caps {
-                o.truth(name, *needed);
+                o.always_truth(name, *needed);
             }
         });
     }
@@ -49,6 +48,17 @@ fn metadata_body(o: &mut Object<'_>, metadata: &Metadata) {
             o.text("id", &group.id);
             o.text("name", &group.name);
             o.truth("weak", group.weak);
+        });
+    }
+    if let Some(resources) = &metadata.resources {
+        o.object("linux_resources", |o| {
+            o.number("memory", resources.memory);
+            o.number("memorySwap", resources.memory_swap);
+            o.number("cpuShares", resources.cpu_shares);
+            o.number("cpuPeriod", resources.cpu_period);
+            o.number("cpuQuota", resources.cpu_quota);
+            o.text("cpusetCpus", &resources.cpuset_cpus);
+            o.text("cpusetMems", &resources.cpuset_mems);
         });
     }
 }
@@ -78,7 +88,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::{Location, Position, ProgressGroup, Range};
+    use crate::{Location, Position, ProgressGroup, Range, Resources};
 
     /// Rows: A16
     #[test]
@@ -88,12 +98,16 @@ mod tests {
             ignore_cache: true,
             description: [("llb.customname".to_owned(), "a step".to_owned())].into(),
             export_cache: Some(true),
-            caps: [("file.base".to_owned(), true)].into(),
+            caps: [("file.base".to_owned(), true), ("no".to_owned(), false)].into(),
             progress_group: Some(ProgressGroup {
                 id: "g".to_owned(),
                 ..ProgressGroup::default()
             }),
-            ..Metadata::default()
+            resources: Some(Resources {
+                memory: 64,
+                cpuset_mems: "0".to_owned(),
+                ..Resources::default()
+            }),
         };
         let inner = Definition {
             def: vec!["in".into()],
@@ -124,7 +138,7 @@ mod tests {
                 infos: vec![info],
             }),
         };
-        expect![[r#"{"def":["b25l",""],"metadata":{"sha256:3e64cc41cf8e07b43936d7bc4eaf8bdb8e2abcec1f44c7b915ac0a0c27ebc41a":{"ignore_cache":true,"description":{"llb.customname":"a step"},"export_cache":{"Value":true},"caps":{"file.base":true},"progress_group":{"id":"g"}}},"Source":{"locations":{"sha256:3e64cc41cf8e07b43936d7bc4eaf8bdb8e2abcec1f44c7b915ac0a0c27ebc41a":{"locations":[{"ranges":[{"start":{"line":3,"character":1},"end":{}}]}]}},"infos":[{"filename":"bar","data":"dGV4dA==","definition":{"def":["aW4="]},"language":"mylang"}]}}"#]].assert_eq(&definition(&graph));
+        expect![[r#"{"def":["b25l",""],"metadata":{"sha256:3e64cc41cf8e07b43936d7bc4eaf8bdb8e2abcec1f44c7b915ac0a0c27ebc41a":{"ignore_cache":true,"description":{"llb.customname":"a step"},"export_cache":{"Value":true},"caps":{"file.base":true,"no":false},"progress_group":{"id":"g"},"linux_resources":{"memory":64,"cpusetMems":"0"}}},"Source":{"locations":{"sha256:3e64cc41cf8e07b43936d7bc4eaf8bdb8e2abcec1f44c7b915ac0a0c27ebc41a":{"locations":[{"ranges":[{"start":{"line":3,"character":1},"end":{}}]}]}},"infos":[{"filename":"bar","data":"dGV4dA==","definition":{"def":["aW4="]},"language":"mylang"}]}}"#]].assert_eq(&definition(&graph));
         assert_eq!(definition(&Definition::default()), "{}");
     }
 }
