@@ -107,3 +107,15 @@ fn the_newest_fields_have_their_numbers() {
     assert_eq!(number("pb", "OpMetadata", "linux_resources"), Some(7));
     assert_eq!(number("pb", "Mount", "contentCache"), Some(24));
 }
+
+/// What a client that chose the exporters hears at the end, byte by byte as `session/exporter` has it.
+///
+/// Rows: E10
+#[test]
+fn the_end_of_an_export_is_told_in_field_one() {
+    use crate::moby::exporter::v1::FinalizeExportRequest;
+    let request = FinalizeExportRequest {
+        exporter_response: [("k".to_owned(), "v".to_owned())].into(),
+    };
+    assert_eq!(request.encode_to_vec(), b"\x0a\x06\x0a\x01k\x12\x01v");
+}
