@@ -48,9 +48,6 @@ pub(crate) enum Error {
     /// Rules send a source on and on.
     #[error("source policy: {0:?} is converted more than {MAX_CONVERSIONS} times")]
     Circle(String),
-    /// An image is looked up, and a rule names something else.
-    #[error("source policy: {0:?} is converted into {1:?}, which cannot be looked up as an image")]
-    NoImage(String, String),
     /// The client wants to know more than we can tell.
     #[error("source policy: it asks for {1} of {0:?}, which cannot be given yet")]
     Unanswerable(String, &'static str),
@@ -81,9 +78,7 @@ impl Error {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Error::Denied { .. } => Kind::Denied,
-            Error::BadRule(_) | Error::TooMuch(_) | Error::Circle(_) | Error::NoImage(..) => {
-                Kind::InvalidInput
-            }
+            Error::BadRule(_) | Error::TooMuch(_) | Error::Circle(_) => Kind::InvalidInput,
             Error::Unanswerable(..) => Kind::Unsupported,
             Error::Session(error) => error.kind(),
             Error::Lookup(_, error) => error.kind(),
@@ -362,10 +357,10 @@ impl Shared {
         };
         match other.identifier.strip_prefix(scheme) {
             Some(name) => Ok(name.to_owned()),
-            None => Err(refused(
-                Error::NoImage(source.identifier, other.identifier),
-                Vec::new(),
-            )),
+            None => Err(frontend::Error::NotAnImage {
+                image: source.identifier,
+                instead: Box::new(other),
+            }),
         }
     }
 

@@ -25,6 +25,17 @@ pub enum Error {
     /// Nobody knows a frontend of this name.
     #[error("no frontend {0:?}: there are dockerfile.v0 and gateway.v0")]
     UnknownFrontend(String),
+    /// An image was looked up in whose place a source policy puts something else.
+    #[error(
+        "source policy: {image:?} is converted into {:?}, which cannot be looked up as an image",
+        .instead.identifier
+    )]
+    NotAnImage {
+        /// The image, as a source.
+        image: String,
+        /// What is used instead.
+        instead: Box<llb::Source>,
+    },
     /// A file a result was asked for is not in it.
     #[error("no file {path}")]
     NoFile {
@@ -90,7 +101,9 @@ impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::BadOption { .. } | Error::UnknownFrontend(_) => Kind::InvalidInput,
+            Error::BadOption { .. } | Error::UnknownFrontend(_) | Error::NotAnImage { .. } => {
+                Kind::InvalidInput
+            }
             Error::NoFile { .. } | Error::NoRef(_) | Error::NoContainer(_) => Kind::NotFound,
             Error::NoCapability(_) => Kind::Unsupported,
             Error::Written { kind, .. } | Error::Engine { kind, .. } | Error::Said { kind, .. } => {

@@ -26,6 +26,8 @@ pub struct FakeBridge {
     pub files: BTreeMap<(String, String), Bytes>,
     /// By full name: digest and config.
     pub images: BTreeMap<String, (Digest, String)>,
+    /// By full name: what a source policy puts in the place of an image.
+    pub converted: BTreeMap<String, llb::Source>,
     /// Graphs handed in by name.
     pub inputs: BTreeMap<String, llb::Definition>,
     /// Graphs that were solved; a ref is the number of one.
@@ -50,6 +52,7 @@ impl FakeBridge {
             session: "session".into(),
             files: BTreeMap::new(),
             images: BTreeMap::from([("docker.io/library/base:1".to_owned(), base)]),
+            converted: BTreeMap::new(),
             inputs: BTreeMap::new(),
             solved: Mutex::default(),
             nested: Mutex::default(),
@@ -173,6 +176,12 @@ impl Bridge for FakeBridge {
             .lock()
             .expect("nothing panics holding it")
             .push(lookup.step_name);
+        if let Some(instead) = self.converted.get(name) {
+            return Err(Error::NotAnImage {
+                image: format!("docker-image://{name}"),
+                instead: Box::new(instead.clone()),
+            });
+        }
         let Some((digest, config)) = self.images.get(name) else {
             return Err(Error::Engine {
                 doing: format!("{name}: not found"),

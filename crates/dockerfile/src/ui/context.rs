@@ -112,7 +112,10 @@ impl Ui<'_> {
             );
         };
         match kind {
-            "docker-image" => self.load_image(named, rest.trim_start_matches("//")).await,
+            "docker-image" => {
+                let name = rest.trim_start_matches("//");
+                self.load_image(named, name, depth).await
+            }
             "oci-layout" => self.load_layout(named, rest.trim_start_matches("//")).await,
             "local" => self.load_local(named, rest).await,
             "input" => self.load_input(named, rest),
@@ -147,7 +150,12 @@ impl Ui<'_> {
         }
     }
 
-    async fn load_image(&self, named: &NamedContext, name: &str) -> Result<Loaded, Error> {
+    async fn load_image(
+        &self,
+        named: &NamedContext,
+        name: &str,
+        depth: usize,
+    ) -> Result<Loaded, Error> {
         if name == "scratch" {
             return Ok(Loaded::Scratch);
         }
@@ -155,9 +163,13 @@ impl Ui<'_> {
             Reference::parse(name).ok_or_else(|| named.bad("no image has such a name"))?;
         let reference = reference.tagged().to_string();
         let step = format!("[context {}] load metadata for {name}", named.key);
-        let resolved = self
-            .resolve_image(&reference, &named.platform, step, None)
-            .await?;
+        let resolved = self.resolve_image(&reference, &named.platform, step, None);
+        let resolved = match resolved.await {
+            Err(frontend::Error::NotAnImage { instead, .. }) => {
+                return self.load_instead(named, *instead, depth + 1).await;
+            }
+            resolved => resolved?,
+        };
         // A policy may have sent us elsewhere.
         let image = image_of(&reference, &resolved.config)?;
         let mut full = Reference::parse(&resolved.name)
@@ -173,6 +185,35 @@ impl Ui<'_> {
             work: Box::new(work),
             about,
             image: Some(Box::new(image)),
+        })
+    }
+
+    /// Looks at what a policy puts in the place of an image.
+    async fn load_instead(
+        &self,
+        named: &NamedContext,
+        instead: llb::Source,
+        depth: usize,
+    ) -> Result<Loaded, Error> {
+        // What a directory and a layout are besides files is found out as if they had been named.
+        if let Some((kind @ ("local" | "oci-layout"), rest)) = instead.identifier.split_once("://")
+        {
+            let named = NamedContext {
+                value: format!("{kind}:{rest}"),
+                ..named.clone()
+            };
+            return Box::pin(self.load(&named, depth)).await;
+        }
+        let about = About::named(format!("[context {}] {}", named.key, instead.identifier));
+        let work = Work::Source {
+            identifier: instead.identifier,
+            attrs: instead.attrs.into_iter().collect(),
+            platform: None,
+        };
+        Ok(Loaded::Tree {
+            work: Box::new(work),
+            about,
+            image: None,
         })
     }
 

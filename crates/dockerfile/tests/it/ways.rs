@@ -272,6 +272,54 @@ async fn named_contexts_replace_images_and_stages() {
     );
 }
 
+/// A policy that puts something else in the place of an image puts it there for a named context.
+///
+/// Rows: F06, P05
+#[tokio::test]
+async fn a_policy_replaces_the_image_of_a_named_context() {
+    let dockerfile = "FROM scratch AS dir\nFROM scratch AS web\nFROM scratch\nCOPY --from=dir /b /b\nCOPY --from=web /c /c\n";
+    let mut bridge = FakeBridge::new(dockerfile).options(&[
+        ("context:dir", "docker-image://one"),
+        ("context:web", "docker-image:two:3"),
+    ]);
+    let attrs = std::collections::BTreeMap::from([("http.uid".to_owned(), "7".to_owned())]);
+    for (name, identifier, attrs) in [
+        ("docker.io/library/one:latest", "local://mine", None),
+        ("docker.io/library/two:3", "https://host/c", Some(attrs)),
+    ] {
+        let instead = llb::Source {
+            identifier: identifier.to_owned(),
+            attrs: attrs.unwrap_or_default(),
+        };
+        bridge.converted.insert(name.to_owned(), instead);
+    }
+    bridge.file("mine", ".dockerignore", "skip\n");
+    built(&bridge).await;
+    let found = sources(&bridge);
+    let [dir, web] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(dir.identifier, "local://mine");
+    assert_eq!(dir.attrs["local.excludepatterns"], r#"["skip"]"#);
+    assert_eq!(dir.attrs["local.followpaths"], r#"["b"]"#);
+    assert_eq!(
+        (web.identifier.as_str(), web.attrs["http.uid"].as_str()),
+        ("https://host/c", "7")
+    );
+
+    // The base of a stage stays an image.
+    let mut bridge = FakeBridge::new("FROM one\n");
+    let instead = llb::Source {
+        identifier: "local://mine".to_owned(),
+        attrs: std::collections::BTreeMap::new(),
+    };
+    let name = "docker.io/library/one:latest".to_owned();
+    bridge.converted.insert(name, instead);
+    let error = dockerfile::build(&bridge).await.unwrap_err();
+    let told = stdx::text::sentence(&error);
+    assert!(told.contains("cannot be looked up as an image"), "{told}");
+}
+
 /// Rows: F06
 #[tokio::test]
 async fn a_context_may_be_for_one_platform_only() {
