@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 /// How long `Status` waits for a build: it is sent beside `Solve`.
 const WAIT: Duration = Duration::from_secs(6);
-/// Ended builds whose progress can still be read.
+/// Ended builds whose progress is kept here, as the history has none of it.
 const KEEP: usize = 16;
 
 /// All builds by id. Clones are the same table.
@@ -36,6 +36,8 @@ pub(crate) struct Running {
     builds: Builds,
     id: String,
     progress: Progress,
+    /// The history tells its story from now on.
+    remembered: bool,
 }
 
 impl Running {
@@ -47,6 +49,12 @@ impl Running {
     pub(crate) fn close(&self) {
         self.progress.close();
     }
+
+    /// The build ended and its story is in the history, whole: it need not be kept here. Who
+    /// follows it already goes on.
+    pub(crate) fn remembered(mut self) {
+        self.remembered = true;
+    }
 }
 
 impl Drop for Running {
@@ -54,7 +62,10 @@ impl Drop for Running {
         self.progress.close();
         let mut state = self.builds.lock();
         state.running -= 1;
-        state.ended.push_back(std::mem::take(&mut self.id));
+        match self.remembered {
+            true => drop(state.by_id.remove(&self.id)),
+            false => state.ended.push_back(std::mem::take(&mut self.id)),
+        }
         while state.ended.len() > KEEP {
             if let Some(oldest) = state.ended.pop_front() {
                 state.by_id.remove(&oldest);
@@ -86,6 +97,7 @@ impl Builds {
             builds: self.clone(),
             id: id.to_owned(),
             progress,
+            remembered: false,
         })
     }
 
@@ -150,6 +162,26 @@ mod tests {
         );
         assert!(builds.progress("a").await.unwrap().is_closed());
         assert!(builds.progress("never").await.is_none());
+        builds.idle().await;
+    }
+
+    /// Rows: A04, A14
+    #[tokio::test]
+    async fn what_the_history_tells_is_not_kept_twice() {
+        let builds = Builds::default();
+        let running = builds.start("a", Progress::default()).unwrap();
+        let mut follower = builds.known("a").unwrap().follow();
+        running.progress().step(oci::Digest::of("s"), "RUN x", &[]);
+        running.close();
+        running.remembered();
+        assert!(builds.known("a").is_none());
+        assert!(
+            follower.next_batch(10).await.is_some(),
+            "who follows it sees the rest"
+        );
+        let again = builds.start("a", Progress::default());
+        drop(again.expect("an id may be used again"));
+        assert!(builds.known("a").is_some(), "this one nobody remembers");
         builds.idle().await;
     }
 

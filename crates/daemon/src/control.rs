@@ -185,16 +185,16 @@ impl Remembered<'_> {
         let (parent, began) = (self.parent.clone(), self.began);
         let mut pending = self.control.finalizers.begin(&self.id);
         Some(stdx::task::spawn("history", async move {
-            let (ended, writer) = {
-                let history = history.clone();
-                stdx::task::blocking(move || {
-                    history.completed(&ended);
-                    (ended, history)
-                })
-                .await
-            };
+            let (ended, writer, kept) = stdx::task::blocking(move || {
+                let kept = history.completed(&ended);
+                (ended, history, kept)
+            })
+            .await;
             // Those who wait for the daemon to be idle wait until here.
-            drop(running);
+            match kept {
+                true => running.remembered(),
+                false => drop(running),
+            }
             let trace = stdx::task::spawn("trace", async move {
                 pending.wait().await;
                 stdx::task::blocking(move || {
@@ -298,8 +298,13 @@ impl ControlService for Control {
                     false => builds.progress(&id).await,
                 },
             };
-            let progress =
-                progress.ok_or_else(|| Status::not_found(format!("no such job {id}")))?;
+            let Some(progress) = progress else {
+                // It may have begun and ended while we looked.
+                return match replay(&history, &id, &out).await? {
+                    true => Ok(()),
+                    false => Err(Status::not_found(format!("no such job {id}"))),
+                };
+            };
             let mut follower = progress.follow();
             while let Some(events) = follower.next_batch(to_proto::EVENTS).await {
                 for message in to_proto::progress(events) {

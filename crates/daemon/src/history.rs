@@ -105,10 +105,13 @@ impl History {
         active.insert(record.r#ref.clone(), record);
     }
 
-    /// A build ended: its record goes to the archive. Blocks on the disk.
-    pub(crate) fn completed(&self, ended: &Ended) {
+    /// A build ended: its record goes to the archive. Whether it is there now, so that
+    /// [`story`](History::story) tells of it. Blocks on the disk.
+    pub(crate) fn completed(&self, ended: &Ended) -> bool {
         let found = self.active().get(&ended.id).cloned();
-        let Some(mut record) = found else { return };
+        let Some(mut record) = found else {
+            return false;
+        };
         record.completed_at = Some(to_proto::timestamp(ended.at));
         if let Err(error) = self.archive(&mut record, ended) {
             tracing::warn!(
@@ -127,6 +130,7 @@ impl History {
                 "old builds stay remembered"
             );
         }
+        matches!(self.0.archive.get(&ended.id), Ok(Some(_)))
     }
 
     fn archive(&self, record: &mut Record, ended: &Ended) -> Result<(), Error> {
