@@ -178,6 +178,11 @@ impl OpenBuild {
         to_proto::frontend_error(error, self.bridge.failed_step(error))
     }
 
+    /// The same for a question that wants a result.
+    fn solved(&self, error: &frontend::Error) -> Status {
+        to_proto::solve_error(error, self.bridge.failed_step(error))
+    }
+
     fn answer(&self, returned: Returned) -> Result<(), Status> {
         let sender = self
             .returned

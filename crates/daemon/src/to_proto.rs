@@ -62,6 +62,18 @@ pub(crate) fn frontend_error(error: &frontend::Error, step: Option<FailedStep>) 
     self::failure(&failure)
 }
 
+/// What a frontend's wish for a result ended with. BuildKit says of each that it was one, also
+/// when no step failed.
+pub(crate) fn solve_error(error: &frontend::Error, step: Option<FailedStep>) -> Status {
+    let mut failure = Failure::of_frontend(error);
+    failure.step = step.map(Box::new);
+    let (code, mut details) = parts(&failure);
+    if !details.iter().any(|one| matches!(one, Detail::Solve(_))) {
+        details.push(Detail::Solve(details::Solve::default()));
+    }
+    status(code, failure.message, &details)
+}
+
 fn failed_step(step: &FailedStep) -> details::Solve {
     let ids = |refs: &[Option<RefId>]| {
         let ids = refs.iter();
@@ -70,7 +82,7 @@ fn failed_step(step: &FailedStep) -> details::Solve {
     };
     let at = |index: usize| Some(serde_json::json!({ "index": index }));
     let (file, cache) = match step.part {
-        FailedPart::Process => (None, None),
+        FailedPart::Process | FailedPart::Whole => (None, None),
         FailedPart::Action(place) => (at(place), None),
         FailedPart::Input(number) => (None, at(number)),
     };
@@ -338,6 +350,11 @@ fn attestation(one: &frontend::Attestation, reference: wire::Ref) -> wire::Attes
 
 /// A failed build, with what clients show of it.
 pub(crate) fn failure(failure: &Failure) -> Status {
+    let (code, details) = parts(failure);
+    status(code, failure.message.clone(), &details)
+}
+
+fn parts(failure: &Failure) -> (Code, Vec<Detail>) {
     let said = failure.said.as_ref();
     let said = said.and_then(|said| google::rpc::Status::decode(said.clone()).ok());
     let mut details = Vec::new();
@@ -386,7 +403,7 @@ pub(crate) fn failure(failure: &Failure) -> Status {
         }
         code => code,
     };
-    status(code, failure.message.clone(), &details)
+    (code, details)
 }
 
 /// An error that a frontend outside of this process returned, for the engine's ears.
@@ -601,5 +618,36 @@ mod tests {
         assert_eq!(input["file"], serde_json::Value::Null);
         let process = read(FailedPart::Process);
         assert!(process["file"].is_null() && process["cache"].is_null());
+        let whole = read(FailedPart::Whole);
+        assert!(whole["file"].is_null() && whole["cache"].is_null());
+    }
+
+    /// Also when no step failed, a result that was asked for and did not come is one for clients.
+    ///
+    /// Rows: A16
+    #[test]
+    fn a_wish_for_a_result_is_told_as_one() {
+        let error = frontend::Error::UnknownFrontend("dream".into());
+        let told = |status: Status| -> Vec<Detail> {
+            let status = google::rpc::Status::decode(status.details()).unwrap();
+            status.details.iter().map(Detail::from_any).collect()
+        };
+        let solve = told(solve_error(&error, None));
+        assert!(solve.contains(&Detail::Solve(details::Solve::default())));
+        let nothing = Detail::Solve(details::Solve::default()).to_any();
+        assert_eq!(nothing.value, b"{}");
+        // What a frontend that was asked said itself has it already.
+        let said = solve_error(&error, None).details().to_vec();
+        let error = frontend::Error::Said {
+            message: "no".into(),
+            kind: stdx::Kind::NotFound,
+            at: Vec::new(),
+            wire: said.into(),
+        };
+        let solves = told(solve_error(&error, None)).into_iter();
+        assert_eq!(
+            solves.filter(|one| matches!(one, Detail::Solve(_))).count(),
+            1
+        );
     }
 }

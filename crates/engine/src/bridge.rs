@@ -210,7 +210,9 @@ impl Shared {
         let mut mounts = match remains.part {
             // What it did not write it saw as it was given.
             FailedPart::Process => inputs.clone(),
-            FailedPart::Action(_) | FailedPart::Input(_) => vec![None; remains.mounts],
+            FailedPart::Action(_) | FailedPart::Input(_) | FailedPart::Whole => {
+                vec![None; remains.mounts]
+            }
         };
         for place in remains.written() {
             mounts[place] = Some(keep(From::Written(remains.clone(), place)));

@@ -150,4 +150,6 @@ pub enum FailedPart {
     Action(usize),
     /// Looking into one of its inputs, by its number, before anything was done.
     Input(usize),
+    /// All of it, and nothing is left to look at.
+    Whole,
 }

@@ -9,7 +9,7 @@ use solver::{Op, VertexSpec};
 use crate::build_op::BuildOp;
 use crate::exec::{ExecOp, cache_mount_key};
 use crate::file::FileOp;
-use crate::remains::Step;
+use crate::remains::{Known, Step};
 use crate::source_op::SourceOp;
 use crate::stack::{DiffOp, MergeOp, PassthroughOp};
 use crate::why::Explained;
@@ -103,7 +103,7 @@ impl Deeds {
             Arc::new(Explained::new(self.clone(), op, vertex, all, parts, step))
         };
         let inputs = 0..vertex.inputs.len();
-        Ok(match &vertex.op.kind {
+        let op: Arc<dyn Op<Output = Output>> = match &vertex.op.kind {
             OpKind::Source(source) => {
                 let platform = vertex.op.platform.as_ref();
                 Arc::new(SourceOp::new(deeds, vertex.digest, source, platform)?)
@@ -125,7 +125,8 @@ impl Deeds {
                 let inputs = vertex.inputs.len();
                 Arc::new(BuildOp::new(deeds, build, inputs, nested.clone())?)
             }
-        })
+        };
+        Ok(Arc::new(Known::new(op, step)))
     }
 }
 

@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use frontend::FailedPart;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, try_join_all};
+use oci::Digest;
 use refs::MutableRef;
-use solver::OpError;
+use solver::{CacheMap, Op, OpContext, OpError};
 use stdx::task::{blocking, to_the_end};
 
 use crate::{Error, Output, Result};
 
-/// A step failed, and something is left of it to look at. It says what its cause says.
+/// A step failed. It says what its cause says.
 #[derive(Clone, Debug)]
 pub struct StepError {
     cause: OpError,
-    /// What one can look at now.
+    /// What it was, and what is left of it to look at.
     pub remains: Arc<Remains>,
 }
 
@@ -73,18 +75,79 @@ impl Step {
 
     /// One of its inputs could not be looked into. That one can.
     pub(crate) fn failed_input(&self, cause: OpError, number: usize, input: &Output) -> StepError {
+        self.failed_early(cause, FailedPart::Input(number), vec![Some(input.clone())])
+    }
+
+    /// It failed, and there is nothing to look at.
+    fn failed_whole(&self, cause: OpError) -> StepError {
+        self.failed_early(cause, FailedPart::Whole, Vec::new())
+    }
+
+    /// It failed before it made anything.
+    fn failed_early(
+        &self,
+        cause: OpError,
+        part: FailedPart,
+        inputs: Vec<Option<Output>>,
+    ) -> StepError {
         StepError {
             cause,
             remains: Arc::new(Remains {
                 op: self.op.clone(),
                 description: self.description.clone(),
-                part: FailedPart::Input(number),
-                inputs: vec![Some(input.clone())],
+                part,
+                inputs,
                 mounts: 0,
                 written: Vec::new(),
                 made: made(Left::default()).boxed().shared(),
             }),
         }
+    }
+}
+
+/// An op whose failures all name their step, also where nothing is left of it to look at.
+pub(crate) struct Known {
+    op: Arc<dyn Op<Output = Output>>,
+    step: Arc<Step>,
+}
+
+impl Known {
+    pub(crate) fn new(op: Arc<dyn Op<Output = Output>>, step: Arc<Step>) -> Known {
+        Known { op, step }
+    }
+
+    fn named(&self, error: OpError) -> OpError {
+        // What failed in a nested build names its own step.
+        let nested = matches!(error.downcast_ref(), Some(Error::Frontend(_)));
+        match nested || error.is::<StepError>() {
+            true => error,
+            false => Arc::new(self.step.failed_whole(error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Op for Known {
+    type Output = Output;
+
+    async fn cache_map(&self, cx: &OpContext, index: usize) -> Result<CacheMap, OpError> {
+        let map = self.op.cache_map(cx, index).await;
+        map.map_err(|error| self.named(error))
+    }
+
+    async fn content_key(
+        &self,
+        cx: &OpContext,
+        input: usize,
+        output: &Output,
+    ) -> Result<Option<Digest>, OpError> {
+        let key = self.op.content_key(cx, input, output).await;
+        key.map_err(|error| self.named(error))
+    }
+
+    async fn run(&self, cx: &OpContext, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {
+        let outputs = self.op.run(cx, inputs).await;
+        outputs.map_err(|error| self.named(error))
     }
 }
 

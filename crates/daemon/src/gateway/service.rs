@@ -251,7 +251,7 @@ impl LlbBridge for Gateways {
             .bridge
             .evaluate(&named(&request.into_inner().r#ref)?)
             .await
-            .map_err(|error| build.asked(&error))?;
+            .map_err(|error| build.solved(&error))?;
         Ok(Response::new(wire::EvaluateResponse {}))
     }
 
@@ -359,7 +359,7 @@ async fn solve(build: &OpenBuild, request: wire::SolveRequest) -> Result<Fronten
             ));
         }
         let nested = build.bridge.nested(from_proto::nested(request)?).await;
-        return nested.map_err(|error| build.asked(&error));
+        return nested.map_err(|error| build.solved(&error));
     }
     let definition = match request.definition {
         Some(definition) => from_proto::definition(definition)?,
@@ -376,7 +376,7 @@ async fn solve(build: &OpenBuild, request: wire::SolveRequest) -> Result<Fronten
         .bridge
         .solve(solve)
         .await
-        .map_err(|error| build.asked(&error))?;
+        .map_err(|error| build.solved(&error))?;
     Ok(FrontendResult {
         refs: Refs::One(one),
         ..FrontendResult::default()

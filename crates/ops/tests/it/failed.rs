@@ -151,3 +151,25 @@ async fn privileged_an_input_without_the_path_can_be_looked_into() {
         assert_eq!(remains.written().count(), 0);
     }
 }
+
+/// Also of a step that leaves nothing to look at one is told what it should have done.
+///
+/// Rows: A16
+#[tokio::test]
+async fn privileged_a_source_that_cannot_be_had_names_its_step() {
+    let Some(world) = World::new().await else {
+        return;
+    };
+    let source = OpKind::Source(llb::Source {
+        identifier: "local://nobody-has-it".into(),
+        attrs: std::collections::BTreeMap::new(),
+    });
+    let op = world.plain().op_of(source, 0, None, llb::Meta::default());
+    let failed = world.plain().run_op(&*op.unwrap(), &[]).await;
+    let remains = failed.remains();
+    assert!(
+        matches!(&remains.op.kind, OpKind::Source(source) if source.identifier == "local://nobody-has-it")
+    );
+    assert_eq!((remains.part, remains.mounts), (FailedPart::Whole, 0));
+    assert!(remains.inputs.is_empty() && remains.written().count() == 0);
+}
