@@ -389,6 +389,16 @@ fn parts(failure: &Failure) -> (Code, Vec<Detail>) {
             Detail::CompatibilityFeature(lacking)
         }
     }));
+    if !failure.denied.is_empty() {
+        let messages = failure.denied.iter();
+        let messages: Vec<_> = messages
+            .map(|message| serde_json::json!({ "message": message }))
+            .collect();
+        details.push(Detail::Decision(serde_json::json!({
+            "action": "DENY",
+            "denyMessages": messages,
+        })));
+    }
     if let Some(step) = &failure.step {
         details.push(Detail::Solve(failed_step(step)));
     }
@@ -586,6 +596,29 @@ mod tests {
         let told: Vec<Detail> = status.details.iter().map(Detail::from_any).collect();
         let name = "frontend.dream".to_owned();
         assert_eq!(told, [Detail::Subrequest(details::Name { name })]);
+    }
+
+    /// Rows: A16, P06
+    #[test]
+    fn what_a_policy_says_is_a_detail() {
+        let told = |denied: &[&str]| {
+            let told = failure(&Failure {
+                denied: denied.iter().map(|why| (*why).to_owned()).collect(),
+                ..Failure::default()
+            });
+            let status = google::rpc::Status::decode(told.details()).unwrap();
+            status.details
+        };
+        assert!(told(&[]).is_empty(), "rules of a request have no words");
+        let [detail] = &told(&["too old", "not signed"])[..] else {
+            panic!("one detail")
+        };
+        let name = "github.com/moby/buildkit/policysession.DecisionResponse+json";
+        assert_eq!(detail.type_url, name);
+        let json: serde_json::Value = serde_json::from_slice(&detail.value).unwrap();
+        let messages = serde_json::json!([{"message": "too old"}, {"message": "not signed"}]);
+        let wanted = serde_json::json!({"action": "DENY", "denyMessages": messages});
+        assert_eq!(json, wanted);
     }
 
     /// Rows: A16

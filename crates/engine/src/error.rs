@@ -11,6 +11,7 @@ use solver::{Doing, VertexError};
 use stdx::Kind;
 
 use crate::Compatibility;
+use crate::policy::Denial;
 
 /// Why a build gave no result, with what clients show of it (row A16).
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,8 @@ pub struct Failure {
     pub step: Option<Box<frontend::FailedStep>>,
     /// What was asked for and is not there.
     pub lacks: Option<Lack>,
+    /// Why the client's policy denies a source, in its own words.
+    pub denied: Vec<String>,
     /// A frontend outside of this process said all of this: its status, as it came.
     pub said: Option<bytes::Bytes>,
     /// What was asked for was understood; building it failed.
@@ -101,6 +104,9 @@ impl Failure {
             }
             self.said = self.said.take().or_else(|| said_in(error));
             self.lacks = self.lacks.take().or_else(|| lack_in(error));
+            if let Some(denial) = error.downcast_ref::<Denial>() {
+                self.denied.extend(denial.0.iter().cloned());
+            }
             self.hints.extend(hint(error));
         }
     }
@@ -320,6 +326,19 @@ mod tests {
         let lack = Lack::Subrequest("frontend.dream".to_owned());
         assert_eq!(failure.lacks, Some(lack));
         assert_eq!(failure.message, "unsupported request \"frontend.dream\"");
+    }
+
+    /// Rows: A16, P06
+    #[test]
+    fn what_a_policy_says_is_kept_in_its_words() {
+        let why = ["too old".to_owned(), "not signed".to_owned()];
+        let denied = crate::policy::Error::Denied {
+            identifier: "docker-image://a".to_owned(),
+            denial: Denial(why.to_vec()),
+        };
+        let failure = Failure::of_frontend(&crate::policy::refused(denied, Vec::new()));
+        assert_eq!(failure.denied, why);
+        assert!(failure.message.ends_with("too old; not signed"));
     }
 
     #[test]

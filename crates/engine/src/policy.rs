@@ -64,7 +64,7 @@ pub(crate) enum Error {
 #[error("source denied by policy{}", reasons(.0))]
 pub(crate) struct Denial(
     /// What the client said.
-    Vec<String>,
+    pub(crate) Vec<String>,
 );
 
 fn reasons(why: &[String]) -> String {
