@@ -1,5 +1,8 @@
 //! What is known about a source without having its files, for frontends and for the client's policy.
 
+use std::borrow::Cow;
+
+use llb::attr;
 use llb::facts::{Facts, ImageFacts, Questions};
 use oci::Platform;
 use progress::StepProgress;
@@ -20,7 +23,15 @@ impl Shared {
             let doing = format!("resolving {}", of.identifier);
             asked(doing, error.kind(), error)
         };
-        let identifier = Identifier::parse(&of.identifier, &of.attrs).map_err(failed)?;
+        let mut attrs = Cow::Borrowed(&of.attrs);
+        if let Some(mode) = &questions.mode
+            && of.identifier.starts_with("docker-image://")
+        {
+            let name = attr::IMAGE_RESOLVE_MODE.to_owned();
+            attrs.to_mut().insert(name, mode.clone());
+        }
+        let identifier = Identifier::parse(&of.identifier, &attrs).map_err(failed)?;
+        let platform = questions.platform.as_ref().or(platform);
         let platform = platform.unwrap_or(&self.deeds.parts.platform);
         let source = Source::new(&self.deeds.parts.sources, identifier, platform);
         let cx = self.deeds.build.source_context(&StepProgress::none());

@@ -2,11 +2,16 @@
 //! so, and a client who decides which sources are used.
 
 use bytes::Bytes;
-use oci::{Descriptor, Digest};
+use oci::{Descriptor, Digest, Platform};
 
 /// What is to be found out beside what is always told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Questions {
+    /// Image: the one for this platform, not for the source's own.
+    pub platform: Option<Platform>,
+    /// Image: how its name is looked up, not as the source says: the value of
+    /// [`IMAGE_RESOLVE_MODE`](crate::attr::IMAGE_RESOLVE_MODE).
+    pub mode: Option<String>,
     /// Image: its config is of no interest.
     pub no_config: bool,
     /// Image: who says what about it, and who signed that.

@@ -8,7 +8,7 @@ use llb::facts::{
     Attestations, ChecksumAlgorithm, ChecksumQuestion, DownloadFacts, Facts, GitFacts, ImageFacts,
     Questions,
 };
-use oci::{Descriptor, Digest};
+use oci::{Descriptor, Digest, Platform};
 use proto::moby::buildkit::v1::frontend as wire;
 use proto::moby::buildkit::v1::frontend::checksum_request::ChecksumAlgo;
 
@@ -40,6 +40,8 @@ pub fn questions(request: &wire::ResolveSourceMetaRequest) -> Result<Questions> 
         Ok(ChecksumQuestion { algorithm, suffix })
     });
     Ok(Questions {
+        platform: request.platform.clone().map(platform),
+        mode: Some(request.resolve_mode.clone()).filter(|mode| !mode.is_empty()),
         no_config: image.no_config,
         // Who wants a statement wants what it hangs on.
         attestations: image.attestation_chain || !image.resolve_attestations.is_empty(),
@@ -47,6 +49,29 @@ pub fn questions(request: &wire::ResolveSourceMetaRequest) -> Result<Questions> 
         objects: request.git.as_ref().is_some_and(|git| git.return_object),
         checksum: checksum.transpose()?,
     })
+}
+
+/// A platform as it is sent.
+pub(crate) fn platform(message: proto::pb::Platform) -> Platform {
+    Platform {
+        architecture: message.architecture,
+        os: message.os,
+        variant: message.variant,
+        os_version: message.os_version,
+        os_features: message.os_features,
+    }
+}
+
+/// A platform to send.
+pub(crate) fn to_platform(platform: &Platform) -> proto::pb::Platform {
+    let platform = platform.clone();
+    proto::pb::Platform {
+        architecture: platform.architecture,
+        os: platform.os,
+        variant: platform.variant,
+        os_version: platform.os_version,
+        os_features: platform.os_features,
+    }
 }
 
 /// A request for what is wanted to be known.
@@ -57,6 +82,8 @@ pub(crate) fn request(
 ) -> wire::ResolveSourceMetaRequest {
     let checksum = questions.checksum.as_ref();
     wire::ResolveSourceMetaRequest {
+        platform: questions.platform.as_ref().map(to_platform),
+        resolve_mode: questions.mode.clone().unwrap_or_default(),
         source: Some(proto::pb::SourceOp {
             identifier: identifier.to_owned(),
             attrs: attrs.clone(),

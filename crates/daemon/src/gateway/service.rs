@@ -115,17 +115,11 @@ impl LlbBridge for Gateways {
             .ok_or_else(|| Status::invalid_argument("the request names no source"))?;
         let platform = request.platform.map(from_proto::platform);
         let policies = from_proto::source_policies(request.source_policies)?;
-        let mut attrs = source.attrs.clone();
-        if !request.resolve_mode.is_empty() {
-            attrs
-                .entry("image.resolvemode".to_owned())
-                .or_insert(request.resolve_mode);
-        }
         let known = build
             .bridge
             .resolve_source(
                 &source.identifier,
-                &attrs,
+                &source.attrs,
                 platform.as_ref(),
                 policies,
                 &questions,

@@ -55,13 +55,7 @@ impl Policies for RemotePolicies {
 
 fn ask(question: &PolicyQuestion) -> wire::CheckPolicyRequest {
     wire::CheckPolicyRequest {
-        platform: question.platform.as_ref().map(|p| proto::pb::Platform {
-            architecture: p.architecture.clone(),
-            os: p.os.clone(),
-            variant: p.variant.clone(),
-            os_version: p.os_version.clone(),
-            os_features: p.os_features.clone(),
-        }),
+        platform: question.platform.as_ref().map(facts::to_platform),
         source: Some(facts::response(
             &question.identifier,
             &question.attrs,

@@ -26,13 +26,7 @@ impl server::PolicyVerifier for Verifier {
         call: Request<wire::CheckPolicyRequest>,
     ) -> Result<Response<wire::CheckPolicyResponse>, Status> {
         let request = call.into_inner();
-        let platform = request.platform.map(|p| oci::Platform {
-            architecture: p.architecture,
-            os: p.os,
-            variant: p.variant,
-            os_version: p.os_version,
-            os_features: p.os_features,
-        });
+        let platform = request.platform.map(facts::platform);
         let meta = request.source.unwrap_or_default();
         let facts = facts::facts(&meta).map_err(|error| error.to_status())?;
         let source = meta.source.unwrap_or_default();

@@ -402,6 +402,8 @@ async fn exporters_and_uploads() {
 
 fn everything() -> Questions {
     Questions {
+        platform: Some("windows/arm64".parse().unwrap()),
+        mode: Some("pull".into()),
         no_config: true,
         attestations: true,
         statements: vec!["https://slsa.dev/provenance/v1".into()],
