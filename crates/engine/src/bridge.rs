@@ -10,10 +10,11 @@ use bytes::Bytes;
 use frontend::policy::SourcePolicy;
 use frontend::{
     Bridge, CacheImport, Container, FailedPart, FailedStep, FileRange, FileStat, FrontendResult,
-    ImageLookup, NestedRequest, NewContainer, Options, Position, Range, RefId, ResolvedImage,
-    SolveRequest, SourceFile, SourceLocation, SourceMetadata, Warning,
+    ImageLookup, NestedRequest, NewContainer, Options, Position, Range, RefId, ResolveMode,
+    ResolvedImage, SolveRequest, SourceFile, SourceLocation, SourceMetadata, Warning,
 };
 use futures::FutureExt as _;
+use llb::attr;
 use llb::facts::{Facts, Questions};
 use oci::{Digest, Platform};
 use ops::{Deeds, Output};
@@ -410,44 +411,41 @@ impl BuildBridge {
         }
     }
 
-    fn image(&self, name: &str, lookup: &ImageLookup) -> frontend::Result<Image> {
-        let shared = &self.shared;
-        let doing = || resolving(name);
-        let (identifier, attrs) = match &lookup.layout {
-            None => {
-                let name: oci::ImageName = name
-                    .parse()
-                    .map_err(|error| asked(doing(), Kind::InvalidInput, error))?;
-                let attrs = [("image.resolvemode", lookup.mode.name().to_owned())];
-                (
-                    format!("docker-image://{}", name.or_latest()),
-                    attrs.to_vec(),
-                )
+    /// The source of an image that is looked up, as a graph would have it.
+    fn looked_up(&self, name: &str, lookup: &ImageLookup) -> frontend::Result<llb::Source> {
+        let mut attrs = BTreeMap::new();
+        let Some(layout) = &lookup.layout else {
+            let parsed: Result<oci::ImageName, _> = name.parse();
+            let named =
+                parsed.map_err(|error| asked(resolving(name), Kind::InvalidInput, error))?;
+            if lookup.mode != ResolveMode::Default {
+                let mode = lookup.mode.name().to_owned();
+                attrs.insert(attr::IMAGE_RESOLVE_MODE.to_owned(), mode);
             }
-            Some(layout) => {
-                let session = if layout.session.is_empty() {
-                    &shared.session
-                } else {
-                    &layout.session
-                };
-                let attrs = [
-                    ("oci.session", session.clone()),
-                    ("oci.store", layout.store.clone()),
-                ];
-                (format!("oci-layout://{name}"), attrs.to_vec())
-            }
+            let identifier = format!("docker-image://{}", named.or_latest());
+            return Ok(llb::Source { identifier, attrs });
         };
-        let attrs = attrs
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect();
-        let identifier = Identifier::parse(&identifier, &attrs);
-        let identifier = identifier.map_err(|error| asked(doing(), error.kind(), error))?;
-        let platform = lookup
-            .platform
-            .as_ref()
-            .unwrap_or(&shared.deeds.parts.platform);
-        match Source::new(&shared.deeds.parts.sources, identifier, platform) {
+        let session = match layout.session.as_str() {
+            "" => &self.shared.session,
+            session => session,
+        };
+        attrs.insert(attr::OCI_SESSION.to_owned(), session.to_owned());
+        attrs.insert(attr::OCI_STORE.to_owned(), layout.store.clone());
+        let identifier = format!("oci-layout://{name}");
+        Ok(llb::Source { identifier, attrs })
+    }
+
+    fn image(
+        &self,
+        name: &str,
+        source: &llb::Source,
+        platform: Option<&Platform>,
+    ) -> frontend::Result<Image> {
+        let parts = &self.shared.deeds.parts;
+        let identifier = Identifier::parse(&source.identifier, &source.attrs);
+        let identifier = identifier.map_err(|error| asked(resolving(name), error.kind(), error))?;
+        let platform = platform.unwrap_or(&parts.platform);
+        match Source::new(&parts.sources, identifier, platform) {
             Source::Image(image) => Ok(image),
             _ => unreachable!("image identifiers make image sources"),
         }
@@ -529,9 +527,19 @@ impl Bridge for BuildBridge {
     ) -> frontend::Result<ResolvedImage> {
         let more = std::mem::take(&mut lookup.policies);
         let policies = self.policies.and(more).await?;
-        let name = self.shared.policed_image(&policies, name, &lookup).await?;
-        let name = name.as_str();
-        let image = self.image(name, &lookup)?;
+        let platform = lookup.platform.as_ref();
+        let wanted = self.looked_up(name, &lookup)?;
+        let shared = &self.shared;
+        let source = shared.policed_image(&policies, wanted.clone(), platform);
+        let source = source.await?;
+        let name = match source.identifier == wanted.identifier {
+            true => name,
+            false => source
+                .identifier
+                .split_once("://")
+                .map_or("", |(_, name)| name),
+        };
+        let image = self.image(name, &source, platform)?;
         let found = async |step: &StepProgress| {
             let found = image
                 .config(&self.shared.deeds.build.source_context(step))

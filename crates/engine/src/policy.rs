@@ -7,8 +7,8 @@ mod pattern;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use frontend::SourceLocation;
 use frontend::policy::{Action, Rule, SourcePolicy};
-use frontend::{ImageLookup, SourceLocation};
 use futures::future::BoxFuture;
 use llb::attr;
 use llb::facts::{Facts, Questions};
@@ -330,34 +330,24 @@ impl Shared {
         Ok(others)
     }
 
-    /// The name to look an image up by as the policies want it.
+    /// The source of an image that is looked up as the policies want it.
     pub(crate) async fn policed_image(
         &self,
         policies: &Policies,
-        name: &str,
-        lookup: &ImageLookup,
-    ) -> frontend::Result<String> {
-        if policies.is_empty() {
-            return Ok(name.to_owned());
-        }
-        let (scheme, full) = match (&lookup.layout, name.parse::<oci::ImageName>()) {
-            (Some(_), _) => ("oci-layout://", name.to_owned()),
-            (None, Ok(parsed)) => ("docker-image://", parsed.or_latest().to_string()),
-            // It cannot be looked up either, and that error is to be told.
-            (None, Err(_)) => return Ok(name.to_owned()),
-        };
-        let source = llb::Source {
-            identifier: format!("{scheme}{full}"),
-            attrs: BTreeMap::new(),
-        };
-        let platform = lookup.platform.as_ref();
+        source: llb::Source,
+        platform: Option<&Platform>,
+    ) -> frontend::Result<llb::Source> {
         let decided = self.decide(policies, &source, platform, Vec::new).await?;
         let Some(other) = decided else {
-            return Ok(name.to_owned());
+            return Ok(source);
         };
-        match other.identifier.strip_prefix(scheme) {
-            Some(name) => Ok(name.to_owned()),
-            None => Err(frontend::Error::NotAnImage {
+        let scheme = |one: &llb::Source| {
+            let split = one.identifier.split_once("://");
+            split.map(|(scheme, _)| scheme.to_owned())
+        };
+        match scheme(&other) == scheme(&source) {
+            true => Ok(other),
+            false => Err(frontend::Error::NotAnImage {
                 image: source.identifier,
                 instead: Box::new(other),
             }),

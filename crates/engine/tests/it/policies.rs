@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use engine::{ClientFrontend, Policy, Request};
 use frontend::policy::{Action, Match, Rule, SourcePolicy, Update};
-use frontend::{Bridge, FrontendResult, ImageLookup, LayoutStore, NestedRequest, SolveRequest};
+use frontend::{
+    Bridge, FrontendResult, ImageLookup, LayoutStore, NestedRequest, ResolveMode, SolveRequest,
+};
 use llb::facts::{ChecksumAlgorithm, ChecksumQuestion, Facts, Questions};
 use llb::{Builder, Meta};
 use session::{Attachables, PolicyAnswer, PolicyQuestion, Session};
@@ -263,4 +265,166 @@ async fn privileged_a_client_is_told_what_it_asks_about_a_source() {
         download.checksum,
         Some((expected, bytes::Bytes::from_static(b"!")))
     );
+}
+
+/// What a client was asked, and what it answered.
+type Asked = (String, BTreeMap<String, String>, Facts);
+
+/// A client who has questions before it denies.
+struct Doubtful {
+    questions: Option<Questions>,
+    asked: Mutex<Vec<Asked>>,
+}
+
+#[async_trait]
+impl session::Policies for Doubtful {
+    async fn check(&self, question: &PolicyQuestion) -> session::Result<PolicyAnswer> {
+        let told = (
+            question.identifier.clone(),
+            question.attrs.clone(),
+            question.facts.clone(),
+        );
+        self.asked.lock().unwrap().push(told);
+        Ok(match (&self.questions, &question.facts) {
+            (Some(questions), Facts::Nothing) => PolicyAnswer::More(questions.clone()),
+            _ => PolicyAnswer::Deny(Vec::new()),
+        })
+    }
+}
+
+/// Looks images up under this client's policy: how that fails, and what the client was asked.
+async fn doubted(
+    engine: &engine::Engine,
+    questions: Option<Questions>,
+    lookups: Vec<(String, ImageLookup)>,
+) -> (Vec<Kind>, Vec<Asked>) {
+    let client = Arc::new(Doubtful {
+        questions,
+        asked: Mutex::default(),
+    });
+    let offers = Attachables {
+        policies: Some(client.clone()),
+        ..Attachables::new()
+    };
+    let session = Session::direct("doubtful", "test", offers);
+    let _session = engine.sessions().register(session);
+    let failed = Arc::new(Mutex::new(Vec::new()));
+    let seen = failed.clone();
+    let run: ClientFrontend = Box::new(move |bridge| {
+        Box::pin(async move {
+            for (name, lookup) in lookups {
+                let found = bridge.resolve_image(&name, lookup).await;
+                seen.lock().unwrap().push(found.unwrap_err().kind());
+            }
+            Ok(FrontendResult::default())
+        })
+    });
+    let request = Request {
+        session: "doubtful".to_owned(),
+        policy: Policy {
+            rules: Vec::new(),
+            session: "doubtful".to_owned(),
+        },
+        ..setup::by(run)
+    };
+    setup::build(engine, request).await.unwrap();
+    let failed = std::mem::take(&mut *failed.lock().unwrap());
+    let asked = std::mem::take(&mut *client.asked.lock().unwrap());
+    (failed, asked)
+}
+
+/// It is decided on the source that is then read: where it lies and when a registry is asked.
+///
+/// Rows: P06, G03
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_an_image_that_is_looked_up_has_its_attributes() {
+    let Some((engine, _dir)) = setup::engine().await else {
+        return;
+    };
+    let digest = oci::Digest::of("image");
+    let layout = LayoutStore {
+        session: String::new(),
+        store: "store".to_owned(),
+    };
+    let plain = || ("a.invalid/image".to_owned(), ImageLookup::default());
+    let pull = ImageLookup {
+        mode: ResolveMode::Pull,
+        ..ImageLookup::default()
+    };
+    let layout = ImageLookup {
+        layout: Some(layout),
+        ..ImageLookup::default()
+    };
+    let lookups = vec![
+        plain(),
+        (plain().0, pull),
+        (format!("dir@{digest}"), layout),
+    ];
+    let (failed, asked) = doubted(&engine, None, lookups).await;
+    assert_eq!(failed, [Kind::Denied; 3]);
+    let asked: Vec<_> = asked
+        .iter()
+        .map(|(identifier, attrs, _)| {
+            let attrs = attrs.iter().map(|(key, value)| format!("{key}={value}"));
+            (identifier.as_str(), attrs.collect::<Vec<_>>().join(" "))
+        })
+        .collect();
+    let image = "docker-image://a.invalid/image:latest";
+    let dir = format!("oci-layout://dir@{digest}");
+    let wanted = [
+        (image, String::new()),
+        (image, "image.resolvemode=pull".to_owned()),
+        (
+            dir.as_str(),
+            "oci.session=doubtful oci.store=store".to_owned(),
+        ),
+    ];
+    assert_eq!(asked, wanted);
+    engine.close().await;
+}
+
+/// Rows: P06, G03
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_a_client_may_ask_about_another_platform_and_how_it_is_looked_up() {
+    let Some((engine, _dir)) = setup::engine().await else {
+        return;
+    };
+    let server = Server::start().await;
+    let images = ["amd64", "arm64"].map(|name| Image::of(Vec::new(), name));
+    let names = ["linux/amd64", "linux/arm64"];
+    let all = [(names[0], &images[0]), (names[1], &images[1])];
+    for image in &images {
+        server.add_image("app", "one", image);
+    }
+    server.add_manifest("app", "1", &Image::index(&all));
+    let lookups = || {
+        let platform = Some(names[0].parse().unwrap());
+        let lookup = ImageLookup {
+            platform,
+            ..ImageLookup::default()
+        };
+        vec![(format!("{}/app:1", server.host()), lookup)]
+    };
+    let config = |asked: &[Asked]| match &asked.last().unwrap().2 {
+        Facts::Image(image) => image.config.clone(),
+        other => panic!("{other:?}"),
+    };
+    for (at, platform) in [(0, None), (1, Some(names[1].parse().unwrap()))] {
+        let questions = Questions {
+            platform,
+            ..Questions::default()
+        };
+        let (failed, asked) = doubted(&engine, Some(questions), lookups()).await;
+        assert_eq!(failed, [Kind::Denied]);
+        assert_eq!(config(&asked), images[at].config.bytes);
+    }
+    for (mode, kind) in [("pull", Kind::Denied), ("never", Kind::InvalidInput)] {
+        let questions = Questions {
+            mode: Some(mode.to_owned()),
+            ..Questions::default()
+        };
+        let (failed, _) = doubted(&engine, Some(questions), lookups()).await;
+        assert_eq!(failed, [kind], "{mode}");
+    }
+    engine.close().await;
 }
