@@ -266,6 +266,8 @@ enum Task {
 pub struct Counters {
     /// Events applied.
     pub events: u64,
+    /// Edges looked at, and inputs of edges: what all of it cost.
+    pub looks: u64,
     /// Runs begun.
     pub runs: u64,
     /// Records loaded.

@@ -7,6 +7,7 @@ mod picture;
 mod play;
 mod sharing;
 mod turns;
+mod wide;
 
 use expect_test::Expect;
 

@@ -12,6 +12,7 @@ use crate::key::{CacheMap, KeyId, Link};
 impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
     /// Moves an edge on as far as it goes now.
     pub(super) fn advance(&mut self, edge: EdgeId) {
+        self.counters.looks += 1;
         if let Some((job, error)) = self.failure(edge.0) {
             self.vertex_mut(edge.0).failed = None;
             self.fail(edge.0, job, &error);
@@ -73,6 +74,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
     /// Looks at the inputs that changed; says whether none is open any more.
     fn look_at_inputs(&mut self, edge: EdgeId, closes: fn(&mut Self, EdgeId, u32) -> bool) -> bool {
         let dirty = std::mem::take(&mut self.at_mut(edge).dirty);
+        self.counters.looks += dirty.len() as u64;
         for input in dirty {
             if self.at(edge).inputs[input as usize].open && closes(self, edge, input) {
                 let state = self.at_mut(edge);
@@ -285,7 +287,6 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             .map(|(store, from)| Probe { store, from, link })
             .collect();
         if probes.is_empty() {
-            self.at_mut(edge).inputs[input as usize].probed = version;
             return true;
         }
         self.probe(
@@ -389,7 +390,6 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 state.maps_looked = maps;
                 state.version = maps as u32;
                 keys.extend(roots.into_iter().map(|id| (None, id)));
-                self.wake(edge);
             }
         } else {
             let common = self.common(edge);
@@ -400,7 +400,6 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 state.matched.extend(new.iter().copied());
                 state.version += 1;
                 keys.extend(new.into_iter().map(|(store, id)| (Some(store), id)));
-                self.wake(edge);
             }
         }
         if keys.is_empty() {
@@ -513,8 +512,6 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 miss,
             });
         }
-        // What is needed to build it is asked for again at once.
-        self.withdraw_all(edge);
         self.at_mut(edge).stage = Stage::Hopeless;
         self.reach(edge, Level::Slow);
     }

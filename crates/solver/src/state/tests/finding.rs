@@ -1024,4 +1024,41 @@ fn all_below_a_hit_is_shown_as_cached() {
     );
     play.want(2, 3, "two");
     assert_eq!(play.said_of(&["cached"]), Vec::<String>::new());
+    // Nor is what was loaded for itself.
+    play.leave(2);
+    play.job(3, &steps);
+    play.want(3, 4, "two");
+    play.said();
+    play.want(3, 5, "four");
+    assert_eq!(play.said_of(&["cached"]), ["cached three"]);
+}
+
+/// The last look before a run is for what is known by content, too, though the input is new.
+///
+/// Rows: C01, C06
+#[test]
+fn a_run_on_what_was_seen_is_looked_for_once_more() {
+    let mut play = Play::new(None);
+    play.job(
+        1,
+        &[
+            step("base", &[]).ignored(),
+            step("new", &[]),
+            step("copy", &["base", "new"]).sees(0, "files"),
+            step("blind", &["base", "new"]).sees(0, None),
+        ],
+    );
+    play.want(1, 1, "copy");
+    play.want(1, 2, "blind");
+    check(
+        play.said_of(&["confirm", "run"]),
+        expect![[r#"
+        confirm new x1 in 1
+        run base
+        run new
+        confirm copy x1 in 1
+        run copy
+        run blind
+    "#]],
+    );
 }

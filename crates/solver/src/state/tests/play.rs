@@ -122,7 +122,11 @@ impl Step {
     }
 
     fn run(&self, inputs: &[String]) -> Vec<String> {
-        let whole = format!("{}({})", self.deed, inputs.join(","));
+        let mut whole = format!("{}({})", self.deed, inputs.join(","));
+        if whole.len() > 200 {
+            // Names of deep graphs would grow with their depth.
+            whole = Digest::of(whole).to_string();
+        }
         let rest = (1..self.outputs).map(|number| format!("{whole}.{number}"));
         [whole.clone()].into_iter().chain(rest).collect()
     }
@@ -313,15 +317,19 @@ impl Play {
     }
 
     fn work(&mut self) {
-        let free = |line: &String| !self.held.iter().any(|held| line.starts_with(held));
-        let next = self.open.iter().find(|(_, (line, _))| free(line));
-        let Some(task) = next.map(|(task, _)| *task) else {
-            return;
-        };
-        let (_, act) = self.open.remove(&task).unwrap();
-        let event = self.does(act);
-        self.apply(event);
-        self.work();
+        while let Some(task) = self.first_free() {
+            let (_, act) = self.open.remove(&task).unwrap();
+            let event = self.does(act);
+            self.apply(event);
+        }
+    }
+
+    /// The oldest work that is not held.
+    fn first_free(&self) -> Option<TaskId> {
+        let held = |line: &str| self.held.iter().any(|held| line.starts_with(held));
+        let mut open = self.open.iter();
+        let (task, _) = open.find(|(_, (line, _))| !held(line))?;
+        Some(*task)
     }
 
     fn apply(&mut self, event: Event<String, Why>) {
