@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use oci::Digest;
+use progress::Progress;
 use solver::{
-    CacheMap, Edge, Index, JobHandle, KeyDigest, MemoryIndex, Op, OpContext, OpError, Options,
-    ResultId, ResultStore, Solver, VertexSpec,
+    CacheMap, Edge, Index, JobHandle, JobOptions, KeyDigest, MemoryIndex, Op, OpContext, OpError,
+    Options, ResultId, ResultStore, Solver, VertexSpec,
 };
 use tokio::sync::Notify;
 
@@ -165,4 +166,24 @@ pub(crate) fn edge(name: &str) -> Edge {
 pub(crate) fn spec(op: TestOp, inputs: &[&str]) -> VertexSpec<String> {
     let inputs = inputs.iter().map(|name| edge(name)).collect();
     VertexSpec::new(edge(&op.name).vertex, op.name.clone(), inputs, Arc::new(op))
+}
+
+/// base <- make <- test
+pub(crate) fn three_steps(log: &Log) -> Vec<solver::VertexSpec<String>> {
+    vec![
+        spec(TestOp::new("test", 1, log), &["make"]),
+        spec(TestOp::new("make", 1, log), &["base"]),
+        spec(TestOp::new("base", 0, log), &[]),
+    ]
+}
+
+/// One build in a job of its own.
+pub(crate) async fn build(
+    solver: &solver::Solver<String>,
+    specs: Vec<solver::VertexSpec<String>>,
+    of: &str,
+) -> solver::Result<String> {
+    let job = solver.job(Progress::default(), JobOptions::default());
+    job.load(specs)?;
+    job.solve(edge(of)).await
 }
