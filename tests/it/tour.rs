@@ -11,6 +11,7 @@ mod flags;
 mod history;
 mod images;
 mod progress;
+mod verbs;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -68,6 +68,12 @@ impl Running {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Its standard output so far.
+    pub(crate) fn printed(&self) -> String {
+        let bytes = fs::read(&self.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Whether it has ended.
     pub(crate) fn ended(&mut self) -> bool {
         self.child.try_wait().expect("it is our child").is_some()
