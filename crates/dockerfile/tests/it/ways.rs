@@ -220,6 +220,24 @@ async fn inputs_stand_for_contexts_and_stages() {
 
 /// Rows: F06
 #[tokio::test]
+async fn an_empty_graph_is_the_empty_tree() {
+    let mut bridge =
+        FakeBridge::new("FROM other\nCOPY a /a\n").options(&[("context:other", "input:nothing")]);
+    let nothing = llb::Definition::default();
+    bridge.inputs.insert("nothing".into(), nothing.clone());
+    built(&bridge).await;
+    let names: Vec<String> = sources(&bridge).into_iter().map(|s| s.identifier).collect();
+    assert_eq!(names, ["local://context"], "it stands on nothing");
+
+    // A Dockerfile is not in it, and that is said.
+    let mut bridge = FakeBridge::new("FROM scratch\n");
+    bridge.inputs.insert("dockerfile".into(), nothing);
+    let error = dockerfile::build(&bridge).await.unwrap_err();
+    assert_eq!(error.kind(), stdx::Kind::NotFound, "{error}");
+}
+
+/// Rows: F06
+#[tokio::test]
 async fn named_contexts_replace_images_and_stages() {
     let dockerfile = "FROM alpine AS build\nRUN x\nFROM base:1\nCOPY --from=build /a /a\nCOPY --from=dir /b /b\nCOPY --from=web /c /c\nCOPY --from=lay /d /d\n";
     let digest = oci::Digest::of(b"layout");
