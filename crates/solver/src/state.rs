@@ -130,7 +130,7 @@ struct EdgeState<O> {
     dead: bool,
     dirty: Vec<u32>,
     queued: bool,
-    /// Nodes all inputs lead to.
+    /// Nodes all inputs lead to, in the stores; our own `id` when it was saved.
     matched: BTreeSet<(StoreId, KeyId)>,
     /// Nodes whose records were looked up.
     looked: BTreeSet<(StoreId, KeyId)>,
@@ -149,8 +149,6 @@ struct EdgeState<O> {
     /// It rests, by definition, on something that was made without looking for
     /// earlier results: what earlier builds made of the same key does not count.
     fresh: bool,
-    /// The node `id` is in the local store.
-    saved: bool,
     /// Counts changes of what [`State::probe_keys`] gives.
     version: u32,
     output: Option<O>,
@@ -538,7 +536,6 @@ impl<O> EdgeState<O> {
             id: None,
             volatile: false,
             fresh: false,
-            saved: false,
             version: 0,
             output: None,
             from: None,

@@ -13,15 +13,12 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         }
         self.at_mut(edge).inputs[input as usize].asked = Some(level);
         let state = self.make_edge(target);
-        let before = state.want();
         if let Some(old) = asked {
             state.demand[old as usize] -= 1;
         }
         state.demand[level as usize] += 1;
         state.waiters.insert((edge, input));
-        if before < Some(level) {
-            self.push(target);
-        }
+        self.push(target);
     }
 
     /// Asks nothing of any input any more.

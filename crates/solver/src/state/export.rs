@@ -95,7 +95,8 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
     /// of any other one all that its inputs lead to.
     fn names(&self, edge: EdgeId) -> Vec<(Option<StoreId>, KeyId)> {
         let state = self.at(edge);
-        let own = state.id.filter(|_| state.saved).map(|id| (LOCAL, id));
+        let own = state.id.map(|id| (LOCAL, id));
+        let own = own.filter(|own| state.matched.contains(own));
         let mut names: BTreeSet<_> = own.into_iter().chain(state.from).collect();
         if state.output.is_none() {
             names.extend(&state.matched);

@@ -21,11 +21,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         let reached = self.reached_by(edge);
         let fresh = self.rests_on_fresh(edge);
         let state = self.at_mut(edge);
-        let id = reached.map(|(id, _)| id);
-        if state.id != id {
-            state.saved = id.is_some_and(|id| state.matched.contains(&(LOCAL, id)));
-        }
-        state.id = id;
+        state.id = reached.map(|(id, _)| id);
         state.volatile = reached.is_some_and(|(_, volatile)| volatile);
         state.fresh = fresh;
     }
@@ -35,11 +31,11 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
     fn name_after(&mut self, edge: EdgeId, record: &Record) {
         self.name_node(edge);
         self.at_mut(edge).from = Some((record.store, record.key));
-        if record.store == LOCAL && !self.vertex(edge.0).inputs.is_empty() {
+        if record.store == LOCAL {
             let state = self.at_mut(edge);
             state.id = Some(record.key);
             state.volatile = false;
-            state.saved = true;
+            state.matched.insert((LOCAL, record.key));
         }
     }
 
@@ -367,7 +363,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 continue;
             };
             let Some(id) = state.id else { continue };
-            let first = !std::mem::replace(&mut state.saved, true);
+            let first = state.matched.insert((LOCAL, id));
             if at != edge && !first {
                 continue;
             }

@@ -344,15 +344,8 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         if vertex.inputs.is_empty() {
             return self.roots(edge).into_iter().map(|id| (None, id)).collect();
         }
-        let state = self.at(edge);
-        let own = state
-            .id
-            .filter(|_| state.saved)
-            .map(|id| (crate::event::LOCAL, id));
-        let all: BTreeSet<_> = state.matched.iter().copied().chain(own).collect();
-        all.into_iter()
-            .map(|(store, id)| (Some(store), id))
-            .collect()
+        let matched = self.at(edge).matched.iter();
+        matched.map(|(store, id)| (Some(*store), *id)).collect()
     }
 
     /// The nodes of a vertex without inputs that may be stored: one per map.

@@ -290,9 +290,15 @@ async fn builds_take_turns_when_places_are_few() {
     asking.push(ask(small.handle(), "small".to_owned()));
     // Each is asked for its map, looked up twice, and then waits for its place.
     let (of_jobs, asked, of_vertices) = (4, 6, 6 * 3);
-    while solver.counters().events < of_jobs + asked + of_vertices {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    let all_wait = async {
+        while solver.counters().events < of_jobs + asked + of_vertices {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    let soon = std::time::Duration::from_secs(30);
+    tokio::time::timeout(soon, all_wait)
+        .await
+        .expect("all wait");
     assert_eq!(log.take(), Vec::<String>::new(), "there is one place");
     gate.notify_one();
     for asked in asking {

@@ -1062,3 +1062,23 @@ fn a_run_on_what_was_seen_is_looked_for_once_more() {
     "#]],
     );
 }
+
+/// A copy that was found by its input's key is still the one that is found by what it saw: what is
+/// made of it is found both ways.
+///
+/// Rows: C02, C03
+#[test]
+fn what_rests_on_a_result_is_found_by_every_way_to_it() {
+    let mut play = Play::new(None);
+    let steps = |base| {
+        [
+            step(base, &[]),
+            step("copy", &[base]).sees(0, "files"),
+            step("test", &["copy"]),
+        ]
+    };
+    play.build(1, &steps("base")[..2], "copy");
+    play.build(2, &steps("base"), "test");
+    let said = play.build(3, &steps("other"), "test");
+    assert_eq!(said.last().unwrap(), "reply 3 test(copy(base()))");
+}

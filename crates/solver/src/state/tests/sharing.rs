@@ -265,6 +265,7 @@ fn a_run_that_asks_does_not_keep_others_from_sharing() {
     let mut play = Play::new(None);
     play.hold("run outer");
     play.hold("run one");
+    play.hold("run two");
     play.hold("run inner");
     let [base, one, two] = twins();
     play.job(1, &[base, one, two, step("outer", &[]), step("inner", &[])]);
@@ -375,4 +376,29 @@ fn equal_content_makes_equal_keys() {
         reply 1 copy(left())
     "#]],
     );
+}
+
+/// What one build made is found by another one that is there already, after the first has left.
+///
+/// Rows: C01, C03
+#[test]
+fn what_was_made_meanwhile_is_found() {
+    let mut play = Play::new(None);
+    let [base, make, test] = super::three_steps();
+    let two = [base.clone(), make.clone()];
+    play.job(1, &[base, make, test.clone()]);
+    play.job(2, &two);
+    play.want(1, 1, "test");
+    play.want(2, 2, "make");
+    play.leave(1);
+    play.said();
+    play.declare(2, &[test]);
+    play.want(2, 3, "test");
+    check(play.said(), expect![[r#"
+        map test 0
+        follow test 0 key x1
+        records test x1 in 1
+        load test test(make(base())) of 0
+        reply 3 test(make(base()))
+    "#]]);
 }

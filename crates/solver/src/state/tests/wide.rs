@@ -52,3 +52,20 @@ fn a_graph_with_many_ways_is_looked_at_in_linear_time() {
     let each = looks(&steps, VERTICES * 2, name(VERTICES - 1));
     assert_eq!(each, [8, 5]);
 }
+
+/// A run that asks for something looks at each vertex below that once.
+///
+/// Rows: L15, Q11
+#[test]
+fn a_run_may_ask_for_what_has_many_ways() {
+    let mut steps = vec![step("outer", &[]), step(name(0), &[]), step(name(1), &[])];
+    let two = |n: usize| step(name(n), &[name(n - 1), name(n - 2)]);
+    steps.extend((2..100).map(two));
+    let mut play = Play::new(None);
+    play.hold("run outer");
+    play.job(1, &steps);
+    play.want(1, 1, "outer");
+    play.want_within(1, 2, "99", Some("outer"));
+    play.release("run outer");
+    assert_eq!(play.said_of(&["reply"]).len(), 2);
+}
