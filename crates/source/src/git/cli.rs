@@ -28,9 +28,21 @@ const PROXIES: [&str; 8] = [
 /// Only the newest state, without its history.
 pub(super) const SHALLOW: &str = "--depth=1";
 
-/// Whether git failed because the server knows nothing of [`SHALLOW`].
+/// What git says when a server knows nothing of [`SHALLOW`]: by the second protocol, by the first,
+/// and when it is one of plain files, now and in older versions.
+const NO_DEPTH: [&str; 4] = [
+    "fatal: Server does not support shallow requests",
+    "fatal: Server does not support shallow clients",
+    "fatal: dumb http transport does not support shallow capabilities",
+    "fatal: dumb http transport does not support --depth",
+];
+
+/// Whether git failed because the server knows nothing of [`SHALLOW`]. Only git itself says so:
+/// what a server says, or a repository is called, is no reason to get all of its history.
 fn minds_depth(reason: &str) -> bool {
-    reason.contains("shallow") || reason.contains("--depth")
+    reason
+        .lines()
+        .any(|line| NO_DEPTH.contains(&line.trim_end()))
 }
 
 /// Git in one repository, or in none.
@@ -250,6 +262,30 @@ impl Drop for Group {
             .and_then(rustix::process::Pid::from_raw);
         if let Some(id) = id {
             let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows: S14
+    #[test]
+    fn only_git_itself_says_that_a_server_gives_no_part_of_a_history() {
+        for said in NO_DEPTH {
+            assert!(
+                minds_depth(&format!("{said}\nerror: so it ended")),
+                "{said}"
+            );
+        }
+        for said in [
+            "fatal: repository 'https://h/shallow.git/' not found",
+            "remote: fatal: Server does not support shallow clients",
+            "fatal: couldn't find remote ref shallow",
+            "error: --depth",
+        ] {
+            assert!(!minds_depth(said), "{said}");
         }
     }
 }
