@@ -58,4 +58,8 @@ impl Visit for Idle {
     fn idle(&mut self) {
         self.found = true;
     }
+
+    fn has_enough(&self) -> bool {
+        self.found
+    }
 }

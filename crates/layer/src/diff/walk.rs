@@ -23,6 +23,10 @@ pub(super) trait Visit {
     fn unchanged(&mut self, found: &Found<'_>, whole: bool) -> Result<()>;
     /// A removal of what never was.
     fn idle(&mut self) {}
+    /// Whether nothing more need be told.
+    fn has_enough(&self) -> bool {
+        false
+    }
 }
 
 /// How the tree above is to be read.
@@ -64,6 +68,9 @@ fn walk(visit: &mut impl Visit, mode: Mode, above: &Root, below: Option<&Root>) 
         };
         let deeper = step(visit, here, &name)?;
         levels.extend(deeper);
+        if visit.has_enough() {
+            break;
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use layer::{ApplyOptions, Whiteouts, apply, compare, diff, holds_more};
-use stdx::sys::Root;
+use stdx::sys::{Root, Time};
 
 use super::{is_root, listing, temp};
 
@@ -170,6 +170,30 @@ fn privileged_an_upper_directory_holds_more_than_its_changes() {
         let found = holds_more(&overlay.root("upper"), &overlay.root("lower")).unwrap();
         assert_eq!(found, more, "{change}");
     }
+}
+
+/// Behind the first thing that is no change, there is something that cannot be read.
+///
+/// Rows: B18
+#[test]
+fn privileged_nothing_is_looked_at_once_the_answer_is_known() {
+    if !is_root() {
+        return;
+    }
+    let ((_below, below), (_upper, upper)) = (temp(), temp());
+    for root in [&below, &upper] {
+        root.mkdir("a", 0o755).unwrap();
+        drop(root.create_file("b", 0o644).unwrap());
+        let time = Time::from_seconds(1);
+        root.set_times("b", time, time).unwrap();
+    }
+    drop(upper.create_file("a/new", 0o644).unwrap());
+    upper.mkdir("z", 0o755).unwrap();
+    let redirect = "trusted.overlay.redirect".as_ref();
+    upper.set_xattr("z", redirect, b"/x").unwrap();
+    assert!(holds_more(&upper, &below).unwrap());
+    upper.unlink("b").unwrap();
+    assert!(holds_more(&upper, &below).is_err());
 }
 
 /// Rows: B18
