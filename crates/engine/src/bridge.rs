@@ -212,7 +212,7 @@ impl Shared {
             // What it did not write it saw as it was given.
             FailedPart::Process => inputs.clone(),
             FailedPart::Action(_) | FailedPart::Input(_) | FailedPart::Whole => {
-                vec![None; remains.mounts]
+                vec![None; remains.places]
             }
         };
         for place in remains.written() {

@@ -50,13 +50,13 @@ impl Step {
     }
 
     /// Its process failed, or one of its actions. `began` is what it was given, by its mounts
-    /// or as its inputs; `mounts` is how many mounts or actions it has.
+    /// or as its inputs; `places` is how many mounts or actions it has.
     pub(crate) fn failed(
         &self,
         cause: Error,
         part: FailedPart,
         began: Vec<Option<Output>>,
-        mounts: usize,
+        places: usize,
         left: Left,
     ) -> StepError {
         StepError {
@@ -66,7 +66,7 @@ impl Step {
                 description: self.description.clone(),
                 part,
                 inputs: began,
-                mounts,
+                places,
                 written: left.places().collect(),
                 made: made(left).boxed().shared(),
             }),
@@ -97,7 +97,7 @@ impl Step {
                 description: self.description.clone(),
                 part,
                 inputs,
-                mounts: 0,
+                places: 0,
                 written: Vec::new(),
                 made: made(Left::default()).boxed().shared(),
             }),
@@ -163,7 +163,7 @@ pub struct Remains {
     /// for an input that could not be looked into, this one alone.
     pub inputs: Vec<Option<Output>>,
     /// How many mounts the process has, or how many actions there are.
-    pub mounts: usize,
+    pub places: usize,
     written: Vec<usize>,
     /// Results of what it wrote, made when the first wants to look.
     made: Shared<BoxFuture<'static, Made>>,

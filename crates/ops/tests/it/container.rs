@@ -313,7 +313,7 @@ async fn privileged_a_failed_step_leaves_what_it_saw_and_made() {
     let failed = client.run(exec.clone(), &[&base]).await;
     let remains = failed.remains();
     assert_eq!(
-        (remains.part, remains.mounts),
+        (remains.part, remains.places),
         (FailedPart::Process, 2),
         "{}",
         failed.why()

@@ -38,7 +38,7 @@ async fn privileged_a_failed_action_leaves_inputs_and_trees() {
     let remains = failed.remains();
     assert!(matches!(&remains.op.kind, OpKind::File(file) if file.actions.len() == 2));
     assert_eq!(
-        (remains.part, remains.mounts),
+        (remains.part, remains.places),
         (FailedPart::Action(1), 2),
         "{}",
         failed.why()
@@ -146,7 +146,7 @@ async fn privileged_an_input_without_the_path_can_be_looked_into() {
         assert!(step.to_string().contains("notfound"), "{step}");
         let remains = &step.remains;
         assert!(matches!(&remains.op.kind, OpKind::Exec(_)));
-        assert_eq!((remains.part, remains.mounts), (FailedPart::Input(1), 0));
+        assert_eq!((remains.part, remains.places), (FailedPart::Input(1), 0));
         assert_eq!(remains.inputs, [Some(input.clone())]);
         assert_eq!(remains.written().count(), 0);
     }
@@ -170,6 +170,6 @@ async fn privileged_a_source_that_cannot_be_had_names_its_step() {
     assert!(
         matches!(&remains.op.kind, OpKind::Source(source) if source.identifier == "local://nobody-has-it")
     );
-    assert_eq!((remains.part, remains.mounts), (FailedPart::Whole, 0));
+    assert_eq!((remains.part, remains.places), (FailedPart::Whole, 0));
     assert!(remains.inputs.is_empty() && remains.written().count() == 0);
 }
