@@ -33,7 +33,6 @@ const BACKLOG: usize = 256;
 /// What the provenance of a result is.
 const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
 /// The annotation that says what a statement says.
-const PREDICATE: &str = "in-toto.io/predicate-type";
 /// What the whole error of a build is; the spelling is BuildKit's.
 const ERROR_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
 
@@ -152,7 +151,10 @@ impl History {
                 for (id, told) in &built.provenance {
                     let blob = archive.blob(STATEMENT_TYPE, |out| out.write_all(&told.bytes))?;
                     let mut told_in = blob.blob.clone();
-                    let kind = (PREDICATE.to_owned(), told.kind.clone());
+                    let kind = (
+                        oci::annotation::PREDICATE_TYPE.to_owned(),
+                        told.kind.clone(),
+                    );
                     told_in.annotations.extend([kind]);
                     let result = match id.as_str() {
                         "" => record.result.get_or_insert_default(),

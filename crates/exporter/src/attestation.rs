@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use attest::{PackageKind, Subject, package_url};
 use bytes::Bytes;
-use oci::{Descriptor, ImageName, Platform, go_json, media_type as media};
+use oci::{Descriptor, ImageName, Platform, annotation, go_json, media_type as media};
 use serde_json::value::RawValue;
 use stdx::sys::{FileKind, Root};
 
@@ -14,7 +14,6 @@ use crate::document::{self, Parts};
 use crate::{About, Error, Result, Statement};
 
 const ARTIFACT_TYPE: &str = "application/vnd.docker.attestation.manifest.v1+json";
-const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 
 /// A manifest with statements, and everything it points at.
 pub(crate) struct Attestations {
@@ -39,7 +38,7 @@ pub(crate) fn manifest(
         let predicate_type = statement.predicate_type.clone();
         layer
             .annotations
-            .insert(PREDICATE_TYPE.to_owned(), predicate_type);
+            .insert(annotation::PREDICATE_TYPE.to_owned(), predicate_type);
         documents.push((layer.clone(), Bytes::from(bytes)));
         layers.push(layer);
     }
@@ -74,12 +73,12 @@ pub(crate) fn manifest(
     });
     manifest.annotations = BTreeMap::from([
         (
-            "vnd.docker.reference.digest".to_owned(),
+            annotation::REFERENCE_DIGEST.to_owned(),
             image.digest.to_string(),
         ),
         (
-            "vnd.docker.reference.type".to_owned(),
-            "attestation-manifest".to_owned(),
+            annotation::REFERENCE_TYPE.to_owned(),
+            annotation::ATTESTATION_MANIFEST.to_owned(),
         ),
     ]);
     Ok(Attestations {

@@ -4,6 +4,7 @@
 //! Formats: OCI image-spec 1.1 and Docker's image manifest v2, schema 2.
 #![forbid(unsafe_code)]
 
+pub mod annotation;
 mod chain;
 mod descriptor;
 mod digest;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use content::Provider;
 use llb::facts::Attestations;
+use oci::annotation::{ATTESTATION_MANIFEST, PREDICATE_TYPE, REFERENCE_DIGEST, REFERENCE_TYPE};
 use oci::{Descriptor, Digest};
 
 use super::What;
@@ -15,11 +16,6 @@ use crate::error::{Error, Result};
 
 /// All of it goes in one message to a frontend or client.
 const MAX_TOTAL: u64 = 12 << 20;
-/// Annotations of index entries and of layers (BuildKit's attestation storage).
-const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
-const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
-const ATTESTATION_MANIFEST: &str = "attestation-manifest";
-const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 /// Artifact types of signatures, the better one first.
 const SIGNATURES: [&str; 2] = [
     "application/vnd.dev.sigstore.bundle.v0.3+json",

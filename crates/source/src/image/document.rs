@@ -1,6 +1,6 @@
 //! Manifests and indexes, as far as pulling needs them.
 
-use oci::{Descriptor, Platform, media_type};
+use oci::{Descriptor, Platform, annotation, media_type};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -113,8 +113,8 @@ pub fn choose<'a>(
 fn is_image(entry: &Descriptor) -> bool {
     let attestation = entry
         .annotations
-        .get("vnd.docker.reference.type")
-        .is_some_and(|kind| kind == "attestation-manifest");
+        .get(annotation::REFERENCE_TYPE)
+        .is_some_and(|kind| kind == annotation::ATTESTATION_MANIFEST);
     let kind = &entry.media_type;
     !attestation && (kind.is_empty() || media_type::is_manifest(kind) || media_type::is_index(kind))
 }
