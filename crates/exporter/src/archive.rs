@@ -47,12 +47,14 @@ pub fn stream(
     if format == Format::Docker && written.is_index() {
         return Err(Error::DockerList);
     }
-    let files = files(&written, format, created)?;
     let (sender, receiver) = mpsc::channel(WAITING);
     let status = cx.step.transfer("sending tarball");
     let task = stdx::task::spawn("archive", async move {
-        let failed = write(files, &cx, &sender).await.err();
-        if let Some(error) = failed {
+        let sent = async {
+            let files = files(&written, format, created).await?;
+            write(files, &cx, &sender).await
+        };
+        if let Err(error) = sent.await {
             let _ = sender.send(Err(error)).await;
         }
         status.done();
@@ -69,7 +71,7 @@ pub fn stream(
 }
 
 /// All files by name, in the order they are written.
-fn files(
+async fn files(
     written: &Written,
     format: Format,
     created: Option<Stamp>,
@@ -85,7 +87,7 @@ fn files(
     for descriptor in manifests.chain([&written.descriptor]) {
         files.insert(
             blob_path(descriptor),
-            File::Document(written.document(descriptor)?),
+            File::Document(written.document(descriptor).await?),
         );
     }
     let index = Bytes::from(index(written, created));
@@ -221,7 +223,7 @@ pub async fn copy_into(written: &Written, sink: &dyn content::Sink, cx: &Context
         .map(|manifest| &manifest.descriptor);
     for descriptor in below.chain([&written.descriptor]) {
         if !sink.has(descriptor).await? {
-            let bytes = written.document(descriptor)?;
+            let bytes = written.document(descriptor).await?;
             sink.put(descriptor, content::once(bytes)).await?;
         }
     }

@@ -62,9 +62,10 @@ pub struct Written {
 
 impl Written {
     /// A document of the image (manifest, index, config or statement).
-    pub fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
+    pub async fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
         const LIMIT: u64 = 64 << 20;
-        Ok(self.refs.store().read_all(&descriptor.digest, LIMIT)?)
+        let (store, digest) = (self.refs.store().clone(), descriptor.digest);
+        Ok(stdx::task::blocking(move || store.read_all(&digest, LIMIT)).await?)
     }
 
     /// Whether an index names the whole.
@@ -188,7 +189,7 @@ pub async fn write(source: &Source, options: &ImageOptions, cx: &Context) -> Res
     let descriptor = if as_index {
         let entries: Vec<Descriptor> = manifests.iter().map(|m| m.descriptor.clone()).collect();
         let (media_type, bytes) = document::index(options.oci(), &entries, &annotations.index);
-        let mut descriptor = writer.put("manifest list blob", media_type, &bytes)?;
+        let mut descriptor = writer.put("manifest list blob", media_type, bytes).await?;
         writer.say("exporting manifest list", &descriptor);
         descriptor
             .annotations
@@ -339,7 +340,7 @@ impl Writer<'_> {
         } else {
             media::DOCKER_CONFIG
         };
-        let config = self.put("config blob", config_type, &config)?;
+        let config = self.put("config blob", config_type, config).await?;
         let sources = layers.iter().map(|layer| layer.descriptor.clone());
         let sources: Vec<Descriptor> = sources.collect();
         let shown: Vec<Descriptor> = sources
@@ -352,7 +353,7 @@ impl Writer<'_> {
             ..Parts::default()
         };
         let (media_type, bytes) = document::manifest(oci, &config, &shown, &parts);
-        let mut descriptor = self.put("manifest blob", media_type, &bytes)?;
+        let mut descriptor = self.put("manifest blob", media_type, bytes).await?;
         self.say("exporting manifest", &descriptor);
         self.say("exporting config", &config);
         descriptor.platform = Some(result.platform.clone());
@@ -409,9 +410,10 @@ impl Writer<'_> {
         });
         let made = made.await?;
         let mut blobs = Vec::new();
-        for (descriptor, bytes) in &made.documents {
-            self.put("attestation blob", &descriptor.media_type, bytes)?;
-            blobs.push(descriptor.clone());
+        for (descriptor, bytes) in made.documents {
+            self.put("attestation blob", &descriptor.media_type, bytes)
+                .await?;
+            blobs.push(descriptor);
         }
         // The manifest itself comes last, its config before it.
         blobs.pop();
@@ -427,26 +429,32 @@ impl Writer<'_> {
     }
 
     /// Puts a document into the store and holds it.
-    fn put(&mut self, what: &'static str, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
-        let digest = oci::Digest::of(bytes);
-        let leases = self.cx.refs.leases();
-        let mut lease = None;
-        let put = self
-            .cx
-            .refs
-            .store()
-            .write_all_with(media_type, bytes, |tx, written| {
-                lease = Some(leases.hold_in(tx, Thing::Blob(written.digest))?);
-                Ok::<(), Error>(())
-            });
-        let written = put.map_err(|error| match error {
-            Error::Content(source) => Error::Write {
-                what,
-                digest,
-                source,
-            },
-            other => other,
-        })?;
+    async fn put(
+        &mut self,
+        what: &'static str,
+        media_type: &str,
+        bytes: impl AsRef<[u8]> + Send + 'static,
+    ) -> Result<Descriptor> {
+        let (refs, media_type) = (self.cx.refs.clone(), media_type.to_owned());
+        let put = stdx::task::blocking(move || {
+            let (bytes, mut lease) = (bytes.as_ref(), None);
+            let put = refs
+                .store()
+                .write_all_with(&media_type, bytes, |tx, written| {
+                    lease = Some(refs.leases().hold_in(tx, Thing::Blob(written.digest))?);
+                    Ok::<(), Error>(())
+                });
+            let written = put.map_err(|error| match error {
+                Error::Content(source) => Error::Write {
+                    what,
+                    digest: oci::Digest::of(bytes),
+                    source,
+                },
+                other => other,
+            })?;
+            Ok::<_, Error>((written, lease))
+        });
+        let (written, lease) = put.await?;
         self.held.extend(lease);
         Ok(written)
     }

@@ -60,12 +60,12 @@ async fn push_all(
     let status = cx.step.transfer(format!("pushing manifest for {name}"));
     if written.is_index() {
         for manifest in &written.manifests {
-            let bytes = written.document(&manifest.descriptor)?;
+            let bytes = written.document(&manifest.descriptor).await?;
             document(repository, &manifest.descriptor, None, bytes).await?;
         }
     }
     let tag = name.tag().filter(|_| !options.by_digest);
-    let bytes = written.document(&written.descriptor)?;
+    let bytes = written.document(&written.descriptor).await?;
     document(repository, &written.descriptor, tag, bytes).await?;
     status.done();
     Ok(())

@@ -113,7 +113,14 @@ async fn privileged_an_empty_image_and_an_index_have_their_response_keys() {
         written.descriptor.digest.to_string()
     );
     assert!(response.contains_key("containerimage.config.digest"));
-    let text = String::from_utf8(written.document(&written.descriptor).unwrap().to_vec()).unwrap();
+    let text = String::from_utf8(
+        written
+            .document(&written.descriptor)
+            .await
+            .unwrap()
+            .to_vec(),
+    )
+    .unwrap();
     assert!(
         text.contains("\"annotations\": {\n    \"x\": \"y\"\n  }"),
         "{text}"
@@ -168,7 +175,7 @@ async fn privileged_platforms_and_statements_give_an_index() {
     let options = ImageOptions::parse(&attrs(&pairs)).unwrap();
     let written = image::write(&source, &options, &state.cx).await.unwrap();
     let index: Value =
-        serde_json::from_slice(&written.document(&written.descriptor).unwrap()).unwrap();
+        serde_json::from_slice(&written.document(&written.descriptor).await.unwrap()).unwrap();
     let entries = index["manifests"].as_array().unwrap();
     let kinds: Vec<&str> = entries
         .iter()
@@ -180,7 +187,10 @@ async fn privileged_platforms_and_statements_give_an_index() {
         entries[0]["digest"]
     );
     assert_eq!(index["annotations"]["k"], "v");
-    let amd64 = written.document(&written.manifests[1].descriptor).unwrap();
+    let amd64 = written
+        .document(&written.manifests[1].descriptor)
+        .await
+        .unwrap();
     assert!(String::from_utf8_lossy(&amd64).contains("\"only\": \"b\""));
     let wrong = ImageOptions::parse(&attrs(&[("annotation[linux/s390x].x", "y")])).unwrap();
     let error = image::write(&source, &wrong, &state.cx)

@@ -129,9 +129,12 @@ async fn privileged_golden_images_are_the_same_bytes() {
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let golden = |file: &str| text(&std::fs::read(case.join(file)).unwrap());
-        let made = written.document(&written.manifests[0].config).unwrap();
+        let made = written
+            .document(&written.manifests[0].config)
+            .await
+            .unwrap();
         assert_eq!(text(&made), golden("config.json"), "{name}");
-        let made = written.document(&written.descriptor).unwrap();
+        let made = written.document(&written.descriptor).await.unwrap();
         assert_eq!(text(&made), golden("manifest.json"), "{name}");
         seen += 1;
     }

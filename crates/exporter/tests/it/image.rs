@@ -18,8 +18,14 @@ async fn write(state: &State, source: &Source, pairs: &[(&str, &str)]) -> image:
     written.unwrap()
 }
 
-fn config(written: &image::Written) -> Value {
-    serde_json::from_slice(&written.document(&written.manifests[0].config).unwrap()).unwrap()
+async fn config(written: &image::Written) -> Value {
+    serde_json::from_slice(
+        &written
+            .document(&written.manifests[0].config)
+            .await
+            .unwrap(),
+    )
+    .unwrap()
 }
 
 const CONFIG: &[u8] = br#"{"architecture":"amd64","os":"linux"}"#;
@@ -97,13 +103,13 @@ async fn privileged_the_epoch_is_the_options_else_the_frontends() {
     let source = source(Some(result), &facts);
     let made = write(&state, &source, &[]).await;
     assert_eq!(
-        config(&made)["history"][0]["created"],
+        config(&made).await["history"][0]["created"],
         "1970-01-01T00:00:07Z"
     );
     assert_eq!(made.epoch.unwrap().epoch(), 7);
     let made = write(&state, &source, &[("source-date-epoch", "5")]).await;
     assert_eq!(
-        config(&made)["history"][0]["created"],
+        config(&made).await["history"][0]["created"],
         "1970-01-01T00:00:05Z"
     );
     assert_eq!(made.epoch.unwrap().epoch(), 5);
@@ -149,7 +155,7 @@ async fn privileged_each_layer_has_its_own_facts_even_an_empty_one() {
     let other = state.on(None, &tar(&[("x", "y")]));
     let merged = refs.merge(vec![nothing, other.clone()]).unwrap();
     let written = write(&state, &source(Some(merged), &[]), &[]).await;
-    let history = config(&written)["history"].clone();
+    let history = config(&written).await["history"].clone();
     let by: Vec<&str> = history
         .as_array()
         .unwrap()
@@ -171,7 +177,10 @@ async fn privileged_each_layer_has_its_own_facts_even_an_empty_one() {
         assert!(layer.size > 0 && layer.media_type == oci::media_type::OCI_LAYER_GZIP);
     }
     let scratch = write(&state, &source(None, &[]), &[]).await;
-    assert!(config(&scratch)["created"].is_null(), "nothing has no time");
+    assert!(
+        config(&scratch).await["created"].is_null(),
+        "nothing has no time"
+    );
 }
 
 /// What was set back is marked, and not done again; what cannot be is kept as it is.
@@ -191,7 +200,7 @@ async fn privileged_layers_are_set_back_once_or_left_alone() {
         "5"
     );
     // Met again as a layer of another image, by its label alone.
-    let diff_ids = config(&first)["rootfs"]["diff_ids"].clone();
+    let diff_ids = config(&first).await["rootfs"]["diff_ids"].clone();
     let again = refs::LayerBlob {
         descriptor: oci::Descriptor::new(layer.media_type.clone(), layer.digest, layer.size),
         diff_id: oci::DiffId(diff_ids[0].as_str().unwrap().parse().unwrap()),
@@ -227,8 +236,8 @@ async fn privileged_documents_stay_until_the_export_is_over() {
     let written = write(&state, &source(None, &[]), &[]).await;
     refs.sweep(&[]).unwrap();
     let config = &written.manifests[0].config;
-    written.document(&written.descriptor).unwrap();
-    written.document(config).unwrap();
+    written.document(&written.descriptor).await.unwrap();
+    written.document(config).await.unwrap();
     let (manifest, config) = (written.descriptor.digest, config.digest);
     drop(written);
     refs.sweep(&[]).unwrap();
@@ -278,7 +287,7 @@ async fn privileged_annotations_of_the_frontend_are_written_beside_those_asked_f
     let asked = [("annotation.both", "asked"), ("annotation.theirs", "2")];
     let asked = ImageOptions::parse(&attrs(&asked)).unwrap();
     let written = image::write(&source, &asked, &state.cx).await.unwrap();
-    let manifest = written.document(&written.descriptor).unwrap();
+    let manifest = written.document(&written.descriptor).await.unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     assert_eq!(
         manifest["annotations"],
