@@ -187,8 +187,19 @@ impl Store {
 
     /// Every blob, by digest.
     pub fn list(&self) -> Result<Vec<BlobInfo>> {
-        let sql = "SELECT digest, media_type, size, created FROM content_blobs ORDER BY digest";
-        let rows = self.0.db.read(|tx| tx.rows(sql, [], read_info))?;
+        self.list_from(None, usize::MAX)
+    }
+
+    /// So many blobs by digest, those that come after one: a part of a list that may be long.
+    pub fn list_from(&self, after: Option<&Digest>, count: usize) -> Result<Vec<BlobInfo>> {
+        let sql = "SELECT digest, media_type, size, created FROM content_blobs \
+                   WHERE digest > ?1 ORDER BY digest LIMIT ?2";
+        let after = after.map_or_else(String::new, Digest::to_string);
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let rows = self
+            .0
+            .db
+            .read(|tx| tx.rows(sql, db::params![after, count], read_info))?;
         Ok(rows.into_iter().flatten().collect())
     }
 

@@ -27,6 +27,18 @@ fn refused(error: content::Error) -> Status {
     Status::new(to_proto::code(error.kind()), stdx::text::sentence(&error))
 }
 
+/// A blob as a list has it.
+fn listed(blob: content::BlobInfo) -> wire::Info {
+    let created = prost_types::Timestamp::from(blob.created);
+    wire::Info {
+        digest: blob.digest.to_string(),
+        size: i64::try_from(blob.size).unwrap_or(i64::MAX),
+        created_at: Some(created),
+        updated_at: Some(created),
+        ..wire::Info::default()
+    }
+}
+
 fn read_only<T>() -> Result<T, Status> {
     Err(Status::permission_denied("the content store is read-only"))
 }
@@ -107,21 +119,18 @@ impl Content for Blobs {
                 "not supported yet: filters of a list of blobs",
             ));
         }
-        let builder = self.builder.clone();
-        let blobs = stdx::task::blocking(move || builder.list_blobs()).await;
-        let info = blobs.map_err(refused)?.into_iter().map(|blob| {
-            let created = prost_types::Timestamp::from(blob.created);
-            wire::Info {
-                digest: blob.digest.to_string(),
-                size: i64::try_from(blob.size).unwrap_or(i64::MAX),
-                created_at: Some(created),
-                updated_at: Some(created),
-                ..wire::Info::default()
-            }
+        let state = (self.builder.clone(), None);
+        let answers = futures::stream::try_unfold(state, |(builder, after)| async move {
+            let builder_too = builder.clone();
+            let page = move || builder_too.list_blobs(after.as_ref(), AT_A_TIME);
+            let page = stdx::task::blocking(page).await.map_err(refused)?;
+            let Some(last) = page.last().map(|blob| blob.digest) else {
+                return Ok(None);
+            };
+            let info = page.into_iter().map(listed).collect();
+            let answer = wire::ListContentResponse { info };
+            Ok(Some((answer, (builder, Some(last)))))
         });
-        let answers = futures::stream::iter(info)
-            .chunks(AT_A_TIME)
-            .map(|info| Ok(wire::ListContentResponse { info }));
         Ok(Response::new(answers.boxed()))
     }
 

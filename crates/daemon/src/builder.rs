@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use executor::cdi::DeviceInfo;
+use oci::Digest;
 use progress::Progress;
 use session::Sessions;
 
@@ -54,8 +55,12 @@ pub trait Builder: Send + Sync + 'static {
     /// The blobs it keeps, to be read by clients.
     fn blobs(&self) -> Arc<dyn content::Provider>;
 
-    /// All of them. Blocks on the disk.
-    fn list_blobs(&self) -> Result<Vec<content::BlobInfo>, content::Error> {
+    /// So many of them by digest, those that come after one. Blocks on the disk.
+    fn list_blobs(
+        &self,
+        _after: Option<&Digest>,
+        _count: usize,
+    ) -> Result<Vec<content::BlobInfo>, content::Error> {
         Ok(Vec::new())
     }
 

@@ -11,6 +11,7 @@ use engine::{Engine, Runner};
 use executor::HelperProgram;
 use executor::cdi::DeviceInfo;
 use futures::FutureExt as _;
+use oci::Digest;
 use progress::Progress;
 use refs::{Filter, Limits, PrunePolicy, UsageRecord};
 use registry::{HostConfig, Hosts, KeyPair};
@@ -145,8 +146,12 @@ impl Builder for Building {
         Arc::new(self.0.refs().store().clone())
     }
 
-    fn list_blobs(&self) -> Result<Vec<content::BlobInfo>, content::Error> {
-        self.0.refs().store().list()
+    fn list_blobs(
+        &self,
+        after: Option<&Digest>,
+        count: usize,
+    ) -> Result<Vec<content::BlobInfo>, content::Error> {
+        self.0.refs().store().list_from(after, count)
     }
 
     fn archive(&self) -> Result<Archive, ArchiveError> {

@@ -173,6 +173,35 @@ fn a_commit_joins_the_transaction_of_others() {
     assert_eq!(store.digests_on_disk().unwrap().len(), 1);
 }
 
+/// A list of any length is read in parts, and blobs that come and go meanwhile harm none of it.
+#[test]
+fn a_list_is_read_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for number in 0..7 {
+        store
+            .write_all("x", format!("{number}").as_bytes())
+            .unwrap();
+    }
+    let all = store.list().unwrap();
+    let mut parts = Vec::new();
+    let mut after = None;
+    loop {
+        let part = store.list_from(after.as_ref(), 3).unwrap();
+        let Some(last) = part.last() else { break };
+        assert!(part.len() <= 3);
+        after = Some(last.digest);
+        if parts.is_empty() {
+            store.remove(&last.digest).unwrap();
+        }
+        parts.extend(part);
+    }
+    let digests = |list: Vec<content::BlobInfo>| -> Vec<_> {
+        list.into_iter().map(|blob| blob.digest).collect()
+    };
+    assert_eq!(digests(parts), digests(all));
+}
+
 /// A place in memory goes through the same door.
 #[tokio::test]
 async fn fetches_what_is_missing_once() {

@@ -28,6 +28,9 @@ use session::Sessions;
 use stdx::Kind;
 use tonic::transport::{Channel, Endpoint};
 
+/// So many it says it has.
+pub(crate) const BLOBS: usize = 2500;
+
 /// A build whose result says `linger` goes on until it is told of this.
 pub(crate) static EXPORTED: tokio::sync::Notify = tokio::sync::Notify::const_new();
 
@@ -84,13 +87,23 @@ impl Builder for Pretender {
         }
     }
 
-    fn list_blobs(&self) -> Result<Vec<content::BlobInfo>, content::Error> {
-        Ok(vec![content::BlobInfo {
-            digest: Digest::of("a blob"),
+    /// More than are told at a time, by the names of their numbers.
+    fn list_blobs(
+        &self,
+        after: Option<&Digest>,
+        count: usize,
+    ) -> Result<Vec<content::BlobInfo>, content::Error> {
+        let mut all: Vec<_> = (0..BLOBS).map(|n| Digest::of(n.to_string())).collect();
+        all.sort_by_key(Digest::to_string);
+        let after = after.map_or_else(String::new, Digest::to_string);
+        let page = all.into_iter().filter(|digest| digest.to_string() > after);
+        let page = page.take(count).map(|digest| content::BlobInfo {
+            digest,
             media_type: "text/plain".into(),
             size: 6,
             created: std::time::SystemTime::UNIX_EPOCH,
-        }])
+        });
+        Ok(page.collect())
     }
 
     fn archive(&self) -> Result<Archive, ArchiveError> {
