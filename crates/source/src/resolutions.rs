@@ -38,6 +38,13 @@ impl Resolutions {
     }
 }
 
+impl Resolutions {
+    /// Nobody needs this answer any more.
+    pub(crate) fn forget(&self, key: &str) {
+        self.slots.lock().expect("not poisoned").remove(key);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //! to write in place of the commit's files.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use stdx::sys::Root;
@@ -18,6 +19,8 @@ use crate::identifier::{GitBundle, GitId, is_commit};
 
 /// The file a bundle becomes.
 const NAME: &str = "bundle";
+/// Where one is unpacked.
+const REPO: &str = "repo";
 /// The branch of a bundle whose commit was named by its id: it must have some name.
 const BRANCH: &str = "refs/heads/main";
 
@@ -28,11 +31,11 @@ pub(super) struct Staged {
     /// Where to fetch from.
     pub(super) address: String,
     locator: String,
-    _scratch: tempfile::TempDir,
+    _scratch: Arc<tempfile::TempDir>,
 }
 
 impl Staged {
-    /// Gets the bundle and unpacks it; it must have the commit.
+    /// Gets the bundle and unpacks it, unless this build did so already; it must have the commit.
     pub(super) async fn open(
         sources: &Sources,
         id: &GitId,
@@ -40,28 +43,30 @@ impl Staged {
         access: &Access,
         cx: &Context,
     ) -> Result<Staged> {
-        let scratch = scratch(sources.parts().scratch.as_path())?;
-        let file = scratch.path().join(NAME);
-        download(sources, bundle, &file, cx).await?;
-        let repo = scratch.path().join("repo");
-        let sha256 = is_sha256(&file).map_err(Error::io("reading a bundle"))?;
-        let git = begin(&access.git(None).local(), &repo, sha256).await;
+        let git = access.git(None).local();
+        let unpacked = async {
+            let scratch = scratch(sources.parts().scratch.as_path())?;
+            unpack(sources, bundle, &git, scratch.path(), cx).await?;
+            Ok::<_, Error>(Arc::new(scratch))
+        };
+        let scratch = cx.resolutions.get_or(known_as(bundle), unpacked).await?;
+        let repo = scratch.path().join(REPO);
         let staged = Staged {
-            git: git.map_err(|error| of_bundle(bundle, error))?,
+            git: git.at(&repo, None),
             address: format!("file://{}", repo.display()),
             locator: bundle.locator.clone(),
             _scratch: scratch,
         };
-        // Whatever its refs are called, none is obeyed: git is told to use no replacements.
-        let file = file.display().to_string();
-        staged
-            .run(&["fetch", "--quiet", "--no-tags", &file, "+refs/*:refs/*"])
-            .await?;
         let commit = format!("{}^{{commit}}", id.checksum.to_ascii_lowercase());
         match staged.git.succeeds(&["cat-file", "-e", &commit]).await {
             true => Ok(staged),
             false => Err(staged.wrong(format!("commit {} not found in it", id.checksum))),
         }
+    }
+
+    /// The mirror has what is wanted of it: it is no use to this build any more.
+    pub(super) fn done(self, bundle: &GitBundle, cx: &Context) {
+        cx.resolutions.forget(&known_as(bundle));
     }
 
     /// What one of its refs stands for.
@@ -102,6 +107,32 @@ fn of_bundle(bundle: &GitBundle, error: Error) -> Error {
         },
         other => other,
     }
+}
+
+fn known_as(bundle: &GitBundle) -> String {
+    format!("git bundle {}", bundle.digest)
+}
+
+/// Downloads a bundle and unpacks it in `dir`.
+async fn unpack(
+    sources: &Sources,
+    bundle: &GitBundle,
+    git: &Cli,
+    dir: &Path,
+    cx: &Context,
+) -> Result<()> {
+    let file = dir.join(NAME);
+    download(sources, bundle, &file, cx).await?;
+    let sha256 = is_sha256(&file).map_err(Error::io("reading a bundle"))?;
+    let failed = |error| of_bundle(bundle, error);
+    let git = begin(git, &dir.join(REPO), sha256).await.map_err(failed)?;
+    // Whatever its refs are called, none is obeyed: git is told to use no replacements.
+    let path = file.display().to_string();
+    let args = ["fetch", "--quiet", "--no-tags", &path, "+refs/*:refs/*"];
+    git.run("git", &args).await.map_err(failed)?;
+    tokio::fs::remove_file(&file)
+        .await
+        .map_err(Error::io("removing a bundle"))
 }
 
 fn scratch(parent: &Path) -> Result<tempfile::TempDir> {
@@ -162,7 +193,7 @@ async fn download(sources: &Sources, bundle: &GitBundle, to: &Path, cx: &Context
 pub(super) async fn write(id: &GitId, found: &Found, mirror: &Mirror, target: &Root) -> Result<()> {
     let what = "failed to create git bundle for";
     let scratch = scratch(&mirror.scratch)?;
-    let repo = scratch.path().join("repo");
+    let repo = scratch.path().join(REPO);
     // A repository that has the name only and borrows the objects.
     let git = begin(&mirror.git.local(), &repo, found.object.len() == 64).await?;
     let objects = format!("{}\n", mirror.dir.join("objects").display());

@@ -141,6 +141,7 @@ async fn fetch_into(
         Some(bundle) => {
             let staged = Staged::open(sources, id, bundle, access, cx).await?;
             mirror.fetch_staged(&staged, found).await?;
+            staged.done(bundle, cx);
         }
         None => {
             if missing {

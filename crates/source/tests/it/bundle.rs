@@ -178,6 +178,20 @@ async fn privileged_bundles_of_tags_commits_and_from_registries() {
     assert_eq!(server.count("GET", "blobs"), 0, "the commit says it all");
     let fetched = source.fetch(&build.cx).await.unwrap().unwrap();
     assert_eq!(crate::setup::files(&fetched).await["a.txt"], "one");
+    // A ref is looked up in it, and then it is used. It is got once for both, and then is gone.
+    let fresh = crate::setup::state().unwrap();
+    let build = fresh.build(Attachables::new());
+    let source = fresh
+        .source("git://127.0.0.1:1/other#main", &attrs)
+        .unwrap();
+    server.forget();
+    source.cache_key(&build.cx, 0).await.unwrap();
+    source.fetch(&build.cx).await.unwrap();
+    assert_eq!(server.count("GET", "blobs"), 1);
+    let left = std::fs::read_dir(fresh.dir.path()).unwrap().flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    let is_bundle = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("git-");
+    assert!(!left.iter().any(is_bundle), "{left:?}");
 }
 
 /// Rows: S16
