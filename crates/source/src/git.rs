@@ -22,6 +22,7 @@ use crate::source::Key;
 use access::Access;
 use bundle::Staged;
 use remote::Found;
+use signature::Objects;
 
 /// Part of a repository at some commit.
 #[derive(Clone)]
@@ -43,7 +44,9 @@ impl Git {
     /// first: files that are in the cache already are not fetched again.
     pub async fn cache_key(&self, cx: &Context) -> Result<Key> {
         let found = self.found(cx).await?;
-        self.check_signature(&found, cx).await?;
+        if self.id.signature.is_some() {
+            self.checked_objects(&found, cx).await?;
+        }
         let with_tag = self.id.keep_git_dir || self.id.checkout_bundle;
         let commit = match (&found.tagged, with_tag) {
             // Without `.git` the tag object itself leaves no trace.
@@ -60,12 +63,15 @@ impl Git {
     /// The files of that commit.
     pub async fn fetch(&self, cx: &Context) -> Result<Ref> {
         let found = self.found(cx).await?;
-        // Another build may have asked for the key, and been told of another commit.
-        self.check_signature(&found, cx).await?;
         let id = &self.id;
         let access = Access::open(&self.sources, id, cx).await?;
         let _alone = self.sources.0.git_locks.lock(id.remote.clone()).await;
         let mirror = mirror::fetched(&self.sources, id, &found, &access, cx).await?;
+        if id.signature.is_some() {
+            // Another build may have asked for the key, and been told of another commit.
+            let objects = signature::objects(&found, &mirror).await?;
+            self.check(objects, cx).await?;
+        }
         let parts = self.sources.parts();
         let shown = if id.reference.is_empty() {
             &found.reference
@@ -106,25 +112,16 @@ impl Git {
         }
         let objects = self.checked_objects(&found, cx).await?;
         if with_objects {
-            facts.commit = objects.tag.is_some().then_some(objects.commit_id);
-            facts.commit_object = objects.commit.into();
-            facts.tag_object = objects
-                .tag
-                .map_or_else(Default::default, |(_, tag)| tag.into());
+            let tag = objects.tag.as_ref().map(|(_, tag)| tag.clone());
+            facts.commit = tag.is_some().then(|| objects.commit_id.clone());
+            facts.commit_object = objects.commit.clone().into();
+            facts.tag_object = tag.unwrap_or_default().into();
         }
         Ok(facts)
     }
 
-    /// That it has the signature it must have.
-    async fn check_signature(&self, found: &Found, cx: &Context) -> Result<()> {
-        if self.id.signature.is_some() {
-            self.checked_objects(found, cx).await?;
-        }
-        Ok(())
-    }
-
     /// The bytes of the commit and of its tag, which have the signature they must have.
-    async fn checked_objects(&self, found: &Found, cx: &Context) -> Result<signature::Objects> {
+    async fn checked_objects(&self, found: &Found, cx: &Context) -> Result<Arc<Objects>> {
         let objects = {
             let access = Access::open(&self.sources, &self.id, cx).await?;
             let _alone = self.sources.0.git_locks.lock(self.id.remote.clone()).await;
@@ -132,14 +129,22 @@ impl Git {
             signature::objects(found, &mirror).await?
         };
         // Keys may be many and large. Others use the mirror meanwhile.
-        let id = Arc::clone(&self.id);
-        stdx::task::blocking(move || {
-            if let Some(wanted) = &id.signature {
-                signature::check(wanted, &objects)?;
-            }
-            Ok(objects)
-        })
-        .await
+        self.check(objects, cx).await
+    }
+
+    /// That the objects have the signature they must have, which is found out once in a build.
+    async fn check(&self, objects: Objects, cx: &Context) -> Result<Arc<Objects>> {
+        let objects = Arc::new(objects);
+        if let Some(wanted) = &self.id.signature {
+            let (id, checked) = (Arc::clone(&self.id), Arc::clone(&objects));
+            let check = stdx::task::blocking(move || match &id.signature {
+                Some(wanted) => signature::check(wanted, &checked),
+                None => Ok(()),
+            });
+            let question = signature::question(wanted, &objects);
+            cx.resolutions.get_or(question, check).await?;
+        }
+        Ok(objects)
     }
 
     /// What the ref stands for, the same for all of this build.

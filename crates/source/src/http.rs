@@ -142,12 +142,21 @@ impl Http {
         })
     }
 
-    /// That the content has the signature it must have.
+    /// That the content has the signature it must have, which is found out once in a build.
     async fn check_signature(&self, cx: &Context) -> Result<()> {
-        if self.id.signature.is_none() {
+        let Some(wanted) = &self.id.signature else {
             return Ok(());
-        }
+        };
         let found = self.resolved(cx).await?;
+        // All that the answer rests on.
+        let parts = [&wanted.keys, &wanted.signature].map(|part| Digest::of(part).to_string());
+        let question = format!("http signature {} {}", found.digest, parts.concat());
+        let check = self.check_content(&found, cx);
+        cx.resolutions.get_or(question, check).await
+    }
+
+    /// The same, for what is here, which is read whole.
+    async fn check_content(&self, found: &Resolved, cx: &Context) -> Result<()> {
         let nowhere = content::Memory::default();
         let tree = found.kept.tree(&nowhere, &cx.step).await?;
         let id = Arc::clone(&self.id);

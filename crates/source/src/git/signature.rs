@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use oci::Digest;
 use verify::{ObjectKind, Policy};
 
 use super::cli::Cli;
@@ -50,6 +51,35 @@ pub(super) async fn objects(found: &Found, mirror: &Mirror) -> Result<Objects> {
         tag,
         called: found.reference.strip_prefix("refs/tags/").map(Into::into),
     })
+}
+
+/// What is asked of the objects, in a few letters: one digest over all that the answer rests on.
+pub(super) fn question(wanted: &GitSignature, objects: &Objects) -> String {
+    let GitSignature {
+        keys,
+        reject_expired,
+        require_tag,
+        ignore_tag,
+    } = wanted;
+    let Objects {
+        commit_id,
+        commit,
+        tag,
+        called,
+    } = objects;
+    let rules = format!("{reject_expired} {require_tag} {ignore_tag} {called:?} {commit_id}");
+    let (name, tag) = tag
+        .as_ref()
+        .map_or(("", &[][..]), |(name, tag)| (name, tag));
+    let parts = [
+        rules.as_bytes(),
+        keys.as_bytes(),
+        commit,
+        name.as_bytes(),
+        tag,
+    ];
+    let digests = parts.map(|part| Digest::of(part).to_string());
+    format!("git signature {}", Digest::of(digests.concat()))
 }
 
 /// The tag's signature does, and so does the commit's, unless one of them is asked for.

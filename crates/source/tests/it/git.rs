@@ -386,7 +386,7 @@ async fn privileged_files_may_have_the_modes_of_older_releases() {
     assert_eq!(part, [0o666]);
 }
 
-fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

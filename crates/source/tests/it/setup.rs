@@ -1,7 +1,7 @@
 //! A state directory and a build with its session.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,10 +32,25 @@ pub(crate) fn state() -> Option<State> {
         tracing::warn!("skipped: layers of others' files need root");
         return None;
     }
-    Some(open(tempfile::tempdir().unwrap()))
+    Some(open(tempfile::tempdir().unwrap(), "git".into()))
 }
 
-fn open(dir: tempfile::TempDir) -> State {
+/// The same, which writes down what it asks of git, one line each time.
+pub(crate) fn state_that_notes_git() -> Option<(State, PathBuf)> {
+    use std::os::unix::fs::PermissionsExt;
+    state()?;
+    let dir = tempfile::tempdir().unwrap();
+    let (program, notes) = (dir.path().join("noting-git"), dir.path().join("notes"));
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >> {}\nexec git \"$@\"\n",
+        notes.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    Some((open(dir, program), notes))
+}
+
+fn open(dir: tempfile::TempDir, git: PathBuf) -> State {
     let db = Arc::new(db::Db::open(dir.path().join("state.db")).unwrap());
     let refs = Refs::open(refs::Parts {
         db: Arc::clone(&db),
@@ -52,7 +67,7 @@ fn open(dir: tempfile::TempDir) -> State {
         refs: refs.clone(),
         registry: Registry::new(hosts),
         db,
-        git: "git".into(),
+        git,
         scratch: dir.path().into(),
     })
     .unwrap();
@@ -74,7 +89,7 @@ impl State {
             sessions,
         } = self;
         drop((sources, refs, sessions));
-        open(dir)
+        open(dir, "git".into())
     }
 
     /// A build whose client offers these things.

@@ -1,13 +1,13 @@
 //! Commits, tags and downloads that must be signed, with signatures of GnuPG and OpenSSH.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use session::Attachables;
 use stdx::Kind;
 use testkit::web::{Page, Web};
 
-use crate::git::{Served, fetch, git, lie, served};
-use crate::setup::{State, state};
+use crate::git::{Served, fetch, git, lie, served, walk};
+use crate::setup::{State, state, state_that_notes_git};
 use crate::signing::{Gpg, ssh_key};
 
 /// Whether `fragment` of repository `r` is taken with these attributes.
@@ -236,6 +236,42 @@ async fn privileged_commits_and_tags_signed_with_ssh() {
     );
 }
 
+/// The mirror is opened once for the key and once for the files, not again for each signature.
+///
+/// Rows: S16
+#[tokio::test]
+async fn privileged_a_signature_is_looked_at_where_the_files_come_from() {
+    let Some((state, notes)) = state_that_notes_git() else {
+        return;
+    };
+    let Some(served) = served() else { return };
+    let r = served.dir.path().join("r");
+    let Some((private, public)) = ssh_key(served.dir.path(), "key", &["-t", "ed25519"]) else {
+        return;
+    };
+    let key = format!("user.signingkey={}", private.display());
+    let by = ["-c", "gpg.format=ssh", "-c", &key];
+    let commit = ["commit", "-q", "-S", "--allow-empty", "-m", "signed"];
+    git(&r, &[&by[..], &commit].concat());
+    let build = state.build(Attachables::new());
+    let url = served.url("r");
+    let source = state.source(&format!("git://{url}#main"), &[(KEYS, &public)]);
+    let source = source.unwrap();
+    let asked = |what: &str| {
+        let text = std::fs::read_to_string(&notes).unwrap();
+        text.lines().filter(|line| line.contains(what)).count()
+    };
+    source.cache_key(&build.cx, 0).await.unwrap();
+    assert_eq!((asked("cat-file commit"), asked("ls-remote")), (1, 1));
+    std::fs::write(&notes, "").unwrap();
+    source.fetch(&build.cx).await.unwrap();
+    let opened = asked("cat-file -e");
+    assert_eq!(
+        (opened, asked("cat-file commit"), asked("ls-remote")),
+        (1, 1, 0)
+    );
+}
+
 /// Rows: S16
 #[tokio::test]
 async fn privileged_a_remote_that_lies_about_a_signed_tag() {
@@ -335,9 +371,30 @@ async fn privileged_downloads_signed_with_gnupg() {
     let pinned = [("http.checksum", checksum.as_str())];
     assert!(get(&alice, &signature, &pinned).await.is_ok());
     refused(get(&bob, &signature, &pinned).await, "unknown entity");
+    // It is looked at once in a build: reading all of it again would cost as much as getting it.
+    let build = state.build(Attachables::new());
+    let attrs = [
+        ("http.sig.pubkey", alice.as_str()),
+        ("http.sig.signature", signature.as_str()),
+    ];
+    let source = state.source(&web.url("/f"), &attrs).unwrap();
+    source.cache_key(&build.cx, 0).await.unwrap();
+    for kept in kept(state.dir.path(), "f") {
+        std::fs::write(kept, "CONTENT").unwrap();
+    }
+    source.fetch(&build.cx).await.unwrap();
+    let error = get(&alice, &signature, &[]).await;
+    refused(error, "does not match what is signed");
     put("changed", "\"2\"");
     refused(
         get(&alice, &signature, &[]).await,
         "does not match what is signed",
     );
+}
+
+/// Every file of this name.
+fn kept(dir: &Path, name: &str) -> Vec<PathBuf> {
+    let all = walk(dir).into_iter();
+    all.filter(|path| path.file_name().is_some_and(|own| own == name))
+        .collect()
 }
