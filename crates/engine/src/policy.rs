@@ -338,7 +338,7 @@ impl Shared {
         platform: Option<&Platform>,
     ) -> frontend::Result<llb::Source> {
         let decided = self.decide(policies, &source, platform, Vec::new).await?;
-        let Some(other) = decided else {
+        let Some(mut other) = decided else {
             return Ok(source);
         };
         let scheme = |one: &llb::Source| {
@@ -347,10 +347,16 @@ impl Shared {
         };
         match scheme(&other) == scheme(&source) {
             true => Ok(other),
-            false => Err(frontend::Error::NotAnImage {
-                image: source.identifier,
-                instead: Box::new(other),
-            }),
+            false => {
+                // How the image was to be looked up says nothing about anything else.
+                let own =
+                    |name: &str, value: &str| source.attrs.get(name).is_some_and(|it| it == value);
+                other.attrs.retain(|name, value| !own(name, value));
+                Err(frontend::Error::NotAnImage {
+                    image: source.identifier,
+                    instead: Box::new(other),
+                })
+            }
         }
     }
 

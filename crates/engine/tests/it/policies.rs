@@ -428,3 +428,37 @@ async fn privileged_a_client_may_ask_about_another_platform_and_how_it_is_looked
     }
     engine.close().await;
 }
+
+/// Something else in place of an image is not looked up as one was to be.
+///
+/// Rows: P05
+#[tokio::test(flavor = "multi_thread")]
+async fn privileged_what_comes_in_place_of_an_image_has_attributes_of_its_own() {
+    let Some((engine, _dir)) = setup::engine().await else {
+        return;
+    };
+    let run: ClientFrontend = Box::new(move |bridge| {
+        Box::pin(async move {
+            let mut rule = convert("docker-image://a.invalid/*", A);
+            let update = rule.update.as_mut().unwrap();
+            update.attrs = BTreeMap::from([("http.filename".to_owned(), "f".to_owned())]);
+            let lookup = ImageLookup {
+                mode: ResolveMode::Pull,
+                policies: policies(vec![rule]),
+                ..ImageLookup::default()
+            };
+            let found = bridge.resolve_image("a.invalid/image", lookup).await;
+            let Err(frontend::Error::NotAnImage { instead, .. }) = found else {
+                panic!("{found:?}")
+            };
+            let attrs: Vec<_> = instead.attrs.into_keys().collect();
+            assert_eq!(
+                (instead.identifier.as_str(), &attrs[..]),
+                (A, &["http.filename".to_owned()][..])
+            );
+            Ok(FrontendResult::default())
+        })
+    });
+    setup::build(&engine, setup::by(run)).await.unwrap();
+    engine.close().await;
+}
