@@ -1,7 +1,10 @@
 //! Results out: to registries, archives, tars and directories, side by side.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use exporter::archive::{self, Format};
 use exporter::files::{self, FilesOptions};
@@ -349,17 +352,18 @@ impl Exporting<'_> {
             }
             None => {
                 // Several trees become one beside them first: the wire knows one directory.
-                let dir = Scratch::new(&self.engine.0.scratch)
+                let (dir, root) = Scratch::new(&self.engine.0.scratch)
+                    .await
                     .map_err(|error| Failure::of(Kind::Internal, &error))?;
-                let root =
-                    Root::open(&dir.0).map_err(|error| Failure::of(Kind::Internal, &error))?;
                 let target = root
                     .try_clone()
                     .map_err(|error| Failure::of(Kind::Internal, &error))?;
                 files::copy_into(parts, target, true, false)
                     .await
                     .map_err(failed)?;
-                sender.send_dir(&request, root, Some(observer)).await
+                let sent = sender.send_dir(&request, root, Some(observer)).await;
+                dir.remove().await;
+                sent
             }
         };
         sent.map_err(no_client)?;
@@ -397,23 +401,45 @@ fn told(bytes: archive::Bytestream) -> session::Bytestream {
     }))
 }
 
-/// A folder that goes when it is dropped.
-struct Scratch(std::path::PathBuf);
+/// A folder that goes with all that is in it. That can be a lot: it is removed where others do
+/// not wait for it.
+struct Scratch(Option<PathBuf>);
 
 impl Scratch {
-    fn new(beneath: &std::path::Path) -> std::io::Result<Scratch> {
-        use std::sync::atomic::{AtomicU64, Ordering};
+    /// A new one, open.
+    async fn new(beneath: &Path) -> io::Result<(Scratch, Root)> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let dir = beneath.join(format!("export-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        std::fs::create_dir(&dir)?;
-        Ok(Scratch(dir))
+        let made = move || {
+            std::fs::create_dir(&dir)?;
+            let scratch = Scratch(Some(dir.clone()));
+            Ok((scratch, Root::open(&dir)?))
+        };
+        stdx::task::blocking(made).await
+    }
+
+    /// Removes it, and comes back when it is gone. That goes on when nobody waits.
+    async fn remove(mut self) {
+        if let Some(dir) = self.0.take() {
+            Scratch::removing(dir).await;
+        }
+    }
+
+    async fn removing(dir: PathBuf) {
+        let remove = move || {
+            if let Err(error) = std::fs::remove_dir_all(&dir) {
+                tracing::warn!(%error, dir = %dir.display(), "scratch folder stays until the next start");
+            }
+        };
+        stdx::task::blocking(remove).await;
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, dir = %self.0.display(), "scratch folder stays until the next start");
+        // Of what has not begun when the process ends, the next start knows.
+        if let Some(dir) = self.0.take() {
+            stdx::task::spawn("removing a scratch folder", Scratch::removing(dir)).detach();
         }
     }
 }
@@ -421,6 +447,28 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who drops a folder with many files holds up nobody.
+    #[tokio::test]
+    async fn a_scratch_folder_is_removed_where_nobody_waits() {
+        let parent = tempfile::tempdir().unwrap();
+        let (scratch, root) = Scratch::new(parent.path()).await.unwrap();
+        root.create_dir_all("a/b", 0o755).unwrap();
+        let left = || std::fs::read_dir(parent.path()).unwrap().count();
+        drop(scratch);
+        assert_eq!(left(), 1, "it is still there: nothing else ran meanwhile");
+        let gone = async {
+            while left() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let patience = std::time::Duration::from_secs(30);
+        tokio::time::timeout(patience, gone).await.unwrap();
+        let (scratch, _root) = Scratch::new(parent.path()).await.unwrap();
+        assert_eq!(left(), 1);
+        scratch.remove().await;
+        assert_eq!(left(), 0);
+    }
 
     /// Rows: W63
     #[test]
