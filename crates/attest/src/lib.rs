@@ -24,7 +24,7 @@ mod statement;
 pub use environment::Environment;
 pub use error::{Error, Result};
 pub use options::{Mode, Options, Version, requests};
-pub use package_url::{PackageKind, package_url};
+pub use package_url::{PackageKind, package_url, package_url_in_layout};
 pub use provenance::{
     BuildConfig, ConfigSource, DigestSet, Local, Material, Metadata, Named, Provenance, Request,
     SourceFile, SourceMap, Step, digest_set, redacted,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use oci::{ImageName, Platform};
+use oci::{Digest, ImageName, Platform};
 
 /// Where a package is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,19 +21,42 @@ pub fn package_url(
     platform: Option<&Platform>,
     more: &[(&str, &str)],
 ) -> String {
-    let kind = match kind {
-        PackageKind::Docker => "docker",
-        PackageKind::Oci => "oci",
-    };
     let path = if name.registry() == "docker.io" {
         let path = name.repository();
         path.strip_prefix("library/").unwrap_or(path).to_owned()
     } else {
         name.name()
     };
+    let tag = match (name.tag(), name.digest()) {
+        (None, None) => Some("latest"),
+        (tag, _) => tag,
+    };
+    url(kind, (&path, tag, name.digest()), platform, more)
+}
+
+/// The package URL of something in a layout, where any text is a name.
+pub fn package_url_in_layout(
+    name: &str,
+    digest: Option<Digest>,
+    platform: Option<&Platform>,
+    more: &[(&str, &str)],
+) -> String {
+    url(PackageKind::Oci, (name, None, digest), platform, more)
+}
+
+fn url(
+    kind: PackageKind,
+    (path, tag, digest): (&str, Option<&str>, Option<Digest>),
+    platform: Option<&Platform>,
+    more: &[(&str, &str)],
+) -> String {
+    let kind = match kind {
+        PackageKind::Docker => "docker",
+        PackageKind::Oci => "oci",
+    };
     let (folder, last) = match path.rsplit_once('/') {
         Some((folder, last)) => (Some(folder), last),
-        None => (None, path.as_str()),
+        None => (None, path),
     };
     let mut url = format!("pkg:{kind}/");
     for part in folder.into_iter().flat_map(|folder| folder.split('/')) {
@@ -41,15 +64,11 @@ pub fn package_url(
         url.push('/');
     }
     escape(&mut url, last, true);
-    let tag = match (name.tag(), name.digest()) {
-        (None, None) => Some("latest"),
-        (tag, _) => tag,
-    };
     if let Some(tag) = tag {
         url.push('@');
         escape(&mut url, tag, true);
     }
-    let digest = name.digest().map(|digest| digest.to_string());
+    let digest = digest.map(|digest| digest.to_string());
     let platform = platform.map(|platform| platform.clone().normalized().to_string());
     let own = [
         ("digest", digest.as_deref()),
@@ -90,6 +109,16 @@ mod tests {
         let platform: Option<Platform> = platform.map(|platform| platform.parse().unwrap());
         let name = name.parse().unwrap();
         package_url(PackageKind::Docker, &name, platform.as_ref(), &[])
+    }
+
+    /// Rows: W51, P02
+    #[test]
+    fn in_a_layout_any_text_is_a_name() {
+        let digest = Digest::of(b"test");
+        let of = |name, digest| package_url_in_layout(name, digest, None, &[("a", "b")]);
+        assert_eq!(of("My_Store", None), "pkg:oci/My_Store?a=b");
+        let wanted = format!("pkg:oci/a%20b/C?digest={digest}&a=b");
+        assert_eq!(of("a b/C", Some(digest)), wanted);
     }
 
     /// Rows: W51, P02

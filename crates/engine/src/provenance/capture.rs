@@ -22,7 +22,7 @@ use crate::bridge::Shared;
 pub(super) struct Capture {
     /// And what they were.
     images: BTreeMap<Image, Digest>,
-    blobs: BTreeMap<String, (PackageKind, Digest)>,
+    blobs: BTreeMap<String, Digest>,
     git: BTreeMap<String, String>,
     http: BTreeMap<String, Digest>,
     locals: BTreeSet<String>,
@@ -119,23 +119,32 @@ impl Capture {
                 );
             }
             Identifier::Layout(id) => {
-                let name = named(&id.reference)?;
-                self.image(name, Some(platform.clone()), id.digest, PackageKind::Oci);
+                let platform = Some(platform.clone());
+                match id.reference.parse() {
+                    Ok(name) => self.image(name, platform, id.digest, PackageKind::Oci),
+                    Err(_) => {
+                        let name = without_digest(&id.reference);
+                        let url = in_layout(name, Some(id.digest), platform.as_ref(), &[]);
+                        self.blobs.insert(url, id.digest);
+                    }
+                }
             }
             Identifier::Blob(id) => {
-                let (kind, name) = match &id.place {
-                    BlobPlace::Registry(name) => (PackageKind::Docker, name.clone()),
+                let more = [("ref_type", "blob")];
+                let url = match &id.place {
+                    BlobPlace::Registry(name) => {
+                        package_url(PackageKind::Docker, name, None, &more)
+                    }
                     BlobPlace::Layout { store, .. } => {
-                        (PackageKind::Oci, named(store)?.with_digest(id.digest))
+                        in_layout(store, Some(id.digest), None, &more)
                     }
                 };
-                let url = package_url(kind, &name, None, &[("ref_type", "blob")]);
-                self.blobs.insert(url, (kind, id.digest));
+                self.blobs.insert(url, id.digest);
             }
             Identifier::Git(id) => {
                 self.git.insert(git_url(id), pin().await?);
                 if let Some(bundle) = &id.bundle {
-                    self.bundle(bundle, &git_url(id))?;
+                    self.bundle(bundle, &git_url(id));
                 }
                 for secret in [&id.auth_token_secret, &id.auth_header_secret] {
                     if !secret.is_empty() {
@@ -159,17 +168,18 @@ impl Capture {
     }
 
     /// A bundle that was read in place of the remote `git`.
-    fn bundle(&mut self, bundle: &GitBundle, git: &str) -> Result<(), Failure> {
-        let kind = match bundle.place {
-            BlobPlace::Registry(_) => PackageKind::Docker,
-            BlobPlace::Layout { .. } => PackageKind::Oci,
-        };
-        let (_, name) = bundle.locator.split_once("://").unwrap_or_default();
-        let name = named(name.rsplit_once('@').map_or(name, |(name, _)| name))?;
+    fn bundle(&mut self, bundle: &GitBundle, git: &str) {
         let more = [("ref_type", "bundle"), ("vcs_url", git)];
-        let url = package_url(kind, &name, None, &more);
-        self.blobs.insert(url, (kind, bundle.digest));
-        Ok(())
+        let (_, name) = bundle.locator.split_once("://").unwrap_or_default();
+        let name = without_digest(name);
+        let url = match &bundle.place {
+            BlobPlace::Registry(whole) => {
+                let name = name.parse().unwrap_or_else(|_| whole.clone());
+                package_url(PackageKind::Docker, &name, None, &more)
+            }
+            BlobPlace::Layout { .. } => in_layout(name, None, None, &more),
+        };
+        self.blobs.insert(url, bundle.digest);
     }
 
     fn image(
@@ -267,7 +277,7 @@ impl Capture {
         let blobs = self
             .blobs
             .iter()
-            .map(|(uri, (_, digest))| of(uri, digest_set(digest)));
+            .map(|(uri, digest)| of(uri, digest_set(digest)));
         let git = self
             .git
             .iter()
@@ -390,9 +400,27 @@ fn parsed(pin: &str) -> Result<Digest, Failure> {
         .map_err(|_| Failure::new(Kind::Internal, format!("{pin} is no digest")))
 }
 
-fn named(reference: &str) -> Result<ImageName, Failure> {
-    let name: Result<ImageName, _> = reference.parse();
-    name.map_err(|error| Failure::of(Kind::InvalidInput, &error))
+fn without_digest(name: &str) -> &str {
+    name.rsplit_once('@').map_or(name, |(name, _)| name)
+}
+
+/// Something in a layout of the client, whose names need not be those of images.
+fn in_layout(
+    name: &str,
+    digest: Option<Digest>,
+    platform: Option<&Platform>,
+    more: &[(&str, &str)],
+) -> String {
+    match name.parse::<ImageName>() {
+        Ok(image) => {
+            let image = match digest {
+                Some(digest) => image.with_digest(digest),
+                None => image,
+            };
+            package_url(PackageKind::Oci, &image, platform, more)
+        }
+        Err(_) => attest::package_url_in_layout(name, digest, platform, more),
+    }
 }
 
 fn git_url(id: &GitId) -> String {
@@ -553,6 +581,39 @@ mod tests {
         let facts = capture.facts(&asked);
         assert!(!facts.materials_complete && !facts.hermetic);
         assert!(capture.reason().contains("context"));
+    }
+
+    /// A layout's names are the client's own affair; a build that went well does not fail by one.
+    ///
+    /// Rows: P02, S16
+    #[test]
+    fn what_is_in_a_layout_may_have_any_name() {
+        let (digest, checksum) = (Digest::of("blob"), "1".repeat(40));
+        let mut capture = Capture::default();
+        for name in ["My_Store", "store"] {
+            let attrs = [
+                (
+                    "git.bundle".to_owned(),
+                    format!("oci-layout+blob://{name}@{digest}"),
+                ),
+                ("git.checksum".to_owned(), checksum.clone()),
+            ];
+            let Ok(Identifier::Git(id)) = Identifier::parse("git://h/r", &attrs.into()) else {
+                panic!("{name}")
+            };
+            capture.bundle(&id.bundle.unwrap(), "https://h/r");
+        }
+        let url = in_layout("My_Store", Some(digest), None, &[("ref_type", "blob")]);
+        assert_eq!(
+            url,
+            format!("pkg:oci/My_Store?digest={digest}&ref_type=blob")
+        );
+        let bundle = "ref_type=bundle&vcs_url=https:%2F%2Fh%2Fr";
+        let wanted = [
+            format!("pkg:oci/My_Store?{bundle}"),
+            format!("pkg:oci/store@latest?{bundle}"),
+        ];
+        assert_eq!(uris(&capture), wanted);
     }
 
     /// Rows: P02
