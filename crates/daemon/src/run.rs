@@ -1,6 +1,6 @@
 //! The life of the daemon: take the state directory, listen, serve, stop.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -39,9 +39,10 @@ pub async fn run(
     surroundings: &Surroundings,
     open: impl AsyncFnOnce(Config) -> Result<Arc<dyn Builder>, Error>,
 ) -> Result<(), Error> {
-    let mut lock = StateLock::take_when_free(&config.root).await?;
+    let lock = Arc::new(StateLock::take_when_free(&config.root).await?);
     // Before anybody can see us: who then asks us to stop must not end us half-way.
-    let asked = asked_to_stop().map_err(|source| Error::Signals { source })?;
+    let asked = asked_to_stop(Arc::downgrade(&lock));
+    let asked = asked.map_err(|source| Error::Signals { source })?;
     let listeners = listen::open(&config, surroundings.listen_fds)?;
     let builder = open(config.clone()).await?;
     let services = Services::new(builder, &config)?;
@@ -55,9 +56,6 @@ pub async fn run(
     notify::notify(surroundings.notify_socket.as_deref(), "READY=1");
     let served = services.serve(listeners, &config, async {
         asked.await;
-        if let Err(error) = lock.stopping() {
-            tracing::warn!(%error, "who starts next does not know that we end");
-        }
         notify::notify(surroundings.notify_socket.as_deref(), "STOPPING=1");
     });
     served.await?;
@@ -66,8 +64,9 @@ pub async fn run(
     Ok(())
 }
 
-/// Comes back at the first SIGTERM or SIGINT. The third ends the process at once.
-fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+/// Comes back at the first SIGTERM or SIGINT. The third ends the process at once. That we end stands
+/// in the lock at once, also while we are still beginning.
+fn asked_to_stop(lock: Weak<StateLock>) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (first, mut heard) = tokio::sync::watch::channel(false);
@@ -79,6 +78,12 @@ fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
                 _ = interrupt.recv() => {}
             }
             count += 1;
+            if let (1, Some(lock)) = (count, lock.upgrade()) {
+                let said = stdx::task::blocking(move || lock.stopping()).await;
+                if let Err(error) = said {
+                    tracing::warn!(%error, "who starts next does not know that we end");
+                }
+            }
             first.send_replace(true);
             if count > PATIENCE {
                 tracing::error!("asked to stop three times: ending without cleaning up");
