@@ -24,6 +24,9 @@ pub enum Error {
     /// A platform of the list does not say which result it is about.
     #[error("invalid empty platform key for exporter")]
     EmptyPlatformId,
+    /// A platform's name is to be a directory's, and cannot.
+    #[error("platform {0:?} cannot have a directory of this name")]
+    PlatformDir(String),
     /// A platform of the list is none.
     #[error("invalid platform value {os:?}/{architecture:?} for exporter")]
     PlatformValue {

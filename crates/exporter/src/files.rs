@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::archive::Bytestream;
 use crate::image::Context;
 use crate::options::{epoch, flag};
-use crate::{Error, Result, Source, Stamp, attestation};
+use crate::{Error, PlatformResult, Result, Source, Stamp, attestation};
 
 /// Options of the local and tar exporters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,13 +96,20 @@ impl Part {
 /// The trees to take out, fetched and unpacked as needed.
 pub async fn parts(source: &Source, options: &FilesOptions, cx: &Context) -> Result<Vec<Part>> {
     let split = options.platform_split.unwrap_or(source.multi_platform);
-    let mut parts = Vec::new();
+    let (mut parts, mut directories) = (Vec::new(), BTreeMap::new());
     for result in &source.results {
         let tree = match &result.files {
             Some(files) => Some(files.tree(cx.provider.as_ref(), &cx.step).await?),
             None => None,
         };
-        let platform = result.platform.to_string().replace('/', "_");
+        let platform = directory(result)?;
+        if split && let Some(id) = directories.insert(platform.clone(), &result.id) {
+            // A platform that was asked for twice comes out once.
+            match *id == result.id {
+                true => continue,
+                false => return Err(Error::PlatformDir(result.id.clone())),
+            }
+        }
         let kept = result.statements.iter().filter(|one| !one.inline_only);
         let statements: Vec<_> = kept.cloned().collect();
         let suffix = (source.multi_platform && !split).then(|| platform.clone());
@@ -131,6 +138,20 @@ pub async fn parts(source: &Source, options: &FilesOptions, cx: &Context) -> Res
     }
     let ids: Vec<String> = source.results.iter().map(|one| one.id.clone()).collect();
     blocking(move || nothing_twice(&parts, &ids).map(|()| parts)).await
+}
+
+/// The name a platform's directory has: as the frontend calls the platform.
+fn directory(result: &PlatformResult) -> Result<String> {
+    let name = match result.id.as_str() {
+        "" => result.platform.to_string(),
+        id => id.to_owned(),
+    };
+    let name = name.replace('/', "_");
+    match name.as_str() {
+        "." | ".." => Err(Error::PlatformDir(name)),
+        _ if name.contains('\0') => Err(Error::PlatformDir(name)),
+        _ => Ok(name),
+    }
 }
 
 /// That no part replaces a file of an earlier one, or is in the way of its directories.

@@ -122,6 +122,44 @@ async fn privileged_statements_become_files_that_name_the_others() {
     assert!(error.to_string().starts_with("duplicate attestation path"));
 }
 
+/// A platform's directory has the name the frontend gave the platform.
+///
+/// Rows: E05
+#[tokio::test]
+async fn privileged_platforms_have_directories_of_their_own() {
+    let Some(state) = state() else { return };
+    let made = async |ids: &[&str]| {
+        let listed = ids.iter().map(|id| {
+            format!(r#"{{"ID":"{id}","Platform":{{"architecture":"amd64","os":"windows"}}}}"#)
+        });
+        let listed = listed.collect::<Vec<_>>().join(",");
+        let listed = format!(r#"{{"Platforms":[{listed}]}}"#);
+        let metadata = [("refs.platforms".to_owned(), listed.into())].into();
+        let results = ids.iter().map(|id| ((*id).to_owned(), None)).collect();
+        let source = exporter::Source::new(None, results, &metadata).unwrap();
+        let made = parts(&source, &FilesOptions::default(), &state.cx).await;
+        made.map(|parts| {
+            let prefixes = parts.into_iter().map(|part| part.prefix);
+            prefixes
+                .map(|one| one.display().to_string())
+                .collect::<Vec<_>>()
+        })
+    };
+    let versions = made(&["windows(1.2.3)/amd64", "windows(1.2.4)/amd64"]).await;
+    assert_eq!(
+        versions.unwrap(),
+        ["windows(1.2.3)_amd64", "windows(1.2.4)_amd64"]
+    );
+    assert_eq!(
+        made(&["linux/amd64", "linux/amd64"]).await.unwrap(),
+        ["linux_amd64"]
+    );
+    for wrong in [&[".."][..], &["."], &["a/b", "a_b"]] {
+        let error = made(wrong).await.unwrap_err().to_string();
+        assert!(error.contains("cannot have a directory"), "{error}");
+    }
+}
+
 /// Rows: E05
 #[tokio::test]
 async fn privileged_platforms_in_one_directory_replace_nothing_of_each_other() {
