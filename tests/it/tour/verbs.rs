@@ -43,7 +43,7 @@ fn fields(ran: &Ran) -> Vec<String> {
         .collect()
 }
 
-/// Rows: A08, A09, C16
+/// Rows: A08, A09
 #[test]
 fn the_disk_is_shown_and_pruned_by_every_flag() {
     let Some(stop) = Stop::at("disk") else {
