@@ -1,6 +1,8 @@
 //! Which machines an image is for (OCI image-spec, "Image Index", `platform`), with
 //! containerd's rules for normalising and matching.
 
+mod windows;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -79,13 +81,25 @@ impl Platform {
     }
 
     /// How well an image for `offered` suits one who asks for `self`: lower is
-    /// better, `None` is not at all. A newer variant runs what an older one runs.
+    /// better, `None` is not at all. A newer variant runs what an older one runs. Of Windows the
+    /// version counts, too: of those that suit the newest is best.
     pub fn suits(&self, offered: &Platform) -> Option<u32> {
         let want = self.clone().normalized();
         let have = offered.clone().normalized();
         if want.os != have.os {
             return None;
         }
+        let machine = Platform::machine_suits(&want, &have)?;
+        match want.os.as_str() {
+            "windows" => {
+                let version = windows::suits(&want.os_version, &have.os_version)?;
+                Some((machine << 16) + u32::from(version))
+            }
+            _ => Some(machine),
+        }
+    }
+
+    fn machine_suits(want: &Platform, have: &Platform) -> Option<u32> {
         let level = |variant: &str, base: u32| match variant.strip_prefix('v') {
             Some(n) => n.split('.').next().and_then(|n| n.parse().ok()),
             None if variant.is_empty() => Some(base),

@@ -394,11 +394,14 @@ fn what_was_made_meanwhile_is_found() {
     play.said();
     play.declare(2, &[test]);
     play.want(2, 3, "test");
-    check(play.said(), expect![[r#"
+    check(
+        play.said(),
+        expect![[r#"
         map test 0
         follow test 0 key x1
         records test x1 in 1
         load test test(make(base())) of 0
         reply 3 test(make(base()))
-    "#]]);
+    "#]],
+    );
 }
