@@ -34,8 +34,8 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         if record.store == LOCAL {
             let state = self.at_mut(edge);
             state.id = Some(record.key);
-            state.volatile = false;
-            state.matched.insert((LOCAL, record.key));
+            let new = state.matched.insert((LOCAL, record.key));
+            state.version += u32::from(new);
         }
     }
 

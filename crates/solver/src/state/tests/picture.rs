@@ -2,7 +2,7 @@
 
 use oci::Digest;
 
-use super::play::{Play, step};
+use super::play::{ELSEWHERE, Play, step};
 use crate::event::LOCAL;
 use crate::key::{KeyDigest, KeyId};
 
@@ -120,4 +120,21 @@ fn a_picture_of_a_hit_has_keys_without_outputs() {
     assert_eq!(outputs, [None, None, Some("test(make(base()))")]);
     let keys: Vec<_> = picture.iter().map(|found| found.keys.len()).collect();
     assert_eq!(keys, [1, 1, 1]);
+}
+
+/// What came from elsewhere has its name there and its name here.
+///
+/// Rows: C04, C09
+#[test]
+fn what_was_taken_over_has_two_names() {
+    let mut play = Play::new(None);
+    let steps = super::three_steps();
+    play.saves_to = ELSEWHERE;
+    play.build(1, &steps, "make");
+    play.saves_to = LOCAL;
+    play.job_with(2, ELSEWHERE, &steps);
+    play.want(2, 2, "make");
+    let picture = play.state.picture((play.id(2, "make"), 0));
+    let stores = picture[1].keys.iter().map(|(store, _)| *store);
+    assert_eq!(stores.collect::<Vec<_>>(), [Some(LOCAL), Some(ELSEWHERE)]);
 }

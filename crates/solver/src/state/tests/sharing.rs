@@ -405,3 +405,28 @@ fn what_was_made_meanwhile_is_found() {
     "#]],
     );
 }
+
+/// What another process made meanwhile, found by the last look, leads on to what that one made of
+/// it.
+///
+/// Rows: C01, C03
+#[test]
+fn what_the_last_look_found_leads_on() {
+    let mut play = Play::new(None);
+    play.hold("confirm make");
+    let [base, make, test] = super::three_steps();
+    play.job(1, &[base.clone(), make.clone()]);
+    play.want(1, 1, "make");
+    let mut other = Play::new(None);
+    std::mem::swap(&mut other.stores, &mut play.stores);
+    other.build(2, &[base, make, test.clone()], "test");
+    std::mem::swap(&mut other.stores, &mut play.stores);
+    play.release("confirm make");
+    play.said();
+    play.declare(1, &[test]);
+    play.want(1, 2, "test");
+    assert_eq!(
+        play.said_of(&["load", "run"]),
+        ["load test test(make(base())) of 0"]
+    );
+}

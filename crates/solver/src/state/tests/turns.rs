@@ -119,6 +119,23 @@ fn what_waits_for_its_place_stays_for_who_stays() {
     assert!(play.state.is_empty());
 }
 
+/// A build that leaves takes what waited along, and leaves its place free.
+///
+/// Rows: C10, D28
+#[test]
+fn a_build_that_leaves_leaves_its_places_free() {
+    let mut play = Play::new(Some(1));
+    play.hold("run");
+    play.job(1, &["a", "b"].map(limited));
+    play.want(1, 1, "a");
+    play.want(1, 2, "b");
+    play.leave(1);
+    assert!(play.state.is_empty());
+    play.job(2, &["c"].map(limited));
+    play.want(2, 3, "c");
+    assert_eq!(play.open(), ["run c"]);
+}
+
 /// Then it has its turn among what the other one brought, behind it.
 ///
 /// Rows: C10, D28
