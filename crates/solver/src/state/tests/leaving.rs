@@ -116,7 +116,8 @@ fn work_that_failed_for_one_that_left_is_done_again() {
         play.leave(3);
         play.said();
         play.fail(line);
-        assert_eq!(play.open(), [line], "again");
+        assert_eq!(play.said(), [line], "again, and nothing else");
+        assert_eq!(play.open(), [line]);
         play.release(held);
         let said = play.said();
         assert_eq!(
