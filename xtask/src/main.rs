@@ -12,6 +12,7 @@ mod error;
 mod fuzz;
 mod licences;
 mod metrics;
+mod mutants;
 mod repo;
 mod rust;
 mod setup;
@@ -48,6 +49,8 @@ enum Chore {
     Coverage(coverage::Args),
     /// Bad input for every door, guided by what it reaches
     Fuzz(fuzz::Args),
+    /// Break the code on purpose, and see which faults no test notices
+    Mutants(mutants::Args),
     /// How long files and functions are, and how much is documented
     Metrics,
     /// kiln beside other builders, on this machine
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(),
         Chore::Coverage(args) => coverage::run(&args),
         Chore::Fuzz(args) => fuzz::run(&args),
+        Chore::Mutants(args) => mutants::run(&args),
         Chore::Metrics => metrics::run(),
         Chore::Bench(args) => bench::run(args).map_err(|error| Error::Chore(error.to_string())),
     };
