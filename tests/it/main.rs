@@ -18,6 +18,7 @@ mod killed;
 mod mounts;
 mod networks;
 mod others;
+mod proxy;
 mod prune;
 mod rebuild;
 mod registries;

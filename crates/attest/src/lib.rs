@@ -26,8 +26,8 @@ pub use error::{Error, Result};
 pub use options::{Mode, Options, Version, requests};
 pub use package_url::{PackageKind, package_url, package_url_in_layout};
 pub use provenance::{
-    BuildConfig, ConfigSource, DigestSet, Local, Material, Metadata, Named, Provenance, Request,
-    SourceFile, SourceMap, Step, digest_set, redacted,
+    BuildConfig, ConfigSource, DigestSet, Local, Material, Metadata, Named, NetworkFacts,
+    Provenance, Request, SourceFile, SourceMap, Step, Uncaptured, digest_set, redacted,
 };
 pub use sbom::{CYCLONEDX, DEFAULT_GENERATOR, SPDX, Sbom, is_sbom, key};
 pub use statement::{IN_TOTO, Statement, Subject};

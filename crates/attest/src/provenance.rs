@@ -179,6 +179,35 @@ pub struct Metadata {
     /// What the whole machine did meanwhile.
     #[serde(rename = "sysUsage", skip_serializing_if = "Vec::is_empty")]
     pub system: Vec<Value>,
+    /// How steps reached the network, if not by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkFacts>,
+}
+
+/// How steps reached the network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct NetworkFacts {
+    /// `proxy`.
+    pub mode: &'static str,
+    /// What they got there that is no material.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub incomplete: Vec<Uncaptured>,
+}
+
+/// A request of a step of which it is not known what it brought in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Uncaptured {
+    /// The step, by its digest.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub op: String,
+    /// Of what.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uri: String,
+    /// How it was asked for.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub method: String,
+    /// Why it is not known.
+    pub reason: &'static str,
 }
 
 /// The files steps came from.

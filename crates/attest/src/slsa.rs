@@ -292,6 +292,7 @@ mod tests {
                     vec![vec![oci::Descriptor::new("application/x", digest, 4)]],
                 )]),
                 system: Vec::new(),
+                network: None,
             },
             request_complete: true,
             ..Provenance::default()

@@ -45,6 +45,7 @@ pub async fn run<E: From<Error>>(
         cache_from: plan.cache_from.iter().map(cache).collect(),
         cache_to: plan.cache_to.iter().map(cache).collect(),
         entitlements: plan.entitlements.clone(),
+        proxy_network: flags.proxy_network,
         compatibility: flags.compatibility_version.unwrap_or_default(),
         offers: attached.offers.clone(),
         ..BuildOptions::default()

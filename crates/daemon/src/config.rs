@@ -161,6 +161,8 @@ pub struct Config {
     pub snapshotter: String,
     /// Network of steps that name none.
     pub network: SandboxNetwork,
+    /// Steps of all builds reach it through a proxy and in no other way.
+    pub proxy_network: bool,
     /// AppArmor profile of steps in the sandbox.
     pub apparmor: Option<String>,
     /// Devices that steps can ask for.
@@ -300,6 +302,7 @@ impl Config {
                 &["auto", "overlayfs", "native"],
             )?,
             network: network::of(&worker, flags, surroundings, &root)?,
+            proxy_network: flags.proxy_network || file.proxy_network == Some(true),
             apparmor: flags
                 .oci_worker_apparmor_profile
                 .clone()
@@ -483,10 +486,6 @@ fn refuse_what_is_not_there(file: &File, flags: &Flags) -> Result<(), Error> {
         (
             flags.oci_worker.as_deref() == Some("false"),
             "running without the OCI worker (--oci-worker=false)",
-        ),
-        (
-            file.proxy_network == Some(true) || flags.proxy_network,
-            "proxyNetwork",
         ),
         (
             worker.rootless == Some(true) || flags.rootless || flags.oci_worker_rootless,

@@ -78,6 +78,7 @@ fn settings(config: &Config) -> Result<engine::Config, Error> {
     });
     settings.cgroup_parent.clone_from(&config.cgroup_parent);
     settings.network.clone_from(&config.network);
+    settings.proxy_network = config.proxy_network;
     settings.apparmor.clone_from(&config.apparmor);
     settings.cdi.clone_from(&config.cdi);
     settings.trace_socket.clone_from(&config.trace_socket);

@@ -339,7 +339,6 @@ fn subject(message: wire::InTotoSubject) -> Result<Subject, Status> {
 
 /// A build. For a frontend in the client, `run` is still to be set.
 pub(crate) fn solve(request: control::SolveRequest) -> Result<Request, Status> {
-    refuse_what_is_not_there(&request)?;
     let compatibility = Compatibility::of(request.compatibility_version)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
     let cache = request.cache.unwrap_or_default();
@@ -393,15 +392,8 @@ pub(crate) fn solve(request: control::SolveRequest) -> Result<Request, Status> {
         policy: policy::of_client(request.source_policy, request.source_policy_session)?,
         compatibility,
         remembered: !request.internal,
+        proxy_network: request.proxy_network,
     })
-}
-
-fn refuse_what_is_not_there(request: &control::SolveRequest) -> Result<(), Status> {
-    let wanted = [(request.proxy_network, "the proxy network")];
-    match wanted.iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => Err(Status::unimplemented(format!("not supported yet: {what}"))),
-        None => Ok(()),
-    }
 }
 
 /// The old single exporter counts only if there is none of the new ones (row A02).

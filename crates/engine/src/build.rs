@@ -11,7 +11,8 @@ use exporter::{Source, Statement};
 use frontend::{FrontendResult, Options, RefId, Refs};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all, try_join, try_join_all};
-use ops::{Build, Deeds, StepUsage};
+use netproxy::Gate;
+use ops::{Build, Deeds, Proxied, StepUsage};
 use progress::Progress;
 use refs::BlobOptions;
 use registry::{Credentials, Origins};
@@ -29,6 +30,7 @@ use crate::nested::Within;
 use crate::places::Places;
 use crate::policy::Policies;
 use crate::provenance::{self, Asked, Told, Used};
+use crate::proxy::PolicyGate;
 use crate::verify;
 use crate::{Built, Engine, Failure, Request, Spec, What};
 
@@ -49,11 +51,11 @@ impl Engine {
         let cache_exports = cache::exports(&with_inline(request.cache_exports.clone(), &options))?;
         let captures = |options: &attest::Options| options.capture_usage;
         let capture = wanted.provenance.as_ref().is_some_and(captures);
-        let (build, places) = self.build_parts(&request, capture)?;
-        let system = capture.then(SystemRecorder::start);
         let (policy, sessions) = (std::mem::take(&mut request.policy), self.sessions().clone());
         let policies = stdx::task::blocking(move || Policies::new(&policy, &sessions)).await;
         let policies = policies.map_err(|error| Failure::of(error.kind(), &error))?;
+        let (build, places) = self.build_parts(&request, &policies, capture)?;
+        let system = capture.then(SystemRecorder::start);
         let deeds = Deeds {
             parts: self.0.parts.clone(),
             build: build.clone(),
@@ -142,6 +144,7 @@ impl Engine {
     fn build_parts(
         &self,
         request: &Request,
+        policies: &Policies,
         capture_usage: bool,
     ) -> Result<(Arc<Build>, Arc<Places>), Failure> {
         let group = match request.session.as_str() {
@@ -171,6 +174,11 @@ impl Engine {
             allow_security_insecure: false,
             devices: Grants::default(),
             usage: capture_usage.then(StepUsage::default),
+            proxy: (request.proxy_network || self.0.proxy_network).then(|| {
+                let gate = (!policies.is_empty()).then(|| policies.clone());
+                let gate = gate.map(|policies| Arc::new(PolicyGate(policies)) as Arc<dyn Gate>);
+                Proxied::new(self.0.upstreams.clone(), gate)
+            }),
         };
         for entitlement in &request.entitlements {
             match entitlement.as_str() {

@@ -22,6 +22,7 @@ mod places;
 mod platforms;
 mod policy;
 mod provenance;
+mod proxy;
 mod request;
 mod rewrite;
 mod sink;

@@ -42,15 +42,17 @@ impl Within {
     pub(crate) fn holds(&self, shared: &Shared) -> Option<Digest> {
         let (rules, session) = self.policies.known_by();
         let (version, allowed) = (shared.compatibility, &shared.entitlements);
-        let usual = version == Compatibility::default() && allowed.is_empty();
+        let proxied = shared.deeds.build.proxy.is_some();
+        let usual = version == Compatibility::default() && allowed.is_empty() && !proxied;
         if usual && rules.is_none() && session.is_none() && self.around.is_empty() {
             return None;
         }
         let number = version.number();
         // So written, texts are in quotes: only the same things are written the same.
         let all = format!(
-            "{rules:?} {session:?} {allowed:?} {number} {:?}",
-            self.around
+            "{rules:?} {session:?} {allowed:?} {number} {:?}{}",
+            self.around,
+            if proxied { " proxied" } else { "" }
         );
         Some(Digest::of(all))
     }

@@ -152,7 +152,7 @@ impl Policies {
     }
 
     /// Whether everything is allowed.
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lists.is_empty() && self.session.is_none()
     }
 

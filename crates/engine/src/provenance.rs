@@ -268,6 +268,7 @@ async fn gather(
                 capture.walk(shared, one).await?;
             }
         }
+        capture.proxies_of_others(shared);
         let mut images = SeenImages::new();
         asked.all_images(&mut images);
         let several = matches!(result.refs, Refs::Many(_));

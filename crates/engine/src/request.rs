@@ -30,6 +30,8 @@ pub struct Request {
     pub entitlements: Vec<String>,
     /// Which sources it may use.
     pub policy: Policy,
+    /// Its steps reach the network through a proxy and in no other way.
+    pub proxy_network: bool,
     /// As which releases made it.
     pub compatibility: Compatibility,
     /// It will be remembered: how its results were made is wanted even if no export asks.

@@ -55,6 +55,8 @@ pub struct Config {
     pub cgroup_parent: Option<String>,
     /// Network of steps that name none.
     pub network: SandboxNetwork,
+    /// Steps of all builds reach it through a proxy and in no other way.
+    pub proxy_network: bool,
     /// AppArmor profile of steps in the sandbox.
     pub apparmor: Option<String>,
     /// Devices that steps can ask for.
@@ -106,6 +108,7 @@ impl Config {
             dns: None,
             cgroup_parent: None,
             network: SandboxNetwork::Host,
+            proxy_network: false,
             apparmor: None,
             cdi: Cdi::default(),
             trace_socket: None,
@@ -170,6 +173,10 @@ pub(crate) struct Inner {
     found: Found,
     /// Network of steps that name none.
     network: SandboxNetwork,
+    /// Steps of all builds reach theirs through a proxy.
+    pub(crate) proxy_network: bool,
+    /// How proxies reach servers.
+    pub(crate) upstreams: Arc<netproxy::Upstreams>,
     pub(crate) frontends: Frontends,
     pub(crate) environment: attest::Environment,
     /// Set once, by whoever speaks with frontends that are images.
@@ -288,6 +295,8 @@ impl Engine {
             },
             found: Found::new(platforms, max_age),
             frontends: config.frontends,
+            proxy_network: config.proxy_network,
+            upstreams: Arc::new(netproxy::Upstreams::of_system()),
             environment: config.environment,
             frontend_server: OnceLock::new(),
             scratch,

@@ -19,6 +19,8 @@ use time::{Duration, OffsetDateTime};
 use crate::Error;
 
 const NAME: &str = "kiln build proxy";
+/// Another one: who has the name of the authority is thought to have signed itself.
+const SERVERS: &str = "a server behind the kiln build proxy";
 /// Longer than any step, and clocks may differ.
 const LIFE: Duration = Duration::days(30);
 const EARLIER: Duration = Duration::hours(1);
@@ -37,7 +39,7 @@ pub(crate) struct Authority {
 impl Authority {
     pub(crate) fn new() -> Result<Authority, Error> {
         let key = Key::generate()?;
-        let mut params = params(Vec::new(), &key)?;
+        let mut params = params(Vec::new(), NAME, &key)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![
             KeyUsagePurpose::KeyCertSign,
@@ -72,7 +74,7 @@ impl Authority {
     }
 
     fn certify(&self, host: &str) -> Result<Arc<ServerConfig>, Box<dyn std::error::Error>> {
-        let mut params = params(vec![host.to_owned()], &self.key)?;
+        let mut params = params(vec![host.to_owned()], SERVERS, &self.key)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
@@ -129,8 +131,8 @@ impl SigningKey for Key {
     }
 }
 
-fn params(names: Vec<String>, key: &Key) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::new(names)?;
+fn params(hosts: Vec<String>, name: &str, key: &Key) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new(hosts)?;
     let mut serial = [0; 16];
     let random = key.random.fill(&mut serial);
     random.map_err(|_| rcgen::Error::KeyGenerationUnavailable)?;
@@ -139,7 +141,7 @@ fn params(names: Vec<String>, key: &Key) -> Result<CertificateParams, rcgen::Err
     let point = &key.der_bytes()[1..21];
     params.key_identifier_method = KeyIdMethod::PreSpecified(point.to_vec());
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, NAME);
+    params.distinguished_name.push(DnType::CommonName, name);
     let now = OffsetDateTime::now_utc();
     params.not_before = now - EARLIER;
     params.not_after = now + LIFE;

@@ -42,8 +42,9 @@ const OF_THE_HOP: [&str; 9] = [
 pub(crate) struct Passing {
     proxy: Arc<Inner>,
     outside: Outside,
-    /// The server that the proxy stands in for: host and port.
-    server: Option<String>,
+    /// The server that the proxy stands in for: host and port, and the record's number of the
+    /// handshake.
+    server: Option<(String, u64)>,
     line: tokio::sync::Mutex<Option<Line>>,
     /// The server it wants to speak to by itself, once it was told that it may.
     wanted: Mutex<Option<(String, OnUpgrade)>>,
@@ -58,7 +59,11 @@ struct Refused {
 }
 
 impl Passing {
-    pub(crate) fn new(proxy: Arc<Inner>, outside: Outside, server: Option<String>) -> Passing {
+    pub(crate) fn new(
+        proxy: Arc<Inner>,
+        outside: Outside,
+        server: Option<(String, u64)>,
+    ) -> Passing {
         Passing {
             proxy,
             outside,
@@ -77,6 +82,9 @@ impl Passing {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Infallible> {
         if request.method() == Method::CONNECT && self.server.is_none() {
             return Ok(self.connect(request));
+        }
+        if let Some((_, handshake)) = &self.server {
+            self.proxy.record.shaken(*handshake, None);
         }
         let method = request.method().clone();
         let mut url = match self.url(&request) {
@@ -120,7 +128,7 @@ impl Passing {
         let uri = request.uri();
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let text = match (&self.server, uri.scheme()) {
-            (Some(server), _) => format!("https://{server}{path}"),
+            (Some((server, _)), _) => format!("https://{server}{path}"),
             (None, Some(_)) => uri.to_string(),
             (None, None) => {
                 let host = request

@@ -133,6 +133,8 @@ pub(crate) struct Record(Mutex<State>);
 struct State {
     seen: Seen,
     open: BTreeMap<u64, (String, String)>,
+    /// Handshakes that no request came of, as what they are if none ever will.
+    shaking: BTreeMap<u64, Request>,
     numbers: u64,
     text: usize,
 }
@@ -163,6 +165,25 @@ impl Record {
         let number = state.numbers;
         state.open.insert(number, (method, url));
         Some(number)
+    }
+
+    /// A handshake begins; if it never ends, `request` is what is told.
+    pub(crate) fn shaking(&self, request: Request) -> u64 {
+        let mut state = self.lock();
+        state.numbers += 1;
+        let number = state.numbers;
+        state.shaking.insert(number, request);
+        number
+    }
+
+    /// A first request came of it, or why none will. Only the first word counts.
+    pub(crate) fn shaken(&self, number: u64, why: Option<String>) {
+        let mut state = self.lock();
+        let request = state.shaking.remove(&number);
+        if let (Some(mut request), Some(why)) = (request, why) {
+            request.why = Some(why);
+            state.remember(request);
+        }
     }
 
     /// A request that was not passed on, or had no answer.
@@ -196,6 +217,10 @@ impl Record {
 
     pub(crate) fn seen(&self) -> Seen {
         let mut state = self.lock();
+        // The client may have ended before we have heard what it had to say to us.
+        for request in std::mem::take(&mut state.shaking).into_values() {
+            state.remember(request);
+        }
         let open = std::mem::take(&mut state.open);
         for (method, url) in open.into_values() {
             state.seen.incomplete.push(Incomplete {

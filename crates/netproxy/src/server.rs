@@ -8,11 +8,12 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use stdx::task::spawn;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::Inner;
 use crate::passing::Passing;
@@ -29,6 +30,8 @@ const IDLE: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What to wait for before accepting again, when it failed.
 const PAUSE: Duration = Duration::from_millis(50);
+/// What a client is told of that speaks something else, or does not believe us.
+const ONLY: &str = "only HTTPS goes through the proxy, from programs that trust its certificate";
 
 /// Serves the container's connections; dropped, all of them end.
 pub(crate) async fn serve(proxy: Arc<Inner>, listener: TcpListener, outside: Outside) {
@@ -74,31 +77,19 @@ async fn stand_in(proxy: Arc<Inner>, outside: Outside, server: String, upgrade: 
     let Ok(stream) = upgrade.await else {
         return;
     };
-    let refused = |why: String| {
-        let request = Request {
-            method: "CONNECT".into(),
-            url: server.clone(),
-            status: 502,
-            redirect: None,
-            why: Some(why),
-        };
-        proxy.record.failed(request, None);
+    let number = proxy.record.shaking(Request {
+        method: "CONNECT".into(),
+        url: server.clone(),
+        status: 502,
+        redirect: None,
+        why: Some(format!("{ONLY}, and nothing was asked for")),
+    });
+    let stream = match shake_hands(&proxy, &server, stream).await {
+        Ok(stream) => stream,
+        Err(why) => return proxy.record.shaken(number, Some(why)),
     };
-    let config = match proxy.authority.server(host(&server)) {
-        Ok(config) => config,
-        Err(why) => return refused(why),
-    };
-    let shaking = TlsAcceptor::from(config).accept(TokioIo::new(stream));
-    let stream = match tokio::time::timeout(PATIENCE, shaking).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            return refused(format!(
-                "only HTTPS goes through the proxy, from programs that trust its certificate: {error}"
-            ));
-        }
-        Err(_) => return refused("only HTTPS goes through the proxy, and nothing was said".into()),
-    };
-    let passing = Arc::new(Passing::new(proxy.clone(), outside, Some(server)));
+    let server = Some((server, number));
+    let passing = Arc::new(Passing::new(proxy.clone(), outside, server));
     let service = service_fn(move |request| {
         let passing = passing.clone();
         async move { passing.answer(request).await }
@@ -106,6 +97,23 @@ async fn stand_in(proxy: Arc<Inner>, outside: Outside, server: String, upgrade: 
     let serving = builder().serve_connection(TokioIo::new(stream), service);
     if let Err(error) = serving.await {
         tracing::debug!(%error, "a proxied connection ended");
+    }
+    // Some programs only look at the certificate when the handshake is over.
+    let why = format!("{ONLY}, and nothing was asked for");
+    proxy.record.shaken(number, Some(why));
+}
+
+async fn shake_hands(
+    proxy: &Inner,
+    server: &str,
+    stream: Upgraded,
+) -> Result<TlsStream<TokioIo<Upgraded>>, String> {
+    let config = proxy.authority.server(host(server))?;
+    let shaking = TlsAcceptor::from(config).accept(TokioIo::new(stream));
+    match tokio::time::timeout(PATIENCE, shaking).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(format!("{ONLY}: {error}")),
+        Err(_) => Err(format!("{ONLY}, and nothing was said")),
     }
 }
 

@@ -41,6 +41,9 @@ pub enum Error {
     /// The process could not be run at all.
     #[error(transparent)]
     Executor(#[from] executor::Error),
+    /// The proxy of a step.
+    #[error(transparent)]
+    Proxy(#[from] netproxy::Error),
     /// The process ran and failed.
     #[error(transparent)]
     Exit(#[from] ExitError),
@@ -186,6 +189,7 @@ impl Error {
             Error::Refs(error) => error.kind(),
             Error::Contents { source, .. } => source.kind(),
             Error::Executor(error) => error.kind(),
+            Error::Proxy(_) => Kind::Internal,
             Error::Session { source, .. } => source.kind(),
             Error::Unpack { source, .. } => source.kind(),
             Error::Exit(exit) if exit.oom => Kind::Unavailable,

@@ -16,11 +16,13 @@ use executor::cdi::Refused;
 use executor::usage::Recorder;
 use frontend::FailedPart;
 use llb::{CdiDevice, Exec, OpKind, Resources, preimage};
+use netproxy::Proxy;
 use oci::{Digest, Platform};
+use progress::Stream;
 use solver::{CacheMap, KeyDigest, Op, OpContext, OpError};
 
 use crate::remains::Step;
-use crate::{Build, Deeds, Error, Output, Result};
+use crate::{Build, Deeds, Error, Output, Proxied, Result};
 pub use container::Container;
 use key::InputKey;
 pub(crate) use mounts::cache_mount_key;
@@ -123,9 +125,21 @@ impl ExecOp {
         let usage = self.deeds.build.usage.as_ref();
         let recorder = usage.map(|_| Recorder::default());
         process.usage.clone_from(&recorder);
+        let proxy = self.proxy()?;
+        process.proxy = proxy
+            .clone()
+            .map(|proxy| proxy as Arc<dyn executor::NetworkProxy>);
         let (exit, kept) = process::run(parts.executor.clone(), process, &cx.step, kept).await;
         if let (Some(usage), Some(recorder)) = (usage, recorder) {
             usage.add(cx.step.digest(), recorder.samples());
+        }
+        if let (Some(proxied), Some(proxy)) = (&self.deeds.build.proxy, proxy) {
+            let seen = proxy.seen();
+            let summary = seen.summary();
+            if !summary.is_empty() {
+                cx.step.log(Stream::Err, summary);
+            }
+            proxied.add(cx.step.digest(), seen);
         }
         match process::judge(&self.exec, exit) {
             Ok(()) => Ok(kept.commit().await?),
@@ -141,6 +155,13 @@ impl ExecOp {
                 Err(error.into())
             }
         }
+    }
+
+    /// The only way to the network it asks for, if the build is a proxied one.
+    fn proxy(&self) -> Result<Option<Arc<Proxy>>> {
+        let proxied = self.deeds.build.proxy.as_ref();
+        let proxied = proxied.filter(|_| self.exec.network != llb::Network::None);
+        proxied.map(Proxied::for_step).transpose()
     }
 
     /// What each of its mounts began as.

@@ -13,6 +13,7 @@ mod exec;
 mod file;
 mod graph;
 mod output;
+mod proxied;
 mod read;
 mod remains;
 mod source_op;
@@ -38,6 +39,7 @@ pub use error::{Error, ExitError};
 pub use exec::Container;
 pub use graph::Deeds;
 pub use output::{Output, Results};
+pub use proxied::Proxied;
 pub use read::{DirEntry, EntryKind, read_dir, read_file, stat};
 pub use remains::{Remains, StepError};
 pub use usage::StepUsage;
@@ -96,4 +98,6 @@ pub struct Build {
     pub devices: Grants,
     /// What its steps use, if anybody wants to know.
     pub usage: Option<StepUsage>,
+    /// Its steps reach the network by this and in no other way, if it is given.
+    pub proxy: Option<Proxied>,
 }

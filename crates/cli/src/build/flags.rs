@@ -70,6 +70,9 @@ pub struct BuildFlags {
     /// Network of RUN: default, none or host
     #[arg(long, value_name = "MODE")]
     pub network: Option<String>,
+    /// Let RUN reach the network through the daemon's proxy only, and tell what it got there
+    #[arg(long = "proxy-network")]
+    pub proxy_network: bool,
     /// Let the build use network.host, security.insecure or device[=NAME[,alias=OTHER]]
     #[arg(long, value_name = "ENTITLEMENT")]
     pub allow: Vec<String>,

@@ -37,7 +37,7 @@ tables! {
         /// What builds may ask for beyond the sandbox.
         #[serde(rename = "insecure-entitlements")]
         insecure_entitlements: Vec<String>,
-        /// A network that sees all traffic of builds.
+        /// Steps reach the network through a proxy only.
         proxy_network: Option<bool>,
         /// A directory of JSON files that are told in every provenance.
         provenance_env_dir: Option<PathBuf>,

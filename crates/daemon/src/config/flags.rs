@@ -58,7 +58,7 @@ pub struct Flags {
     /// Let builds ask for security.insecure, network.host or device; may be given several times
     #[arg(long, value_name = "ENTITLEMENT")]
     pub allow_insecure_entitlement: Vec<String>,
-    /// Route the traffic of builds through a proxy
+    /// Let steps reach the network through a proxy only, and tell what they got there
     #[arg(long)]
     pub proxy_network: bool,
     /// Socket spans are sent to

@@ -39,6 +39,38 @@ fn decide(rules: Vec<Rule>, identifier: &str) -> Result<Option<llb::Source>, Err
     futures::executor::block_on(policies.decide(&source(identifier), None, &look))
 }
 
+/// What a proxy is told that asks for a request.
+///
+/// Rows: X08
+#[test]
+fn a_request_is_decided_on_as_a_source() {
+    use netproxy::Gate as _;
+    let asked = |rules: Vec<Rule>| {
+        let policy = Policy {
+            rules,
+            session: String::new(),
+        };
+        let gate = crate::proxy::PolicyGate(Policies::new(&policy, &Sessions::new()).unwrap());
+        futures::executor::block_on(gate.decide("GET", "http://h.example/a"))
+    };
+    let convert = |attrs: &[(&str, &str)]| {
+        let attrs = attrs.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+        let mut rule = rule(Action::Convert, Match::Exact, "http://h.example/a");
+        rule.update = Some(Update {
+            identifier: "http://h.example/b".into(),
+            attrs: attrs.collect(),
+        });
+        vec![rule]
+    };
+    assert_eq!(asked(Vec::new()), Ok(None));
+    let deny = vec![rule(Action::Deny, Match::Wildcard, "http://h.example/*")];
+    let why = asked(deny).unwrap_err();
+    assert!(why.contains("denied by policy"), "{why}");
+    assert_eq!(asked(convert(&[])), Ok(Some("http://h.example/b".into())));
+    let why = asked(convert(&[("http.checksum", "sha256:00")])).unwrap_err();
+    assert!(why.contains("with attributes"), "{why}");
+}
+
 const ALPINE: &str = "docker-image://docker.io/library/alpine:latest";
 
 /// Rows: P05

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use attest::{
-    ConfigSource, DigestSet, Local, Material, Metadata, Named, PackageKind, Provenance, Request,
-    digest_set, package_url, redacted,
+    ConfigSource, DigestSet, Local, Material, Metadata, Named, NetworkFacts, PackageKind,
+    Provenance, Request, Uncaptured, digest_set, package_url, redacted,
 };
 use frontend::RefId;
 use llb::{Graph, MountKind, Network, OpKind, Vertex};
+use netproxy::Seen;
 use oci::{Digest, ImageName, Platform};
 use progress::StepProgress;
 use source::{BlobPlace, GitBundle, GitId, Identifier, Source};
@@ -29,6 +30,8 @@ pub(super) struct Capture {
     secrets: BTreeMap<String, bool>,
     ssh: BTreeMap<String, bool>,
     network: bool,
+    /// What is not known of what steps got through their proxies; none if there are none.
+    proxied: Option<BTreeSet<Uncaptured>>,
     /// Something was built of which we know nothing.
     unknown: bool,
     walked: HashSet<Digest>,
@@ -67,7 +70,10 @@ impl Capture {
                     .await?;
             }
             OpKind::Exec(exec) => {
-                self.network |= exec.network != Network::None;
+                if exec.network != Network::None {
+                    self.network = true;
+                    self.proxy(shared, &vertex.digest);
+                }
                 for mount in &exec.mounts {
                     match &mount.kind {
                         MountKind::Secret(secret) => {
@@ -85,6 +91,46 @@ impl Capture {
             OpKind::File(_) | OpKind::Merge(_) | OpKind::Diff(_) | OpKind::Passthrough(_) => {}
         }
         Ok(())
+    }
+
+    /// What went through the proxy of a step. Of one that this build did not run nothing is known.
+    fn proxy(&mut self, shared: &Shared, step: &Digest) {
+        let Some(proxied) = &shared.deeds.build.proxy else {
+            return;
+        };
+        let missing = self.proxied.get_or_insert_default();
+        match proxied.of_step(step) {
+            Some(seen) => self.seen(&step.to_string(), &seen),
+            None => drop(missing.insert(Uncaptured {
+                op: step.to_string(),
+                reason: "not_captured",
+                ..Uncaptured::default()
+            })),
+        }
+    }
+
+    /// What went through the proxies of containers that are no steps: of frontends' own.
+    pub(super) fn proxies_of_others(&mut self, shared: &Shared) {
+        let Some(proxied) = &shared.deeds.build.proxy else {
+            return;
+        };
+        for seen in proxied.of_others() {
+            self.network = true;
+            self.seen("", &seen);
+        }
+    }
+
+    fn seen(&mut self, op: &str, seen: &Seen) {
+        for material in seen.all_materials() {
+            self.http.entry(material.url).or_insert(material.digest);
+        }
+        let missing = self.proxied.get_or_insert_default();
+        missing.extend(seen.incomplete.iter().map(|one| Uncaptured {
+            op: op.to_owned(),
+            method: one.method.clone(),
+            uri: one.url.clone(),
+            reason: one.reason,
+        }));
     }
 
     fn agent(&mut self, id: &str, optional: bool) {
@@ -242,10 +288,25 @@ impl Capture {
     /// Why materials are not complete.
     pub(super) fn reason(&self) -> String {
         let locals: Vec<&str> = self.locals.iter().map(String::as_str).collect();
-        match locals.as_slice() {
-            [] => "a nested build or a frontend's input is not looked into".to_owned(),
-            locals => format!("folders of the client were used: {}", locals.join(", ")),
+        if !locals.is_empty() {
+            return format!("folders of the client were used: {}", locals.join(", "));
         }
+        let missing = self
+            .proxied
+            .iter()
+            .flatten()
+            .map(|one| match one.uri.as_str() {
+                "" => format!("{} ({})", one.op, one.reason),
+                uri => format!("{} {uri} ({})", one.method, one.reason),
+            });
+        let missing: Vec<String> = missing.collect();
+        if !missing.is_empty() {
+            return format!(
+                "requests of steps were not captured: {}",
+                missing.join(", ")
+            );
+        }
+        "a nested build or a frontend's input is not looked into".to_owned()
     }
 
     /// The names of images: by tag where both tag and digest are known.
@@ -316,7 +377,9 @@ impl Capture {
                 })
                 .collect()
         };
-        let complete = !self.unknown && !asked.inputs && self.locals.is_empty();
+        let uncaptured = self.proxied.iter().flatten().next().is_some();
+        let known = !self.unknown && !uncaptured;
+        let complete = known && !asked.inputs && self.locals.is_empty();
         Provenance {
             config,
             request: Request {
@@ -334,6 +397,10 @@ impl Capture {
             materials: self.materials(),
             metadata: Metadata {
                 vcs,
+                network: self.proxied.as_ref().map(|missing| NetworkFacts {
+                    mode: "proxy",
+                    incomplete: missing.iter().cloned().collect(),
+                }),
                 ..Metadata::default()
             },
             hermetic: complete && !self.network,
@@ -541,6 +608,46 @@ mod tests {
                 "pkg:docker/builder@latest?platform=linux%2Famd64",
             ]
         );
+    }
+
+    /// Rows: X08
+    #[test]
+    fn what_steps_got_through_their_proxy_is_told() {
+        let mut capture = Capture::default();
+        capture.seen("sha256:step", &Seen::default());
+        let facts = capture.facts(&Asked::default());
+        assert!(facts.materials_complete, "nothing is missing yet");
+        assert_eq!(facts.metadata.network.unwrap().incomplete, []);
+        let digest = Digest::of(b"file");
+        let seen = Seen {
+            materials: vec![netproxy::Material {
+                url: "https://h.example/file".into(),
+                digest,
+            }],
+            incomplete: vec![netproxy::Incomplete {
+                method: "POST".into(),
+                url: "https://h.example/form".into(),
+                reason: "method_not_materializable",
+            }],
+            ..Seen::default()
+        };
+        capture.seen("sha256:step", &seen);
+        capture.seen("sha256:step", &seen);
+        let facts = capture.facts(&Asked::default());
+        assert_eq!(uris(&capture), ["https://h.example/file"]);
+        let network = serde_json::to_value(&facts.metadata).unwrap();
+        assert_eq!(
+            network["network"],
+            serde_json::json!({"mode": "proxy", "incomplete": [{
+                "op": "sha256:step",
+                "uri": "https://h.example/form",
+                "method": "POST",
+                "reason": "method_not_materializable",
+            }]})
+        );
+        assert!(!facts.materials_complete && !facts.hermetic);
+        let why = "POST https://h.example/form (method_not_materializable)";
+        assert!(capture.reason().ends_with(why), "{}", capture.reason());
     }
 
     /// Rows: P02

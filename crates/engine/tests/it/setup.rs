@@ -33,6 +33,7 @@ pub(crate) fn request(what: What) -> Request {
         policy: Policy::default(),
         compatibility: Compatibility::default(),
         remembered: false,
+        proxy_network: false,
     }
 }
 

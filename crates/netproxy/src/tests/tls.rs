@@ -131,6 +131,24 @@ async fn a_client_that_does_not_trust_the_proxy_is_told_of() {
     );
 }
 
+/// Some programs look at the certificate when the handshake is over.
+///
+/// Rows: X08
+#[tokio::test]
+async fn a_client_that_leaves_after_the_handshake_is_told_of() {
+    let proxy = Served::start().await;
+    drop(enter(&proxy, "h.invalid:443", "h.invalid").await);
+    let told = proxy.proxy.seen().summary();
+    assert!(
+        told.contains("- CONNECT h.invalid:443 -> 502 (only HTTPS"),
+        "{told}"
+    );
+    let mut stream = enter(&proxy, "i.invalid:443", "i.invalid").await;
+    ask(&mut stream, "/").await;
+    let told = proxy.proxy.seen().summary();
+    assert!(!told.contains("CONNECT i.invalid"), "{told}");
+}
+
 /// A proxy before the servers, as machines behind one have it in their environment.
 ///
 /// Rows: X08

@@ -197,6 +197,10 @@ impl Container {
         let mut process = process::describe(exec, env, None, view, parts, &nobody)?;
         process.name = Some(self.name.clone());
         process.tty = tty;
+        let proxied = self.deeds.build.proxy.as_ref();
+        if let Some(proxied) = proxied.filter(|_| exec.network != llb::Network::None) {
+            process.proxy = Some(proxied.for_container()?);
+        }
         let executor = parts.executor.clone();
         Ok(async move { executor.run(process, io, control).await }.boxed())
     }

@@ -119,6 +119,7 @@ impl World {
             allow_security_insecure: allow,
             devices: executor::cdi::Grants::default(),
             usage: Some(ops::StepUsage::default()),
+            proxy: None,
         });
         let parts = self.parts.clone();
         Client {
