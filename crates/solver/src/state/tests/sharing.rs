@@ -426,7 +426,7 @@ fn what_the_last_look_found_leads_on() {
     play.declare(1, &[test]);
     play.want(1, 2, "test");
     assert_eq!(
-        play.said_of(&["load", "run"]),
+        play.said_of(&["miss", "confirm", "load", "run"]),
         ["load test test(make(base())) of 0"]
     );
 }
