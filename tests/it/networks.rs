@@ -71,7 +71,7 @@ impl Drop for Bridge {
 /// Steps are on a bridge of our own: they reach this machine at its gateway, have a pool of
 /// namespaces, and nothing of it stays, also not of a daemon that was killed.
 ///
-/// Rows: X07, D06, D18
+/// Rows: X07, X08, D06, D18
 #[test]
 fn steps_are_on_our_own_bridge_and_it_goes_with_the_daemon() {
     let place = Place::new();
@@ -111,6 +111,7 @@ fn steps_are_on_our_own_bridge_and_it_goes_with_the_daemon() {
     let build = daemon.build(&["--add-host", "outside=host-gateway"]).ok();
     build.says(&["we met"]);
     greeting.join().expect("it met the step");
+    through_the_proxy(&place, &daemon, &gateway);
     daemon.stop();
     assert!(!bridge.is_there(), "our bridge goes with us");
     let no_rules_stay = || {
@@ -139,4 +140,38 @@ fn steps_are_on_our_own_bridge_and_it_goes_with_the_daemon() {
         no_rules_stay();
     }
     place.assert_nothing_left();
+}
+
+/// The proxy of a step reaches out from the bridge: this machine is where the gateway is, and its
+/// loopback is out of reach.
+fn through_the_proxy(place: &Place, daemon: &Daemon<'_>, gateway: &str) {
+    let answering = |address: &str| {
+        let listener = TcpListener::bind((address, 0)).expect("it is this machine");
+        let port = listener.local_addr().expect("it listens").port();
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let mut asked = [0; 4096];
+                let _ = std::io::Read::read(&mut client, &mut asked);
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nmet";
+                let _ = std::io::Write::write_all(&mut client, answer);
+            }
+        });
+        port
+    };
+    let (near, hidden) = (answering(gateway), answering("127.0.0.1"));
+    place.context(&format!(
+        "FROM {}\nRUN ip -o link | wc -l | sed 's/^/links:/'; \
+         wget -q -O - http://outside:{near}/ | sed 's/^/we /'; \
+         wget -q -O - http://127.0.0.1:{hidden}/ || echo not there\n",
+        BaseImage::name()
+    ));
+    let build = daemon
+        .build(&["--proxy-network", "--add-host", "outside=host-gateway"])
+        .ok();
+    build.says(&[
+        "links:1",
+        "we met",
+        "not there",
+        &format!("- GET http://127.0.0.1:{hidden}/ -> 502"),
+    ]);
 }
