@@ -1,11 +1,13 @@
 //! The state alone, event by event: what it asks for, in which order, and nothing more.
 
+mod content;
 mod failing;
 mod finding;
 mod leaving;
 mod picture;
 mod play;
 mod sharing;
+mod stores;
 mod turns;
 mod wide;
 
