@@ -138,3 +138,17 @@ fn what_was_taken_over_has_two_names() {
     let stores = picture[1].keys.iter().map(|(store, _)| *store);
     assert_eq!(stores.collect::<Vec<_>>(), [Some(LOCAL), Some(ELSEWHERE)]);
 }
+
+/// A step with inputs is known by the last of its keys.
+///
+/// Rows: C02, C09
+#[test]
+fn a_step_with_inputs_has_one_key() {
+    let mut play = Play::new(None);
+    let make = step("make", &["base"]).first_known_by("cheap");
+    play.job(1, &[step("base", &[]), make]);
+    play.want(1, 1, "make");
+    let picture = play.state.picture((play.id(1, "make"), 0));
+    let key = KeyDigest::Stable(Digest::of("make"));
+    assert_eq!(picture[1].records, [key.record(0)]);
+}
