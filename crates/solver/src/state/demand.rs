@@ -88,6 +88,10 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         }
         self.let_go(edge);
         self.rest(edge.0);
+        // Others may still wait for what this was about to find out.
+        if want.is_some() {
+            self.push(edge);
+        }
     }
 
     /// Ends an edge's own work and its questions; what it has learnt stays.
@@ -108,6 +112,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             state.records.push(record);
             task
         }));
+        state.dirty.clear();
         state.stage = match state.stage {
             Stage::New | Stage::Defining => Stage::New,
             Stage::Defined | Stage::Matching | Stage::Contents => Stage::Defined,

@@ -160,6 +160,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         while let Some((_, id)) = self.slots.next() {
             if self.vertex(id).jobs.is_empty() {
                 // Its last job is just leaving.
+                self.vertex_mut(id).run = Run::Idle;
                 self.slots.done();
             } else {
                 self.start_run(id);
@@ -317,6 +318,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         self.let_go(edge);
         let state = self.at_mut(edge);
         state.stage = Stage::Done;
+        state.records = Vec::new();
         state.output = Some(output.clone());
         self.reply(edge, &Ok(output));
         self.reach(edge, super::Level::Output);

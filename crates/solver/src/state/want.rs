@@ -40,9 +40,10 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
                 Stage::New if self.vertex(edge.0).ignore_cache => self.give_up(edge, true),
                 Stage::New => self.enter(edge, Stage::Defining),
                 Stage::Defining => self.define(edge),
-                Stage::Defined if want >= Level::Slow && self.at(edge).records.is_empty() => {
-                    self.enter(edge, Stage::Matching);
+                Stage::Defined if !self.at(edge).records.is_empty() => {
+                    self.reach(edge, Level::Slow);
                 }
+                Stage::Defined if want >= Level::Slow => self.enter(edge, Stage::Matching),
                 Stage::Matching | Stage::Contents => self.match_inputs(edge),
                 Stage::Hopeless if want == Level::Output => self.enter(edge, Stage::Building),
                 Stage::Building => self.build(edge),
@@ -51,8 +52,11 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
             }
             let Some(state) = self.edge(edge) else { return };
             if state.stage == before {
-                return;
+                break;
             }
+        }
+        if want == Level::Output && self.may_load(edge) {
+            self.load_best(edge);
         }
     }
 
@@ -65,6 +69,7 @@ impl<O: Clone, E: Clone + From<Fault>> State<O, E> {
         let state = self.at_mut(edge);
         state.stage = stage;
         state.open = state.inputs.len();
+        state.dead = false;
         state.dirty = (0..state.inputs.len() as u32).collect();
         for input in &mut state.inputs {
             input.open = true;

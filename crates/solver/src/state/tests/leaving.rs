@@ -298,3 +298,65 @@ fn a_run_stops_when_all_that_is_wanted_of_it_was_found() {
     "#]],
     );
 }
+
+/// Whatever one asks for and takes back, at whatever moment, another one who asks gets an answer:
+/// before, meanwhile and afterwards.
+///
+/// Rows: C01, C10
+#[test]
+fn who_stays_gets_an_answer_whatever_the_other_one_wanted() {
+    const EDGES: [&str; 4] = ["base", "make", "copy", "test"];
+    /// Results that are gone before.
+    const LOST: [&[&str]; 4] = [
+        &[],
+        &["test(copy(other()))"],
+        &["test(copy(other()))", "copy(other())"],
+        &["make(base())", "test(copy(other()))", "copy(other())"],
+    ];
+    let loads = EDGES.map(|edge| format!("load {edge}"));
+    let held = WORK.iter().map(|(held, _)| *held);
+    let held: Vec<&str> = held.chain(loads.iter().map(String::as_str)).collect();
+    let mut plays = 0;
+    for (built, lost) in LOST.iter().flat_map(|lost| [(false, lost), (true, lost)]) {
+        for held in &held {
+            for (wanted, stays) in EDGES.iter().flat_map(|one| EDGES.map(|two| (one, two))) {
+                for moment in 0..3 {
+                    let mut play = begun("nothing", 0);
+                    if built {
+                        play.build(9, &steps(), "test");
+                        play.build(10, &steps(), "make");
+                    }
+                    for lost in *lost {
+                        play.forget(lost);
+                    }
+                    play.hold(held);
+                    for job in [3, 4] {
+                        play.job(job, &steps());
+                    }
+                    if moment == 0 {
+                        play.want(4, 4, stays);
+                    }
+                    play.want(3, 3, wanted);
+                    if moment == 1 {
+                        play.want(4, 4, stays);
+                    }
+                    play.leave(3);
+                    if moment == 2 {
+                        play.want(4, 4, stays);
+                    }
+                    play.release(held);
+                    let said = play.said();
+                    let answered = said.iter().any(|line| line.starts_with("reply 4 "));
+                    assert!(
+                        answered,
+                        "{held}, {wanted}, {stays}, {moment}, {built}, {lost:?}: {said:?}"
+                    );
+                    play.leave(4);
+                    assert!(play.state.is_empty());
+                    plays += 1;
+                }
+            }
+        }
+    }
+    assert!(plays > 4000, "{plays}");
+}
