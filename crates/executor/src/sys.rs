@@ -299,7 +299,7 @@ fn about(socket: &OwnedFd, order: libc::c_ulong, request: &mut libc::ifreq) -> i
 /// A network namespace of its own, its loopback switched on.
 pub(crate) fn new_network_namespace() -> io::Result<OwnedFd> {
     // Only the thread that asks is moved, and this one ends here.
-    let making = std::thread::spawn(|| {
+    let making = std::thread::Builder::new().spawn(|| {
         // SAFETY: no memory is involved.
         check(unsafe { libc::unshare(libc::CLONE_NEWNET) }.into())?;
         loopback_up()?;
@@ -307,7 +307,7 @@ pub(crate) fn new_network_namespace() -> io::Result<OwnedFd> {
         let path = "/proc/thread-self/ns/net";
         Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
     });
-    making
+    making?
         .join()
         .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
 }
@@ -319,11 +319,11 @@ pub(crate) fn in_network<T: Send>(
 ) -> io::Result<T> {
     // Only the thread that asks is moved, and this one ends here.
     std::thread::scope(|scope| {
-        let working = scope.spawn(|| {
+        let working = std::thread::Builder::new().spawn_scoped(scope, || {
             setns(namespace.as_fd(), libc::CLONE_NEWNET)?;
             work()
         });
-        working
+        working?
             .join()
             .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
     })

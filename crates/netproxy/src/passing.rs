@@ -1,6 +1,7 @@
 //! One client's requests, passed on one after the other.
 
 use std::convert::Infallible;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -16,7 +17,7 @@ use hyper::header::{
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use percent_encoding::percent_decode_str;
-use url::{Position, Url};
+use url::{Host, Position, Url};
 
 use crate::Inner;
 use crate::body::{Fate, Told};
@@ -84,7 +85,7 @@ impl Passing {
             return Ok(self.connect(request));
         }
         if let Some((_, handshake)) = &self.server {
-            self.proxy.record.shaken(*handshake, None);
+            self.proxy.record.settled(*handshake, None);
         }
         let method = request.method().clone();
         let mut url = match self.url(&request) {
@@ -117,6 +118,10 @@ impl Passing {
         let Some(server) = request.uri().authority().map(ToString::to_string) else {
             return refusal(StatusCode::BAD_REQUEST, "CONNECT needs a host and a port");
         };
+        if server.contains('@') {
+            let why = "CONNECT takes a host and a port, and no login";
+            return refusal(StatusCode::BAD_REQUEST, why);
+        }
         let upgrade = hyper::upgrade::on(&mut request);
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         *wanted = Some((server, upgrade));
@@ -143,10 +148,21 @@ impl Passing {
 
     /// Asks for it. `url` is at last what was really asked for.
     async fn pass(&self, request: Request<Incoming>, url: &mut Url) -> Result<Answer, Refused> {
+        // A tunnel within one, and a server's or a proxy's answer with our own login in it.
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(Refused {
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                why: "this method does not go through the proxy".into(),
+                incomplete: false,
+            });
+        }
         self.decide(request.method(), url).await?;
         let (mut parts, body) = request.into_parts();
         prepare(&mut parts, url);
+        let asking = Asking::begin(&self.proxy, &parts.method, url);
         let answer = self.ask(&parts, body, url).await;
+        // What came of it is told below.
+        asking.settle();
         let answer = answer.map_err(|why| Refused {
             status: StatusCode::BAD_GATEWAY,
             why,
@@ -227,7 +243,9 @@ impl Passing {
     /// The answer as the client gets it, taken down.
     fn told(&self, asked: &Parts, url: &Url, answer: Response<Incoming>) -> Answer {
         let (mut parts, body) = answer.into_parts();
-        let redirect = parts.headers.get(LOCATION).and_then(|to| to.to_str().ok());
+        let sends_on = parts.status.is_redirection() && asked.method == Method::GET;
+        let redirect = parts.headers.get(LOCATION).filter(|_| sends_on);
+        let redirect = redirect.and_then(|to| to.to_str().ok());
         let redirect = redirect.and_then(|to| url.join(to).ok());
         let number = self.proxy.record.answered(seen::Request {
             method: asked.method.to_string(),
@@ -244,6 +262,44 @@ impl Passing {
         parts.version = Version::HTTP_11;
         let body = Told::new(body, self.proxy.record.clone(), number, fate);
         Response::from_parts(parts, Either::Left(body))
+    }
+}
+
+/// A request that may have reached a server and has no answer yet. Whoever asked may go away: then
+/// this is dropped, and tells of it.
+struct Asking {
+    proxy: Arc<Inner>,
+    number: u64,
+}
+
+/// Why there was no answer.
+const LEFT: &str = "who asked went away before there was an answer";
+
+impl Asking {
+    fn begin(proxy: &Arc<Inner>, method: &Method, url: &Url) -> Asking {
+        let request = seen::Request {
+            method: method.to_string(),
+            url: shown(url),
+            status: StatusCode::BAD_GATEWAY.as_u16(),
+            redirect: None,
+            why: Some(LEFT.to_owned()),
+        };
+        Asking {
+            number: proxy.record.begun(request, Some(UPSTREAM)),
+            proxy: proxy.clone(),
+        }
+    }
+
+    fn settle(self) {
+        self.proxy.record.settled(self.number, None);
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.proxy
+            .record
+            .settled(self.number, Some(LEFT.to_owned()));
     }
 }
 
@@ -268,9 +324,15 @@ fn parsed(text: &str) -> Result<Url, String> {
         return Err("only http and https go through the proxy".into());
     }
     // One host, one name.
-    let bare = url.domain().and_then(|name| name.strip_suffix('.'));
-    if let Some(bare) = bare.map(str::to_owned) {
-        url.set_host(Some(&bare))
+    let one = match url.host() {
+        Some(Host::Domain(name)) => Some(name.trim_end_matches('.').to_owned()),
+        Some(Host::Ipv4(ip)) if ip.is_unspecified() => Some(Ipv4Addr::LOCALHOST.to_string()),
+        Some(Host::Ipv6(ip)) if ip.is_unspecified() => Some(format!("[{}]", Ipv6Addr::LOCALHOST)),
+        Some(Host::Ipv6(ip)) => ip.to_ipv4_mapped().map(|ip| ip.to_string()),
+        _ => None,
+    };
+    if let Some(one) = one {
+        url.set_host(Some(&one))
             .map_err(|error| error.to_string())?;
     }
     url.set_fragment(None);

@@ -133,8 +133,9 @@ pub(crate) struct Record(Mutex<State>);
 struct State {
     seen: Seen,
     open: BTreeMap<u64, (String, String)>,
-    /// Handshakes that no request came of, as what they are if none ever will.
-    shaking: BTreeMap<u64, Request>,
+    /// Handshakes that no request came of yet and requests without answer, as what they are if none
+    /// ever comes.
+    begun: BTreeMap<u64, (Request, Option<&'static str>)>,
     numbers: u64,
     text: usize,
 }
@@ -167,36 +168,29 @@ impl Record {
         Some(number)
     }
 
-    /// A handshake begins; if it never ends, `request` is what is told.
-    pub(crate) fn shaking(&self, request: Request) -> u64 {
+    /// A handshake or a request begins; if nothing ever comes of it, `request` is what is told, and
+    /// `reason` why it is not known what went in.
+    pub(crate) fn begun(&self, request: Request, reason: Option<&'static str>) -> u64 {
         let mut state = self.lock();
         state.numbers += 1;
         let number = state.numbers;
-        state.shaking.insert(number, request);
+        state.begun.insert(number, (request, reason));
         number
     }
 
-    /// A first request came of it, or why none will. Only the first word counts.
-    pub(crate) fn shaken(&self, number: u64, why: Option<String>) {
+    /// Something came of it, which is told by itself, or why nothing will. Only the first word counts.
+    pub(crate) fn settled(&self, number: u64, why: Option<String>) {
         let mut state = self.lock();
-        let request = state.shaking.remove(&number);
-        if let (Some(mut request), Some(why)) = (request, why) {
+        let begun = state.begun.remove(&number);
+        if let (Some((mut request, reason)), Some(why)) = (begun, why) {
             request.why = Some(why);
-            state.remember(request);
+            state.failed(request, reason);
         }
     }
 
     /// A request that was not passed on, or had no answer.
     pub(crate) fn failed(&self, request: Request, reason: Option<&'static str>) {
-        let mut state = self.lock();
-        let incomplete = reason.map(|reason| Incomplete {
-            method: request.method.clone(),
-            url: request.url.clone(),
-            reason,
-        });
-        if state.remember(request) {
-            state.seen.incomplete.extend(incomplete);
-        }
+        self.lock().failed(request, reason);
     }
 
     pub(crate) fn end(&self, number: u64, end: End) {
@@ -218,8 +212,8 @@ impl Record {
     pub(crate) fn seen(&self) -> Seen {
         let mut state = self.lock();
         // The client may have ended before we have heard what it had to say to us.
-        for request in std::mem::take(&mut state.shaking).into_values() {
-            state.remember(request);
+        for (request, reason) in std::mem::take(&mut state.begun).into_values() {
+            state.failed(request, reason);
         }
         let open = std::mem::take(&mut state.open);
         for (method, url) in open.into_values() {
@@ -234,6 +228,17 @@ impl Record {
 }
 
 impl State {
+    fn failed(&mut self, request: Request, reason: Option<&'static str>) {
+        let incomplete = reason.map(|reason| Incomplete {
+            method: request.method.clone(),
+            url: request.url.clone(),
+            reason,
+        });
+        if self.remember(request) {
+            self.seen.incomplete.extend(incomplete);
+        }
+    }
+
     /// Whether there is room for it.
     fn remember(&mut self, request: Request) -> bool {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);

@@ -77,16 +77,17 @@ async fn stand_in(proxy: Arc<Inner>, outside: Outside, server: String, upgrade: 
     let Ok(stream) = upgrade.await else {
         return;
     };
-    let number = proxy.record.shaking(Request {
+    let connect = Request {
         method: "CONNECT".into(),
         url: server.clone(),
         status: 502,
         redirect: None,
         why: Some(format!("{ONLY}, and nothing was asked for")),
-    });
+    };
+    let number = proxy.record.begun(connect, None);
     let stream = match shake_hands(&proxy, &server, stream).await {
         Ok(stream) => stream,
-        Err(why) => return proxy.record.shaken(number, Some(why)),
+        Err(why) => return proxy.record.settled(number, Some(why)),
     };
     let server = Some((server, number));
     let passing = Arc::new(Passing::new(proxy.clone(), outside, server));
@@ -100,7 +101,7 @@ async fn stand_in(proxy: Arc<Inner>, outside: Outside, server: String, upgrade: 
     }
     // Some programs only look at the certificate when the handshake is over.
     let why = format!("{ONLY}, and nothing was asked for");
-    proxy.record.shaken(number, Some(why));
+    proxy.record.settled(number, Some(why));
 }
 
 async fn shake_hands(

@@ -63,7 +63,10 @@ impl Upstreams {
         let (host, port) = place(url).ok_or("the address has no host")?;
         let tls = url.scheme() == "https";
         let uri: Uri = url.as_str().parse().map_err(|_| "no such address")?;
-        let Some(proxy) = self.proxies.intercept(&uri) else {
+        // What is near, and what only the container knows, no proxy elsewhere can reach.
+        let near = is_near(&host) || outside.names(&host);
+        let proxy = (!near).then(|| self.proxies.intercept(&uri)).flatten();
+        let Some(proxy) = proxy else {
             let stream = open(outside, &host, port).await?;
             let stream = match tls {
                 true => self.secure(stream, &host).await?,
@@ -118,6 +121,14 @@ impl Upstreams {
             Err(_) => Err("TLS: it did not answer in time".into()),
         }
     }
+}
+
+/// Names and addresses of the machine itself.
+fn is_near(host: &str) -> bool {
+    let ip = host.parse::<std::net::IpAddr>();
+    ip.is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
+        || host == "localhost"
+        || host.ends_with(".localhost")
 }
 
 /// Host and port, as one connects to them.

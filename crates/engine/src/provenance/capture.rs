@@ -121,10 +121,24 @@ impl Capture {
     }
 
     fn seen(&mut self, op: &str, seen: &Seen) {
+        let mut changed = Vec::new();
         for material in seen.all_materials() {
-            self.http.entry(material.url).or_insert(material.digest);
+            let told = *self
+                .http
+                .entry(material.url.clone())
+                .or_insert(material.digest);
+            if told != material.digest {
+                changed.push(material.url);
+            }
         }
         let missing = self.proxied.get_or_insert_default();
+        // A material has one digest: that there was another thing at its address must not be lost.
+        missing.extend(changed.into_iter().map(|uri| Uncaptured {
+            op: op.to_owned(),
+            method: "GET".to_owned(),
+            uri,
+            reason: "changed",
+        }));
         missing.extend(seen.incomplete.iter().map(|one| Uncaptured {
             op: op.to_owned(),
             method: one.method.clone(),
@@ -206,7 +220,18 @@ impl Capture {
                     Some(digest) => digest,
                     None => parsed(&pin().await?)?,
                 };
-                self.http.insert(redacted(&id.url), digest);
+                let url = redacted(&id.url);
+                let before = self.http.insert(url.clone(), digest);
+                if before.is_some_and(|before| before != digest)
+                    && let Some(missing) = &mut self.proxied
+                {
+                    missing.insert(Uncaptured {
+                        method: "GET".to_owned(),
+                        uri: url,
+                        reason: "changed",
+                        ..Uncaptured::default()
+                    });
+                }
             }
             Identifier::Local(id) => drop(self.locals.insert(id.name.clone())),
         }
@@ -299,10 +324,20 @@ impl Capture {
                 "" => format!("{} ({})", one.op, one.reason),
                 uri => format!("{} {uri} ({})", one.method, one.reason),
             });
-        let missing: Vec<String> = missing.collect();
+        // Clients show it in a line, and headers of answers are short.
+        const MOST: usize = 8;
+        let all = self.proxied.iter().flatten().count();
+        let missing: Vec<String> = missing
+            .take(MOST)
+            .map(|one| one.chars().take(256).collect())
+            .collect();
         if !missing.is_empty() {
+            let more = match all - missing.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
             return format!(
-                "requests of steps were not captured: {}",
+                "requests of steps were not captured: {}{more}",
                 missing.join(", ")
             );
         }

@@ -86,11 +86,8 @@ impl Bundles {
     }
 
     fn trust_in(&mut self, root: &Root, name: &str, readonly: bool) -> io::Result<()> {
-        let path = match root.canonical(name) {
-            Ok(path) => path,
-            // Links in a circle are no bundle.
-            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(()),
-            Err(error) => return Err(error),
+        let Some(path) = canonical(root, Path::new(name))? else {
+            return Ok(());
         };
         let target = Path::new("/").join(&path).to_string_lossy().into_owned();
         let known = self.changed.iter().any(|one| one.path == path)
@@ -138,23 +135,25 @@ impl Bundles {
         mounts.collect()
     }
 
-    /// Takes the authority out again. The container has ended.
+    /// Takes the authority out again, wherever that can be done; the first place where it cannot is
+    /// the error. The container has ended.
     pub(crate) fn restore(&mut self) -> Result<(), Error> {
         let Some(root) = self.root.take() else {
             return Ok(());
         };
+        let mut restored = Ok(());
         for changed in std::mem::take(&mut self.changed) {
-            changed
-                .restore(&root, &self.authority)
-                .map_err(|source| Error::Setup {
-                    step: format!(
-                        "taking the proxy's certificate out of /{}",
-                        changed.path.display()
-                    ),
-                    source,
-                })?;
+            let one = changed.restore(&root, &self.authority);
+            let one = one.map_err(|source| Error::Setup {
+                step: format!(
+                    "taking the proxy's certificate out of /{}",
+                    changed.path.display()
+                ),
+                source,
+            });
+            restored = restored.and(one);
         }
-        Ok(())
+        restored
     }
 }
 
@@ -170,7 +169,9 @@ impl Changed {
     fn restore(&self, tree: &Tree, authority: &str) -> io::Result<()> {
         let root = tree.root();
         // Wherever the step's links lead now: somebody reads it there.
-        let path = root.canonical(&self.path)?;
+        let Some(path) = canonical(root, &self.path)? else {
+            return Ok(());
+        };
         let Some((stat, now)) = read(root, &path)? else {
             return Ok(());
         };
@@ -183,6 +184,15 @@ impl Changed {
             Some(cleaned) => replace(root, &path, &stat, &cleaned),
             None => Ok(()),
         }
+    }
+}
+
+/// Where links lead. In a circle they lead to no bundle.
+fn canonical(root: &Root, path: &Path) -> io::Result<Option<PathBuf>> {
+    match root.canonical(path) {
+        Ok(path) => Ok(Some(path)),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,12 +1,14 @@
 //! The network a proxied container would have had, for its proxy to reach out from.
 
 use std::io;
+use std::net::ToSocketAddrs as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 
 use crate::network::Attached;
 use crate::process::HostIp;
@@ -16,10 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Of a host's addresses so many are tried.
 const MOST_ADDRESSES: usize = 6;
 
+/// So many names of one container, and of all, are looked up at a time. A lookup has a thread of those
+/// that all of us share until it ends, whoever still waits for it.
+const MOST_LOOKUPS: usize = 16;
+static LOOKUPS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(64)));
+
 /// The network a proxied container would have had. Names mean what they mean to this machine, but
 /// for those the container was given.
 #[derive(Clone)]
 pub struct Outside {
+    lookups: Arc<Semaphore>,
     /// `None` is the network of this process.
     namespace: Option<Arc<OwnedFd>>,
     hosts: Arc<[(String, IpAddr)]>,
@@ -29,6 +37,7 @@ impl Outside {
     /// The network of this process.
     pub fn here() -> Outside {
         Outside {
+            lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)),
             namespace: None,
             hosts: Arc::new([]),
         }
@@ -41,9 +50,16 @@ impl Outside {
         let gateway = gateway.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let named = |host: &HostIp| (host.host.to_lowercase(), host.ip.unwrap_or(gateway));
         Ok(Outside {
+            lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)),
             namespace: namespace.map(Arc::new),
             hosts: hosts.iter().map(named).collect(),
         })
+    }
+
+    /// Whether the container was given this name.
+    pub fn names(&self, host: &str) -> bool {
+        let host = host.to_lowercase();
+        self.hosts.iter().any(|(name, _)| *name == host)
     }
 
     /// A connection to one of the addresses of `host`, which may be an address itself.
@@ -68,9 +84,16 @@ impl Outside {
         if !given.is_empty() {
             return Ok(given);
         }
-        Ok(tokio::net::lookup_host((host.as_str(), port))
-            .await?
-            .collect())
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![(address, port).into()]);
+        }
+        let (own, all) = (self.lookups.clone(), LOOKUPS.clone());
+        let turns = (own.acquire_owned().await, all.acquire_owned().await);
+        stdx::task::blocking(move || {
+            let _turns = turns;
+            Ok((host.as_str(), port).to_socket_addrs()?.collect())
+        })
+        .await
     }
 
     /// A socket stays in the network namespace it was made in, whoever uses it from where.

@@ -122,6 +122,9 @@ async fn a_server_that_hangs_is_let_go_of() {
         hanging.push(stream);
     }
     still_serves(&proxy, &server).await;
+    // What was sent may have been heard.
+    let unanswered = proxy.incomplete();
+    assert_eq!(unanswered, [crate::seen::UPSTREAM; 10]);
     drop(proxy.serving);
     for mut stream in hanging {
         let ended = tokio::time::timeout(Duration::from_secs(5), rest(&mut stream)).await;
@@ -129,6 +132,20 @@ async fn a_server_that_hangs_is_let_go_of() {
     }
     let ended = TcpStream::connect(proxy.address).await;
     assert!(ended.is_err(), "nobody listens any more");
+}
+
+/// Rows: X08
+#[tokio::test]
+async fn methods_that_lead_elsewhere_are_refused() {
+    let (server, proxy) = (Server::start().await, Served::start().await);
+    assert_eq!(proxy.ask("TRACE", &server.url("/hello")).await.0, 405);
+    let login = "CONNECT me:secret@far.test:443 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert!(proxy.say(login).await.starts_with("HTTP/1.1 400 "));
+    assert_eq!(
+        proxy.told(server.address),
+        ["- TRACE http://SERVER/hello -> 405 (this method does not go through the proxy)"]
+    );
+    still_serves(&proxy, &server).await;
 }
 
 /// A server that wants to speak something else is not followed.

@@ -226,6 +226,9 @@ async fn the_gate_decides_on_one_form_of_each_address() {
         format!("HTTP://127.1:{port}/x/../denied"),
         format!("http://LOCALHOST.:{port}/%2e%2e/denied"),
         format!("http://a:b@localhost:{port}/./denied"),
+        format!("http://localhost...:{port}/denied"),
+        format!("http://[::ffff:127.0.0.1]:{port}/denied"),
+        format!("http://0:{port}/denied"),
     ] {
         assert_eq!(proxy.get(&odd).await.0, 403, "{odd}");
     }
@@ -243,6 +246,9 @@ async fn the_gate_decides_on_one_form_of_each_address() {
          GET http://127.0.0.1:PORT/denied\n\
          GET http://localhost:PORT/denied\n\
          GET http://xxxxx:xxxxx@localhost:PORT/denied\n\
+         GET http://localhost:PORT/denied\n\
+         GET http://127.0.0.1:PORT/denied\n\
+         GET http://127.0.0.1:PORT/denied\n\
          GET http://127.0.0.1:PORT/old\n\
          POST http://127.0.0.1:PORT/old"
     );
@@ -252,7 +258,7 @@ async fn the_gate_decides_on_one_form_of_each_address() {
     assert_eq!(seen.incomplete, [], "what was denied brought nothing in");
     let told = proxy.told(server.address);
     assert_eq!(told[1], "- GET http://SERVER/denied -> 403 (not that)");
-    assert_eq!(told[5], "- GET http://SERVER/hello -> 200");
+    assert_eq!(told[8], "- GET http://SERVER/hello -> 200");
 }
 
 /// Rows: X08

@@ -155,7 +155,7 @@ async fn a_client_that_leaves_after_the_handshake_is_told_of() {
 #[tokio::test]
 async fn the_proxies_of_the_machine_are_asked() {
     let authority = Authority::new().unwrap();
-    let server = Server::secure(&authority, "127.0.0.1").await;
+    let server = Server::secure(&authority, "far.test").await;
     // It answers plain requests with what was asked, and connects where `CONNECT` says.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let before = listener.local_addr().unwrap();
@@ -174,7 +174,8 @@ async fn the_proxies_of_the_machine_are_asked() {
                 stream.write_all(answer).await.unwrap();
                 continue;
             };
-            let target = target.split(' ').next().unwrap().to_owned();
+            let target = target.split(' ').next().unwrap();
+            let target = target.replace("far.test", "127.0.0.1");
             let mut other = TcpStream::connect(target).await.unwrap();
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
             let _ = tokio::io::copy_bidirectional(&mut stream, &mut other).await;
@@ -185,10 +186,13 @@ async fn the_proxies_of_the_machine_are_asked() {
         .no("direct.invalid".to_owned());
     let upstreams = Upstreams::new(roots(authority.pem()), proxies.build());
     let proxy = Served::with(upstreams, None).await;
-    let address = server.address.to_string();
-    let mut stream = enter(&proxy, &address, "127.0.0.1").await;
+    let address = format!("far.test:{}", server.address.port());
+    let mut stream = enter(&proxy, &address, "far.test").await;
     assert_eq!(ask(&mut stream, "/hello").await, (200, "hello\n".into()));
     assert_eq!(proxy.get("http://far.invalid/x").await, (200, "ok".into()));
+    // What is on this machine is none of its business.
+    let near = Server::start().await;
+    assert_eq!(proxy.get(&near.url("/hello")).await.1, "hello\n");
     assert_eq!(proxy.get("http://direct.invalid/x").await.0, 502);
     let heard = heard.lock().unwrap().clone();
     assert!(
