@@ -32,7 +32,6 @@ pub(crate) use finalize::Finalizers;
 const BACKLOG: usize = 256;
 /// What the provenance of a result is.
 const STATEMENT_TYPE: &str = "application/vnd.in-toto+json";
-/// The annotation that says what a statement says.
 /// What the whole error of a build is; the spelling is BuildKit's.
 const ERROR_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
 
@@ -112,9 +111,10 @@ impl History {
             return false;
         };
         record.completed_at = Some(to_proto::timestamp(ended.at));
-        if let Err(error) = self.archive(&mut record, ended) {
+        let archived = self.archive(&mut record, ended);
+        if let Err(error) = &archived {
             tracing::warn!(
-                error = stdx::text::sentence(&error),
+                error = stdx::text::sentence(error),
                 build = ended.id,
                 "the build will not be remembered"
             );
@@ -129,7 +129,8 @@ impl History {
                 "old builds stay remembered"
             );
         }
-        matches!(self.0.archive.get(&ended.id), Ok(Some(_)))
+        // An older build may have had its name.
+        archived.is_ok() && matches!(self.0.archive.get(&ended.id), Ok(Some(_)))
     }
 
     fn archive(&self, record: &mut Record, ended: &Ended) -> Result<(), Error> {

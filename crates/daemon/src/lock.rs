@@ -179,6 +179,8 @@ impl StateLock {
 
 impl Owner {
     fn read(text: &[u8]) -> Owner {
+        // It may just be getting shorter.
+        let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
         let text = String::from_utf8_lossy(text);
         let mut lines = text
             .lines()

@@ -202,12 +202,12 @@ impl GitAddress {
     }
 }
 
-/// Host and path, and whether it is reached by SSH.
 fn decoded(text: &str) -> String {
     let bytes = stdx::text::percent_decoded(text);
     String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
+/// Host and path, and whether it is reached by SSH.
 fn place(remote: &str, looks_local: bool) -> Option<(String, bool)> {
     let with_path = |rest: &str| {
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));

@@ -1,5 +1,7 @@
 //! One rule of a policy, its patterns read: which sources it means and what it makes of them.
 
+use std::collections::BTreeMap;
+
 use frontend::policy::{Action, AttrTest, Match, Rule};
 use regex::{Regex, RegexBuilder};
 
@@ -50,6 +52,8 @@ impl<'s> Named<'s> {
 /// A rule, ready to be tried.
 pub(super) struct Pattern {
     pub(super) rule: Rule,
+    /// The one name of the source that a rule names in full.
+    name: Option<String>,
     identifier: Option<Regex>,
     attrs: Vec<Option<Regex>>,
 }
@@ -131,7 +135,10 @@ impl Pattern {
                 AttrTest::Matches(pattern) => budget.regex(pattern).map(Some),
                 _ => Ok(None),
             });
+        let is_name = matches!(rule.matching, Match::Exact)
+            || matches!(rule.matching, Match::Wildcard) && !rule.identifier.contains('*');
         Ok(Pattern {
+            name: is_name.then(|| source::canonical(&rule.identifier, &BTreeMap::new())),
             identifier,
             attrs: attrs.collect::<Result<_, Error>>()?,
             rule: rule.clone(),
@@ -163,7 +170,9 @@ impl Pattern {
 
     fn fits(&self, name: &str) -> bool {
         let pattern = self.identifier.as_ref();
-        self.rule.identifier == name || pattern.is_some_and(|pattern| pattern.is_match(name))
+        self.rule.identifier == name
+            || self.name.as_deref() == Some(name)
+            || pattern.is_some_and(|pattern| pattern.is_match(name))
     }
 
     /// The source to use instead. In its name `$1` is what the first star or group took;

@@ -345,6 +345,23 @@ fn a_source_is_decided_on_by_what_it_leads_to() {
         let all_but = vec![wild(Deny, "*"), wild(Allow, pattern)];
         assert!(denied(all_but, hidden), "{hidden}");
     }
+    // A rule that names one source names it in any way it can be written.
+    for (named, source) in [
+        (
+            "docker-image://r.example:443/app:1",
+            "docker-image://r.example:443/app:1",
+        ),
+        ("https://H.example", "https://h.example/"),
+        (
+            "git://https://u@h.example:443/r",
+            "git://https://u@h.example:443/r",
+        ),
+    ] {
+        for matching in [Match::Exact, Match::Wildcard] {
+            let all_but = vec![wild(Deny, "*"), rule(Allow, matching, named)];
+            assert!(!denied(all_but, source), "{named}");
+        }
+    }
     // Its login stays with it, but not with what comes in its place.
     let mut pinned = wild(Convert, "https://h/*");
     pinned.update = Some(Update {

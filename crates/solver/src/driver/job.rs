@@ -155,8 +155,9 @@ impl<O: Clone + Send + Sync + 'static> JobHandle<O> {
                 }
             });
             shown.step.attach(&progress);
-            if shown.ops.insert(self.id, vertex.op).is_none() {
-                mine.push(id);
+            match shown.ops.insert(self.id, vertex.op) {
+                None => mine.push(id),
+                Some(old) => dropped.push(Box::new(old)),
             }
         }
         if let Some(job) = core.jobs.get_mut(&self.id) {
